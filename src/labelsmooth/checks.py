@@ -1,0 +1,183 @@
+"""The one place that validates: every message names the argument, the value and the rule."""
+
+from typing import NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+
+class Rows(NamedTuple):
+    """A batch in the form the engines take: the classes last, and only what counts in it."""
+
+    z: Tensor  # (..., K) logits, float32 or float64; zeros in rows that do not count
+    target: Tensor  # (...) class indices or (..., K) class probabilities; zeros likewise
+    counted: Tensor  # (...) whether a row counts
+
+
+def readable(*tensors: Tensor) -> bool:
+    """Whether values may be read: eagerly, on a CPU, outside every transform. Elsewhere it would cost a
+    synchronisation or a graph break, or is impossible."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None  # pyright: ignore[reportAttributeAccessIssue]
+        and all(type(t) in (Tensor, torch.nn.Parameter) and t.device.type == "cpu" for t in tensors)
+    )
+
+
+def check_choice(name: str, value: object, choices: object) -> None:
+    """``choices`` is a Literal type."""
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_strength(name: str, eps: object) -> None:
+    if isinstance(eps, Tensor):
+        if readable(eps) and not bool(((eps >= 0) & (eps <= 1)).all()):
+            raise ValueError(f"{name} must lie in [0, 1], got {_first(eps, ~((eps >= 0) & (eps <= 1)))}")
+    elif not isinstance(eps, int | float):
+        raise ValueError(f"{name} must be a number or a tensor, got {type(eps).__name__}")
+    elif not 0 <= eps <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {eps}")
+
+
+def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str) -> None:
+    """Whether ``value`` broadcasts against ``shape`` without enlarging it."""
+    trailing = shape[len(shape) - value.dim() :] if value.dim() <= len(shape) else None
+    if trailing is None or any(v not in (1, s) for v, s in zip(value.shape, trailing, strict=True)):
+        raise ValueError(f"{name} must broadcast against {what} {tuple(shape)}, got {tuple(value.shape)}")
+
+
+def check_prior(prior: Tensor, num_classes: int) -> None:
+    allowed = ((num_classes,), (num_classes, num_classes))
+    if tuple(prior.shape) not in allowed:
+        raise ValueError(
+            f"prior must have shape (K,) or (K, K) with K={num_classes} classes, got {tuple(prior.shape)}"
+        )
+    if not prior.is_floating_point():
+        raise ValueError(f"prior must be floating point, got {prior.dtype}")
+    if readable(prior):
+        if not bool((prior >= 0).all()):
+            raise ValueError(f"prior must not be negative, got {_first(prior, ~(prior >= 0))}")
+        total = prior.sum(-1, dtype=torch.float64)
+        if not bool(((total - 1).abs() < 1e-3).all()):
+            raise ValueError(f"prior must sum to 1, got {_first(total, ~((total - 1).abs() < 1e-3))}")
+
+
+def check_others(prior: Tensor | None, num_classes: int) -> None:
+    """The rule of ``off_target="others"``: something is left when a class is taken out of its prior."""
+    if num_classes == 1:
+        raise ValueError('off_target="others" needs at least 2 classes, got 1')
+    if prior is not None and readable(prior):
+        own = prior.diagonal() if prior.dim() == 2 else prior
+        if bool((own >= 1).any()):
+            k = int((own >= 1).nonzero()[0])
+            raise ValueError(
+                f'prior leaves nothing for the others of class {k}, as off_target="others" needs'
+            )
+
+
+def check_class_weight(weight: Tensor, num_classes: int) -> None:
+    if tuple(weight.shape) != (num_classes,):
+        raise ValueError(
+            f"weight must have shape (K,) with K={num_classes} classes, got {tuple(weight.shape)}"
+        )
+
+
+def check_denominator(denominator: float | Tensor, reduction: str) -> None:
+    if reduction != "mean":
+        raise ValueError(f'denominator goes with reduction="mean" only, got reduction={reduction!r}')
+    if isinstance(denominator, Tensor):
+        if denominator.numel() != 1:
+            raise ValueError(
+                f"denominator must be one number, got a tensor of shape {tuple(denominator.shape)}"
+            )
+        if not readable(denominator):
+            return
+    if not denominator >= 0:
+        raise ValueError(f"denominator must not be negative or NaN, got {denominator}")
+
+
+def as_rows(
+    input: Tensor,
+    target: Tensor,
+    class_dim: int,
+    *,
+    ignore_index: int = -100,
+    sample_weight: Tensor | None = None,
+) -> Rows:
+    """Validate logits and targets, move the classes last and blank out the rows that do not count.
+
+    Blank rows are finite whatever they held, so a NaN in one reaches neither a loss nor a gradient.
+    """
+    if not input.is_floating_point():
+        raise ValueError(f"input must hold floating-point logits, got {input.dtype}")
+    if input.dim() == 0 or not -input.dim() <= class_dim < input.dim():
+        raise ValueError(f"input of shape {tuple(input.shape)} has no class dimension {class_dim}")
+    z = input.movedim(class_dim, -1).to(compute_dtype(input))
+    shape, num_classes = z.shape[:-1], z.size(-1)
+    if num_classes == 0:
+        raise ValueError(f"input must have at least one class, got shape {tuple(input.shape)}")
+
+    if target.shape == input.shape:
+        counted, target = _soft_target(target, class_dim, ignore_index, z)
+    elif target.shape == shape:
+        counted, target = _hard_target(target, num_classes, ignore_index)
+    else:
+        raise ValueError(
+            f"target must have shape {tuple(shape)} (class indices) or {tuple(input.shape)} (class "
+            f"probabilities) for input of shape {tuple(input.shape)}, got {tuple(target.shape)}"
+        )
+    if sample_weight is not None:
+        check_broadcasts("sample_weight", sample_weight, shape, "the rows'")
+        counted = counted & (sample_weight != 0)
+    blank = ~counted
+    if target.is_floating_point():
+        target = target.masked_fill(blank.unsqueeze(-1), 0.0)
+    else:
+        target = target.masked_fill(blank, 0)
+        if (
+            readable(target)
+            and target.numel()
+            and not 0 <= int(target.min()) <= int(target.max()) < num_classes
+        ):
+            raise ValueError(
+                f"target must hold class indices in [0, {num_classes}) or ignore_index={ignore_index}, "
+                f"got {_first(target, (target < 0) | (target >= num_classes))}"
+            )
+    return Rows(z.masked_fill(blank.unsqueeze(-1), 0.0), target, counted)
+
+
+def compute_dtype(input: Tensor) -> torch.dtype:
+    """float64 stays; everything else is computed, and returned, in float32."""
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def _hard_target(target: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise ValueError(
+            f"target must hold integer class indices when its shape is the input's without the "
+            f"{num_classes} classes, got {target.dtype}"
+        )
+    target = target.long()
+    return target != ignore_index, target
+
+
+def _soft_target(target: Tensor, class_dim: int, ignore_index: int, z: Tensor) -> tuple[Tensor, Tensor]:
+    if not target.is_floating_point():
+        raise ValueError(
+            f"target must hold floating-point class probabilities when its shape is the input's, "
+            f"got {target.dtype}"
+        )
+    if ignore_index >= 0:
+        raise ValueError(
+            f"ignore_index goes with class indices only, got {ignore_index}; "
+            "for class probabilities, give ignored rows a sample_weight of 0"
+        )
+    target = target.movedim(class_dim, -1).to(z.dtype)
+    return torch.ones(target.shape[:-1], dtype=torch.bool, device=target.device), target
+
+
+def _first(values: Tensor, bad: Tensor) -> float | int:
+    """The first bad value, for a message."""
+    return values.detach()[bad][0].item()

@@ -1,0 +1,156 @@
+"""The functional losses as modules: frozen bags of options."""
+
+from torch import Tensor, nn
+
+from labelsmooth.checks import check_choice, check_prior, check_strength
+from labelsmooth.functional import cross_entropy, label_smoothing_loss
+from labelsmooth.reduction import Reduction
+from labelsmooth.targets import ByClass, OffTarget, Strength, Weighting
+
+
+class LabelSmoothingLoss(nn.Module):
+    r"""The Kullback-Leibler divergence from the smoothed target to the model, averaged over the batch.
+
+    .. math::
+        \frac{1}{N} \sum_i \mathrm{KL}(p_i \,\|\, q_\theta), \qquad p = (1 - s)\, e_y + s / K
+
+    See :func:`labelsmooth.functional.label_smoothing_loss`.
+
+    Args:
+        smoothing: s, in ``[0, 1]``.
+        dim: The class dimension of the predictions.
+
+    Raises:
+        ValueError: if ``smoothing`` lies outside ``[0, 1]``.
+
+    Example:
+        >>> import torch
+        >>> criterion = LabelSmoothingLoss(smoothing=0.1)
+        >>> criterion(torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]]), torch.tensor([0, 1]))
+        tensor(0.0282)
+
+    Reference:
+        Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
+    """
+
+    def __init__(self, smoothing: float = 0.1, dim: int = -1) -> None:
+        super().__init__()
+        check_strength("smoothing", smoothing)
+        self.smoothing = smoothing
+        self.dim = dim
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        return label_smoothing_loss(pred, target, self.smoothing, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"smoothing={self.smoothing}, dim={self.dim}"
+
+
+class CrossEntropyLoss(nn.Module):
+    r"""Cross entropy to a smoothed target; a superset of :class:`torch.nn.CrossEntropyLoss`.
+
+    .. math::
+        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad p = (1 - \epsilon)\, e_y + \epsilon\, \pi
+
+    The arguments are those of :func:`labelsmooth.functional.cross_entropy`, and ``train_only``; what
+    belongs to a batch, ``sample_weight`` and ``denominator``, is given in the call. Tensors move with the
+    module and are in its ``state_dict``.
+
+    Args:
+        weight: A weight for each class, ``(K,)``.
+        ignore_index: Class index of rows that do not count.
+        reduction: "none", "mean" or "sum".
+        label_smoothing: eps, in ``[0, 1]``: a number, a tensor, or :func:`labelsmooth.by_class`.
+        prior: pi, ``(K,)`` or ``(K, K)``. None is uniform.
+        off_target: Where eps goes: to "all" classes or to the "others".
+        weighting: "torch" weights the classes inside the smoothed sum, "sample" each row by its class.
+        train_only: Whether ``eval()`` turns the smoothing off, so that the module gives the plain NLL.
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+
+    Example:
+        >>> import torch
+        >>> criterion = CrossEntropyLoss(label_smoothing=0.1)
+        >>> criterion(torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]]), torch.tensor([0, 1]))
+        tensor(0.3189)
+
+    Reference:
+        Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
+    """
+
+    weight: Tensor | None
+    prior: Tensor | None
+    label_smoothing: Strength
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        *,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+        label_smoothing: Strength = 0.0,
+        prior: Tensor | None = None,
+        off_target: OffTarget = "all",
+        weighting: Weighting = "torch",
+        train_only: bool = False,
+    ) -> None:
+        super().__init__()
+        check_choice("reduction", reduction, Reduction)
+        check_choice("off_target", off_target, OffTarget)
+        check_choice("weighting", weighting, Weighting)
+        if not isinstance(label_smoothing, ByClass):
+            check_strength("label_smoothing", label_smoothing)
+        if prior is not None:
+            check_prior(prior, prior.size(-1) if prior.dim() else 0)
+        self.register_buffer("weight", weight)
+        self.register_buffer("prior", prior)
+        if isinstance(label_smoothing, Tensor):
+            self.register_buffer("label_smoothing", label_smoothing)
+        else:
+            self.label_smoothing = label_smoothing
+        self.ignore_index = ignore_index
+        self.reduction: Reduction = reduction
+        self.off_target: OffTarget = off_target
+        self.weighting: Weighting = weighting
+        self.train_only = train_only
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+    ) -> Tensor:
+        return cross_entropy(
+            input,
+            target,
+            self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing if self.training or not self.train_only else 0.0,
+            prior=self.prior,
+            off_target=self.off_target,
+            weighting=self.weighting,
+            sample_weight=sample_weight,
+            denominator=denominator,
+        )
+
+    def extra_repr(self) -> str:
+        smoothing = self.label_smoothing
+        shown = {
+            "label_smoothing": _shape(smoothing) if isinstance(smoothing, Tensor) else smoothing,
+            "weight": _shape(self.weight),
+            "prior": _shape(self.prior),
+            "ignore_index": self.ignore_index,
+            "reduction": repr(self.reduction),
+            "off_target": repr(self.off_target),
+            "weighting": repr(self.weighting),
+            "train_only": self.train_only,
+        }
+        return ", ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
+
+
+def _shape(tensor: Tensor | None) -> str | None:
+    return None if tensor is None else f"{tuple(tensor.shape)}"

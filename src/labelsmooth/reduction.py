@@ -1,0 +1,37 @@
+"""The one place that divides."""
+
+from typing import Literal, assert_never
+
+import torch
+from torch import Tensor
+
+Reduction = Literal["none", "mean", "sum"]
+
+
+def reduce(
+    loss: Tensor,
+    counts: Tensor,
+    reduction: Reduction,
+    denominator: float | Tensor | None = None,
+) -> Tensor:
+    """Reduce a loss per row, in which rows that do not count are 0.
+
+    Args:
+        loss: One loss per row.
+        counts: What each row counts in a mean, of the same shape.
+        reduction: "mean" divides the sum by the sum of ``counts``: NaN when nothing counts, as in torch.
+        denominator: Divides a "mean" instead, and then a mean over nothing is 0.
+    """
+    match reduction:
+        case "none":
+            return loss
+        case "sum":
+            return loss.sum()
+        case "mean":
+            if denominator is None:
+                return loss.sum() / counts.sum()
+            nothing = (counts == 0).all()
+            divisor = torch.as_tensor(denominator, dtype=loss.dtype, device=loss.device)
+            return loss.sum() / divisor.masked_fill(nothing, 1.0)
+        case _:
+            assert_never(reduction)
