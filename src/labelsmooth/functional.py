@@ -167,11 +167,11 @@ def cross_entropy(
     if weight is not None:
         check_class_weight(weight, z.size(-1))
         weight = weight.to(z.dtype)
-        row_weight = rows.target @ weight if soft else weight[rows.target]
+        row_weight = (rows.target * weight).sum(-1) if soft else weight[rows.target]
         if weighting == "sample":
             scale = counts = scale * row_weight
             weight = None
-        elif not soft:
+        elif not soft and denominator is None:
             counts = scale * row_weight
 
     statistics = row_statistics(z, rows.target, prior, weight, exclude_target=off_target == "others")
@@ -179,8 +179,7 @@ def cross_entropy(
     loss = reduce(times(scale, smoothed_nll(statistics, eps)), counts, reduction, denominator)
     if not return_nll:
         return loss
-    plain = times(scale, nll(statistics)).detach()
-    return loss, reduce(plain, counts, reduction, denominator)
+    return loss, reduce(times(scale, nll(statistics)), counts, reduction, denominator).detach()
 
 
 def label_smoothing_loss(
@@ -215,7 +214,7 @@ def label_smoothing_loss(
     Reference:
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
-    rows = as_rows(pred, target, dim)
+    rows = as_rows(pred, target, dim, ignore_index=None)
     if rows.target.is_floating_point():
         raise ValueError(f"target must hold class indices, got {target.dtype}")
     if isinstance(smoothing, Tensor):

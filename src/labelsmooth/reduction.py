@@ -31,7 +31,7 @@ def reduce(
             if denominator is None:
                 return loss.sum() / counts.sum()
             nothing = (counts == 0).all()
-            divisor = torch.as_tensor(denominator, dtype=loss.dtype, device=loss.device)
+            divisor = torch.as_tensor(denominator, dtype=loss.dtype, device=loss.device).reshape(())
             return loss.sum() / divisor.masked_fill(nothing, 1.0)
         case _:
             assert_never(reduction)

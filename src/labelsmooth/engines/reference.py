@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class RowStatistics(NamedTuple):
@@ -87,20 +88,22 @@ def _soft_measures(
     """
     allowed = (z > -torch.inf).to(z.dtype)
     per_class = prior.dim() == 2
-    mass = allowed @ prior.T if per_class else (allowed * prior).sum(-1, keepdim=True)
-    own = (prior.diagonal() if per_class else prior) * allowed
-    if exclude_target:
-        mass = mass - own
-    empty = mass <= 0
-    share = torch.where(empty, 0.0, target / mass.masked_fill(empty, 1.0))
     if per_class:
-        rows = allowed * (share @ prior)
-    elif exclude_target:
-        rows = allowed * (share.sum(-1, keepdim=True) * prior)
+        if exclude_target:
+            prior = prior.masked_fill(torch.eye(z.size(-1), dtype=torch.bool, device=z.device), 0.0)
+        mass = _matmul(allowed, prior.T)
     else:
-        rows = allowed * prior / mass.masked_fill(empty, 1.0)
-    if exclude_target:
-        rows = rows - share * own
+        prior = allowed * prior
+        mass = _others(prior) if exclude_target else prior.sum(-1, keepdim=True)
+    empty = mass == 0
+    divisor = mass.masked_fill(empty, 1.0)
+    share = torch.where(empty, 0.0, target / divisor)
+    if per_class:
+        rows = allowed * _matmul(share, prior)
+    elif exclude_target:
+        rows = prior * _others(share)
+    else:
+        rows = prior / divisor
     rows = torch.where(empty, rows + target, rows)
 
     valid_mass = (target * mass).sum(-1)
@@ -113,3 +116,16 @@ def _soft_measures(
         times(rows, z).sum(-1),
         valid_mass,
     )
+
+
+def _others(x: Tensor) -> Tensor:
+    """For each class the sum over all others; the total less x would cancel where x has nearly all of it."""
+    before = pad(x.cumsum(-1), (1, -1))
+    after = pad(x.flip(-1).cumsum(-1), (1, -1)).flip(-1)
+    return before + after
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` in their own type, which autocast would shorten."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b

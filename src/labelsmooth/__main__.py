@@ -1,0 +1,17 @@
+"""The ``labelsmooth`` command."""
+
+import sys
+
+
+def main() -> None:
+    try:
+        from labelsmooth.study.cli import main as run_command
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("labelsmooth"):
+            raise
+        sys.exit(f"labelsmooth: {error.name} is missing; the command needs: pip install 'labelsmooth[study]'")
+    run_command()
+
+
+if __name__ == "__main__":
+    main()

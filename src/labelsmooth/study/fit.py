@@ -1,0 +1,101 @@
+"""A fit trains one model with the criterion it is given. The study's own fit is one such function."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from labelsmooth.calibration import accuracy
+from labelsmooth.study.data import POOL, digits, draw
+from labelsmooth.study.models import MLP
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+LogitsAndLabels = tuple[Tensor, Tensor]  # (N, K) and (N,)
+
+
+class FitResult(TypedDict):
+    """What a fit returns; the validation and test rows must be the same in every call."""
+
+    val: LogitsAndLabels  # labels free of noise: they choose eps and fit the temperature
+    test: LogitsAndLabels
+    train: NotRequired[LogitsAndLabels]  # labels as trained on
+    clean: NotRequired[Tensor]  # the true labels of the training rows, where some were flipped
+    history: NotRequired[dict[str, list[float]]]  # one number per epoch each
+    features: NotRequired[Tensor]  # the penultimate layer on the test rows, (N, D)
+    head: NotRequired[Tensor]  # the last layer's weight, (K, D)
+    state: NotRequired[dict[str, Tensor]]  # the model's state_dict, to be saved
+
+
+Fit = Callable[[Criterion, int], FitResult]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsFit:
+    """Train an MLP on some of scikit-learn's digits, a share of whose labels is wrong."""
+
+    rows: int = 800
+    flipped: float = 0.0
+    epochs: int = 40
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    hidden: int = 128
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rows <= POOL:
+            raise ValueError(f"rows must lie in [1, {POOL}], got {self.rows}")
+        if not 0 <= self.flipped <= 1:
+            raise ValueError(f"flipped must lie in [0, 1], got {self.flipped}")
+        if min(self.epochs, self.batch_size, self.hidden) < 1:
+            raise ValueError(
+                "epochs, batch_size and hidden must be at least 1, got "
+                f"{self.epochs}, {self.batch_size} and {self.hidden}"
+            )
+
+    def model(self) -> MLP:
+        return MLP(inputs=64, hidden=self.hidden, classes=10)
+
+    def __call__(self, criterion: Criterion, seed: int) -> FitResult:
+        data = digits()
+        generator = torch.Generator().manual_seed(seed)
+        train = draw(data.pool, self.rows, self.flipped, generator)
+        model = self.model()
+        optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate, fused=True)
+        history: dict[str, list[float]] = {
+            "training NLL": [],
+            "validation NLL": [],
+            "validation accuracy": [],
+        }
+
+        for _ in range(self.epochs):
+            for batch in torch.randperm(self.rows, generator=generator).split(self.batch_size):
+                optimizer.zero_grad()
+                output = model(train.x[batch])
+                loss = criterion(output, train.labels[batch])
+                loss.backward()
+                optimizer.step()
+            logits = _predict(model, data.val[0])
+            history["training NLL"].append(_nll(_predict(model, train.x), train.labels))
+            history["validation NLL"].append(_nll(logits, data.val[1]))
+            history["validation accuracy"].append(accuracy(logits, data.val[1]))
+
+        return {
+            "val": (_predict(model, data.val[0]), data.val[1]),
+            "test": (_predict(model, data.test[0]), data.test[1]),
+            "train": (_predict(model, train.x), train.labels),
+            "clean": train.clean,
+            "history": history,
+            "features": _predict(model.features, data.test[0]),
+            "head": model.head.weight.detach(),
+            "state": model.state_dict(),
+        }
+
+
+@torch.no_grad()
+def _predict(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x)
+
+
+def _nll(logits: Tensor, labels: Tensor) -> float:
+    return float(nn.functional.cross_entropy(logits, labels))

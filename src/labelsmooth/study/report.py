@@ -1,0 +1,2 @@
+def write_report(results, outcomes):
+    (results.folder / "report.html").write_text("x")

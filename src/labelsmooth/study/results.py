@@ -1,0 +1,114 @@
+"""The numbers of a study: all that its sentence, table and report are made of."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Metric = Literal[
+    "accuracy", "nll", "nll_scaled", "ece", "ece_scaled", "confidence_gap", "train_gap", "memorised"
+]
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    label: str
+    unit: str
+    factor: float  # from the stored number to the unit
+    better: Literal[-1, 0, 1]  # the direction that is better; 0 for nearer to 0
+
+
+METRICS: Mapping[Metric, MetricInfo] = {
+    "accuracy": MetricInfo("accuracy", "%", 100, 1),
+    "nll": MetricInfo("NLL", "nats", 1, -1),
+    "nll_scaled": MetricInfo("NLL after temperature", "nats", 1, -1),
+    "ece": MetricInfo("ECE", "%", 100, -1),
+    "ece_scaled": MetricInfo("ECE after temperature", "%", 100, -1),
+    "confidence_gap": MetricInfo("mean confidence less accuracy", "points", 100, 0),
+    "train_gap": MetricInfo("training less test accuracy", "points", 100, 0),
+    "memorised": MetricInfo("flipped labels memorised", "%", 100, -1),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and test rows, and the 95 % interval around it."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One smoothing, over all seeds."""
+
+    eps: float
+    validation_nll: float  # after temperature: what eps is chosen by
+    temperature: float  # mean over seeds
+    noise_floor: float  # of the ECE
+    noise_floor_scaled: float
+    best_seed: int  # the least validation NLL
+    values: dict[Metric, Estimate]
+    differences: dict[Metric, Estimate] = field(default_factory=dict)  # from hard targets
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One fit under every smoothing. The first arm has hard targets."""
+
+    name: str
+    description: str
+    seeds: int
+    test_rows: int
+    flipped: float | None  # share of the training labels that is wrong, where known
+    arms: list[Arm]
+
+    @property
+    def hard(self) -> Arm:
+        return self.arms[0]
+
+    @property
+    def chosen(self) -> Arm:
+        """The smoothing that is judged: the least validation NLL after temperature. The others only describe."""
+        return min(self.arms[1:], key=lambda arm: arm.validation_nll)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole study; ``print(results)`` answers whether to smooth."""
+
+    settings: list[Setting]
+    digest: str  # of everything the numbers depend on
+    folder: Path
+
+    def __str__(self) -> str:
+        from labelsmooth.study.verdict import answer
+
+        return "\n".join(f"{s.name}: {answer(s)}" for s in self.settings)
+
+    def save(self) -> None:
+        content = {"digest": self.digest, "settings": [asdict(s) for s in self.settings]}
+        partial = self.folder / "results.json.partial"
+        partial.write_text(json.dumps(content, indent=1))
+        partial.replace(self.folder / "results.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Results":
+        content = json.loads((folder / "results.json").read_text())
+        return cls([_setting(s) for s in content["settings"]], content["digest"], folder)
+
+
+def _setting(content: dict[str, Any]) -> Setting:
+    arms = [
+        Arm(
+            **{
+                **arm,
+                "values": {m: Estimate(**e) for m, e in arm["values"].items()},
+                "differences": {m: Estimate(**e) for m, e in arm["differences"].items()},
+            }
+        )
+        for arm in content["arms"]
+    ]
+    return Setting(**{**content, "arms": arms})

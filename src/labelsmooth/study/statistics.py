@@ -1,0 +1,137 @@
+"""From trained models to numbers with intervals.
+
+Every arm was trained with the same seeds, so arms are compared pair by pair. Intervals are 95 %, by
+resampling the seeds and the test rows together: what both could have been otherwise.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from labelsmooth.calibration import accuracy, fit_temperature, noise_floor
+from labelsmooth.calibration.metrics import bin_of, confidence, correct
+from labelsmooth.study.results import Arm, Estimate, Metric, Setting
+from labelsmooth.study.trials import Job, Outcome
+
+NUM_BINS = 15
+REPLICATES = 2000
+
+
+def summarise(
+    name: str, description: str, outcomes: Mapping[Job, Outcome], eps: Sequence[float], seeds: Sequence[int]
+) -> Setting:
+    """Compare each smoothing in ``eps``, the first of which is 0, with hard targets."""
+    first = outcomes[Job(eps[0], seeds[0])]
+    rows = len(first.test[1])
+    generator = torch.Generator().manual_seed(0)
+    seed_weight = _resample(len(seeds), generator)
+    row_weight = _resample(rows, generator)
+
+    arms: list[Arm] = []
+    hard: dict[Metric, tuple[float, Tensor]] = {}
+    for e in eps:
+        runs = [outcomes[Job(e, seed)] for seed in seeds]
+        temperatures = [fit_temperature(*run.val) for run in runs]
+        measured = _measure(runs, temperatures, seed_weight, row_weight)
+        hard = hard or measured
+        validation = [
+            _nll(run.val[0] / T, run.val[1]).mean().item() for run, T in zip(runs, temperatures, strict=True)
+        ]
+        scaled = [run.test[0] / T for run, T in zip(runs, temperatures, strict=True)]
+        arms.append(
+            Arm(
+                eps=e,
+                validation_nll=_mean(validation),
+                temperature=_mean(temperatures),
+                noise_floor=_mean([noise_floor(run.test[0], NUM_BINS, draws=200) for run in runs]),
+                noise_floor_scaled=_mean([noise_floor(logits, NUM_BINS, draws=200) for logits in scaled]),
+                best_seed=seeds[min(range(len(seeds)), key=validation.__getitem__)],
+                values={m: _estimate(mean, replicates) for m, (mean, replicates) in measured.items()},
+                differences={
+                    m: _estimate(mean - hard[m][0], replicates - hard[m][1])
+                    for m, (mean, replicates) in measured.items()
+                }
+                if arms
+                else {},
+            )
+        )
+    flipped = None
+    if first.train is not None and first.clean is not None:
+        flipped = (first.train[1] != first.clean).double().mean().item()
+    return Setting(name, description, len(seeds), rows, flipped, arms)
+
+
+def _measure(
+    runs: Sequence[Outcome], temperatures: Sequence[float], seed_weight: Tensor, row_weight: Tensor
+) -> dict[Metric, tuple[float, Tensor]]:
+    """Each metric's mean, and its replicates under resampling."""
+    labels = runs[0].test[1]
+    test_accuracy = torch.stack([correct(run.test[0], labels) for run in runs])
+    sure = torch.stack([confidence(run.test[0]) for run in runs])
+    sure_scaled = torch.stack(
+        [confidence(run.test[0] / T) for run, T in zip(runs, temperatures, strict=True)]
+    )
+    nll = torch.stack([_nll(run.test[0], labels) for run in runs])
+    nll_scaled = torch.stack(
+        [_nll(run.test[0] / T, labels) for run, T in zip(runs, temperatures, strict=True)]
+    )
+
+    def mean_of(x: Tensor) -> tuple[float, Tensor]:
+        """Of one number per seed and row."""
+        return x.mean().item(), ((row_weight @ x.T) * seed_weight).sum(-1)
+
+    def ece_of(confidence: Tensor) -> tuple[float, Tensor]:
+        gaps = torch.nn.functional.one_hot(bin_of(confidence, NUM_BINS), NUM_BINS)
+        gaps = gaps * (confidence - test_accuracy).unsqueeze(-1)  # (seeds, rows, bins)
+        replicates = torch.stack([(row_weight @ g).abs().sum(-1) for g in gaps], -1)
+        return gaps.mean(1).abs().sum(-1).mean().item(), (replicates * seed_weight).sum(-1)
+
+    measured: dict[Metric, tuple[float, Tensor]] = {
+        "accuracy": mean_of(test_accuracy),
+        "nll": mean_of(nll),
+        "nll_scaled": mean_of(nll_scaled),
+        "ece": ece_of(sure),
+        "ece_scaled": ece_of(sure_scaled),
+        "confidence_gap": mean_of(sure - test_accuracy),
+    }
+    trained = [(*run.train, run.clean) for run in runs if run.train is not None]
+    if len(trained) == len(runs):
+        fitted = torch.tensor([accuracy(logits, labels) for logits, labels, _ in trained]).double()
+        measured["train_gap"] = mean_of(fitted.unsqueeze(-1) - test_accuracy)
+        memorised = [_memorised(*t) for t in trained]
+        if None not in memorised:
+            measured["memorised"] = mean_of(torch.tensor(memorised).double().unsqueeze(-1).expand_as(nll))
+    return measured
+
+
+def _memorised(logits: Tensor, labels: Tensor, clean: Tensor | None) -> float | None:
+    """The share of flipped training labels that the model gives back."""
+    if clean is None or not bool((labels != clean).any()):
+        return None
+    flipped = labels != clean
+    return accuracy(logits[flipped], labels[flipped])
+
+
+def _resample(n: int, generator: torch.Generator) -> Tensor:
+    """``REPLICATES`` rows of weights that sum to 1: how often each of n was drawn with replacement."""
+    drawn = torch.randint(n, (REPLICATES, n), generator=generator)
+    return (
+        torch.zeros(REPLICATES, n, dtype=torch.float64).scatter_add_(
+            1, drawn, torch.full_like(drawn, 1, dtype=torch.float64)
+        )
+        / n
+    )
+
+
+def _estimate(mean: float, replicates: Tensor) -> Estimate:
+    low, high = replicates.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Estimate(mean, low, high)
+
+
+def _nll(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,163 @@
+"""What has been trained, kept by Optuna in a database; the tensors lie beside it. No other file knows Optuna."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import optuna
+import torch
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from labelsmooth.study.fit import Fit, FitResult
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run to be done: a smoothing and a seed."""
+
+    eps: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One training run that was done, as it is kept."""
+
+    val: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    train: tuple[Tensor, Tensor] | None
+    clean: Tensor | None
+    features: Tensor | None
+    head: Tensor | None
+    state: dict[str, Tensor]
+    history: dict[str, list[float]]
+
+
+class Ledger:
+    """The runs of one setting: which are done, and where their tensors are."""
+
+    def __init__(
+        self, folder: Path, name: str, fit: Fit, settings: Mapping[str, object], storage: str | None
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name = name
+        self.digest = _digest({"name": name, "fit": _identity(fit), **settings})
+        self.folder = folder / "trials" / f"{_slug(name)}-{self.digest}"
+        self._study = optuna.create_study(
+            study_name=f"{_slug(name)}-{self.digest}",
+            storage=storage or f"sqlite:///{folder / 'trials.db'}",
+            load_if_exists=True,
+        )
+
+    def path(self, job: Job) -> Path:
+        return self.folder / f"eps{job.eps:g}-seed{job.seed}.safetensors"
+
+    def done(self) -> set[Job]:
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        jobs = {Job(t.params["eps"], t.params["seed"]) for t in trials}
+        return {job for job in jobs if self.path(job).exists()}
+
+    def start(self, job: Job) -> optuna.Trial:
+        self._study.enqueue_trial({"eps": job.eps, "seed": job.seed})
+        return self._study.ask({"eps": FloatDistribution(0, 1), "seed": IntDistribution(0, 2**31)})
+
+    def finish(self, trial: optuna.Trial, validation_nll: float) -> None:
+        self._study.tell(trial, validation_nll)
+
+    def give_up(self, trial: optuna.Trial) -> None:
+        self._study.tell(trial, state=TrialState.FAIL)
+
+
+def save(path: Path, result: FitResult) -> None:
+    """Write a checked result; a file that is there is whole."""
+    tensors: dict[str, Tensor] = {}
+    for split in ("val", "test", "train"):
+        if pair := result.get(split):
+            tensors[f"{split}.logits"], tensors[f"{split}.labels"] = pair
+    for name in ("clean", "features", "head"):
+        if (tensor := result.get(name)) is not None:
+            tensors[name] = tensor
+    tensors |= {f"state.{name}": tensor for name, tensor in result.get("state", {}).items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_tensors(path, tensors, {"history": json.dumps(result.get("history", {}))})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata)
+    partial.replace(path)
+
+
+def load(path: Path) -> Outcome:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+        history = json.loads(file.metadata()["history"])
+
+    def pair(split: str) -> tuple[Tensor, Tensor]:
+        return tensors[f"{split}.logits"], tensors[f"{split}.labels"]
+
+    return Outcome(
+        val=pair("val"),
+        test=pair("test"),
+        train=pair("train") if "train.logits" in tensors else None,
+        clean=tensors.get("clean"),
+        features=tensors.get("features"),
+        head=tensors.get("head"),
+        state={name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")},
+        history=history,
+    )
+
+
+def save_model(folder: Path, name: str, job: Job, outcome: Outcome, temperature: float, fit: Fit) -> None:
+    """Keep one trained model and its temperature as ``models/<name>.safetensors`` and ``.json``."""
+    if not outcome.state:
+        return
+    path = folder / "models" / f"{_slug(name)}.safetensors"
+    write_tensors(path, outcome.state, {})
+    content = {
+        "setting": name,
+        "eps": job.eps,
+        "seed": job.seed,
+        "temperature": temperature,
+        "fit": _fields(fit),
+    }
+    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _fields(fit: Fit) -> dict[str, object]:
+    return asdict(fit) if is_dataclass(fit) and not isinstance(fit, type) else {}
+
+
+def _identity(fit: Fit) -> dict[str, object]:
+    """What tells one fit from another: its source, and its fields if it is a dataclass."""
+    source = fit if inspect.isroutine(fit) else type(fit)
+    try:
+        text = inspect.getsource(source)
+    except (OSError, TypeError):
+        text = ""
+    return {
+        "source": hashlib.sha256(text.encode()).hexdigest(),
+        "fields": _fields(fit),
+        "labelsmooth": version("labelsmooth"),
+        "torch": torch.__version__,
+    }
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _slug(name: str) -> str:
+    kept: Iterator[str] = (c if c.isalnum() else "-" for c in name.lower())
+    return "-".join(filter(None, "".join(kept).split("-")))
