@@ -24,7 +24,8 @@ class ReliabilityDisplay:
 
     Example:
         >>> import torch
-        >>> display = ReliabilityDisplay.from_logits(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
+        >>> logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+        >>> display = ReliabilityDisplay.from_logits(logits, labels)
         >>> ax = display.plot()  # doctest: +SKIP
     """
 
@@ -70,12 +71,11 @@ class ReliabilityDisplay:
             ax.text(
                 left + width * 0.47,
                 max(acc, conf) + 0.012,
-                f"{count}",
+                f"{count}" if count < 1000 else f"{count / 1000:.1f}k",
                 ha="center",
                 va="bottom",
                 fontsize=6.5,
                 color=INK,
-                rotation=90 if count >= 1000 else 0,
             )
         ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         ax.set(xlim=(0, 1), ylim=(0, 1.06), xlabel="confidence", ylabel="accuracy", aspect="equal")

@@ -26,7 +26,7 @@ SETTINGS: dict[SettingName, tuple[str, DigitsFit]] = {
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """Train a model on scikit-learn's digits with hard and with smoothed targets, in pairs that differ in
-    nothing else, and say whether smoothing helps: by how much, how surely, and what a temperature does instead.
+    nothing else, and say whether smoothing helps: by how much, how surely, and what a temperature does.
 
     Nothing is downloaded. What is done is kept: the same command goes on where it stopped, and when
     all is done it prints the answer again. For your own data and model, see labelsmooth.study.run.

@@ -53,6 +53,11 @@ class DigitsFit:
                 f"{self.epochs}, {self.batch_size} and {self.hidden}"
             )
 
+    @property
+    def description(self) -> str:
+        wrong = f"{self.flipped:.0%} of their labels wrong, " if self.flipped else ""
+        return f"{self.rows} training rows, {wrong}{self.epochs} epochs"
+
     def model(self) -> MLP:
         return MLP(inputs=64, hidden=self.hidden, classes=10)
 

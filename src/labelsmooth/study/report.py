@@ -1,2 +1,49 @@
-def write_report(results, outcomes):
-    (results.folder / "report.html").write_text("x")
+"""The report: one page that needs no network and no script."""
+
+from collections.abc import Mapping
+
+import jinja2
+
+from labelsmooth.study import charts
+from labelsmooth.study.results import METRICS, Results
+from labelsmooth.study.terminal import change, number
+from labelsmooth.study.verdict import PROMISES, answer, effect, verdict
+
+
+def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> None:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("labelsmooth.study", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    reliability = [
+        (i, j, t, charts.reliability_picture(setting, arm, outcomes[setting.name], scaled=bool(t)))
+        for i, setting in enumerate(results.settings)
+        for j, arm in enumerate(setting.arms)
+        for t in (0, 1)
+    ]
+    pictures = {
+        "Accuracy against eps": charts.against_eps(results, "accuracy"),
+        "NLL against eps, after temperature": charts.against_eps(results, "nll_scaled"),
+        "NLL against eps, as trained": charts.against_eps(results, "nll"),
+        "Training curves": charts.training_curves(results, outcomes),
+        "The penultimate layer": charts.projections(results, outcomes),
+    }
+    page = environment.get_template("report.html").render(
+        settings=results.settings,
+        metrics={m: info for m, info in METRICS.items() if any(m in s.hard.values for s in results.settings)},
+        reliability=reliability,
+        pictures={title: picture for title, picture in pictures.items() if picture},
+        promises=PROMISES,
+        answer=answer,
+        verdict=verdict,
+        effect=effect,
+        number=number,
+        change=change,
+        arm_name=charts.arm_name,
+    )
+    partial = results.folder / "report.html.partial"
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(results.folder / "report.html")

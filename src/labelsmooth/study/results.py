@@ -71,7 +71,7 @@ class Setting:
 
     @property
     def chosen(self) -> Arm:
-        """The smoothing that is judged: the least validation NLL after temperature. The others only describe."""
+        """The smoothing that is judged, by validation NLL after temperature; the others only describe."""
         return min(self.arms[1:], key=lambda arm: arm.validation_nll)
 
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import joblib
 import numpy as np
@@ -39,11 +40,12 @@ def run(
     complete is read back. Runs of another fit, or other settings, are never mixed in.
 
     Args:
-        fit: Trains one model: ``fit(criterion, seed) -> {"val": (logits, labels), "test": (logits, labels)}``,
-            logits ``(N, K)`` and labels ``(N,)``, the same rows in every call; more may be given
-            (:class:`labelsmooth.study.FitResult`). Everything random in it must follow from torch's, NumPy's
-            and Python's generators, which are seeded before each call, or from ``seed``. Several fits by name
-            are compared each in its own setting.
+        fit: Trains one model:
+            ``fit(criterion, seed) -> {"val": (logits, labels), "test": (logits, labels)}``. Logits are
+            ``(N, K)``, labels ``(N,)``, and the rows the same in every call; more may be given
+            (:class:`labelsmooth.study.FitResult`). All that is random in it must follow from ``seed``, or
+            from torch's, NumPy's and Python's generators, which are seeded before each call. Several fits
+            by name are compared each in its own setting.
         eps: The smoothings to compare with hard targets, each in ``(0, 1]``.
         seeds: Number of pairs, at least 2.
         output: The folder for the runs, ``results.json``, ``report.html`` and the recommended models.
@@ -138,7 +140,7 @@ def _train_all(
     parallel = joblib.Parallel(n_jobs=workers or 1, return_as="generator_unordered", pre_dispatch="n_jobs")
     try:
         with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-            for name, job, summary in parallel(started()):
+            for name, job, summary in cast("Iterator[tuple[str, Job, Summary]]", parallel(started())):
                 ledgers[name].finish(running.pop((name, job)), summary.validation_nll)
                 shown.update(name, job, summary)
     finally:
@@ -175,28 +177,25 @@ def _seeded(seed: int, single_threaded: bool) -> Iterator[None]:
 
 
 def _check_result(name: str, result: FitResult) -> None:
-    if not isinstance(result, Mapping) or not {"val", "test"} <= result.keys():
-        raise ValueError(
-            f'{name}: fit must return {{"val": (logits, labels), "test": (logits, labels)}}, got {_shown(result)}'
-        )
+    form = 'fit must return {"val": (logits, labels), "test": (logits, labels)}'
+    if not isinstance(result, Mapping):
+        raise ValueError(f"{name}: {form}, got {type(result).__name__}")
+    if missing := {"val", "test"} - result.keys():
+        raise ValueError(f"{name}: {form}, got no {' and no '.join(sorted(missing))}")
     for split in ("val", "test", "train"):
-        pair = result.get(split)
-        if pair is None:
+        if (pair := result.get(split)) is None:
             continue
-        if (
-            not isinstance(pair, tuple | list)
-            or len(pair) != 2
-            or not all(isinstance(t, torch.Tensor) for t in pair)
-        ):
-            raise ValueError(
-                f"{name}: fit must return a pair (logits, labels) for {split!r}, got {_shown(pair)}"
-            )
+        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+        if not is_pair or not all(isinstance(t, torch.Tensor) for t in pair):
+            raise ValueError(f"{name}: {form}, got {type(pair).__name__} for {split!r}")
         try:
             check_logits(*pair)
         except ValueError as error:
             raise ValueError(f"{name}: fit's {split!r}: {error}") from None
         if not bool(pair[0].isfinite().all()):
-            raise ValueError(f"{name}: fit's {split!r}: logits must be finite")
+            raise ValueError(
+                f"{name}: fit's {split!r}: logits must be finite, got {pair[0][~pair[0].isfinite()][0]}"
+            )
 
 
 def _check_same_rows(name: str, outcomes: Mapping[Job, Outcome]) -> None:
@@ -204,11 +203,3 @@ def _check_same_rows(name: str, outcomes: Mapping[Job, Outcome]) -> None:
     for split in ("val", "test"):
         if any(not torch.equal(getattr(first, split)[1], getattr(o, split)[1]) for o in others):
             raise ValueError(f"{name}: fit must return the same {split!r} labels in every call")
-
-
-def _shown(value: object) -> str:
-    return (
-        f"{type(value).__name__} with {sorted(map(str, value))}"
-        if isinstance(value, Mapping)
-        else type(value).__name__
-    )

@@ -8,7 +8,8 @@ from rich.text import Text
 from labelsmooth.study.results import METRICS, Arm, Metric, Results, Setting
 from labelsmooth.study.verdict import PROMISES, Effect, Promise, answer, effect, recommended
 
-MARKS = {Effect.BETTER: ("▲", "green"), Effect.WORSE: ("▼", "red"), Effect.UNDECIDED: (" ", "")}
+NO_MARK = ("\N{NO-BREAK SPACE}", "")
+MARKS = {Effect.BETTER: ("▲", "green"), Effect.WORSE: ("▼", "red"), Effect.UNDECIDED: NO_MARK}
 COLOURS = {
     Promise.HELD: "green",
     Promise.NOT_HELD: "red",
@@ -43,7 +44,7 @@ def _figures(settings: list[Setting]) -> Table:
     )
     table.add_column("setting", min_width=13)
     table.add_column("eps", no_wrap=True)
-    shown = [m for m in COLUMNS if any(m in s.hard.values for s in settings)]
+    shown: list[Metric] = [m for m in COLUMNS if any(m in s.hard.values for s in settings)]
     for metric in shown:
         table.add_column(COLUMNS[metric], justify="right", no_wrap=True)
     for setting in settings:
@@ -59,8 +60,8 @@ def _figures(settings: list[Setting]) -> Table:
 
 def _cell(arm: Arm, metric: Metric) -> Text:
     if metric not in arm.values:
-        return Text("- ")
-    mark, colour = MARKS[effect(arm, metric)] if arm.differences and METRICS[metric].better else (" ", "")
+        return Text.assemble("-", NO_MARK)
+    mark, colour = MARKS[effect(arm, metric)] if arm.differences and METRICS[metric].better else NO_MARK
     return Text.assemble(number(metric, arm.values[metric].mean), (mark, colour))
 
 
@@ -73,6 +74,11 @@ def number(metric: Metric, value: float) -> str:
             return f"{value * info.factor:+.0f}"
         case _:
             return f"{value * info.factor:.3f}"
+
+
+def change(metric: Metric, value: float) -> str:
+    """A difference of two such values."""
+    return f"{value * METRICS[metric].factor:+{'.3f' if METRICS[metric].unit == 'nats' else '.1f'}}"
 
 
 def _promises(settings: list[Setting]) -> Table:

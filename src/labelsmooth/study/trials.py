@@ -1,4 +1,4 @@
-"""What has been trained, kept by Optuna in a database; the tensors lie beside it. No other file knows Optuna."""
+"""What has been trained: kept by Optuna, which no other file knows of, with the tensors beside it."""
 
 import hashlib
 import inspect

@@ -62,7 +62,10 @@ def answer(setting: Setting) -> str:
             advice, change = f"Use eps = {chosen.eps:g}{largest}", f"Accuracy {accuracy}."
         case "harms" | "mixed" | "undecided" as word:
             advice = "Keep hard targets"
-            change = f"Smoothing {EFFECT_WORDS[word]}: eps = {chosen.eps:g}{largest} gave accuracy {accuracy}, NLL {nll}."
+            change = (
+                f"Smoothing {EFFECT_WORDS[word]}: eps = {chosen.eps:g}{largest} gave accuracy {accuracy}, "
+                f"NLL {nll}."
+            )
     other = setting.hard if arm is chosen else chosen
     return (
         f"{advice} and divide the logits by {arm.temperature:.2f}. {change} "

@@ -1,0 +1,264 @@
+"""The report's pictures: each is computed first, then drawn, and told again by a table of its numbers."""
+
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
+from torch import Tensor
+
+from labelsmooth.calibration import ReliabilityDisplay
+from labelsmooth.calibration.metrics import reliability
+from labelsmooth.calibration.temperature import fit_temperature
+from labelsmooth.study.results import METRICS, Arm, Metric, Results, Setting
+from labelsmooth.study.trials import Job, Outcome
+
+Outcomes = Mapping[Job, Outcome]
+
+STYLE: dict[RcKeyType, object] = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
+SHADES = ["#1f2933", "#9ecae1", "#4292c6", "#08519c", "#54278f", "#d94801", "#238b45", "#c51b8a"]
+MARKERS = ["o", "^", "s"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inline SVG, and its numbers."""
+
+    svg: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def arm_name(eps: float) -> str:
+    return f"eps {eps:g}" if eps else "hard targets"
+
+
+def reliability_picture(setting: Setting, arm: Arm, outcomes: Outcomes, *, scaled: bool) -> Picture:
+    """All seeds' test rows together, each seed with its own temperature."""
+    runs = [outcome for job, outcome in outcomes.items() if job.eps == arm.eps]
+    logits = torch.cat([run.test[0] / (fit_temperature(*run.val) if scaled else 1.0) for run in runs])
+    bins = reliability(logits, torch.cat([run.test[1] for run in runs]))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.4, 4.4))
+        ReliabilityDisplay(bins).plot(figure.add_axes((0.11, 0.09, 0.87, 0.9)))
+    ece: Metric = "ece_scaled" if scaled else "ece"
+    floor = arm.noise_floor_scaled if scaled else arm.noise_floor
+    accuracy = arm.values["accuracy"].mean
+    confidence = float((bins.confidence.nan_to_num() * bins.count).sum() / bins.count.sum())
+    caption = (
+        f"{setting.name}, {arm_name(arm.eps)}, {'after' if scaled else 'before'} temperature: accuracy "
+        f"{accuracy:.1%}, mean confidence {confidence:.1%}, ECE {arm.values[ece].mean:.1%} "
+        f"(noise floor {floor:.1%})"
+    )
+    edges = torch.linspace(0, 1, len(bins.count) + 1)
+    rows = [
+        [
+            f"{edges[b]:.2f} to {edges[b + 1]:.2f}",
+            f"{int(n)}",
+            f"{bins.confidence[b]:.3f}",
+            f"{bins.accuracy[b]:.3f}",
+        ]
+        for b, n in enumerate(bins.count)
+        if n
+    ]
+    return Picture(
+        _svg(figure, caption),
+        caption,
+        ["confidence from, to", "test rows", "mean confidence", "accuracy"],
+        rows,
+    )
+
+
+def against_eps(results: Results, metric: Metric) -> Picture:
+    """A metric of every smoothing, with the interval of its difference from hard targets."""
+    info = METRICS[metric]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 2.5), layout="constrained")
+        for ax, setting in zip(_panels(figure, len(results.settings)), results.settings, strict=True):
+            hard = setting.hard.values[metric].mean * info.factor
+            positions = range(len(setting.arms))
+            means = [arm.values[metric].mean * info.factor for arm in setting.arms]
+            ax.axhline(hard, color=SHADES[0], linewidth=0.7, linestyle=(0, (4, 3)))
+            ax.plot(positions, means, color=SHADES[2], linewidth=1)
+            for x, arm in enumerate(setting.arms):
+                d = arm.differences.get(metric)
+                if d:
+                    ax.plot(
+                        [x, x],
+                        [hard + d.low * info.factor, hard + d.high * info.factor],
+                        color=SHADES[2],
+                        linewidth=2,
+                        alpha=0.6,
+                    )
+                chosen = arm is setting.chosen
+                ax.plot(
+                    x,
+                    means[x],
+                    "o",
+                    color=SHADES[0] if x == 0 else SHADES[2],
+                    markersize=7 if chosen else 4.5,
+                )
+            ax.set_xticks(positions, [f"{arm.eps:g}" for arm in setting.arms])
+            ax.set(title=setting.name, xlabel="eps")
+        figure.axes[0].set_ylabel(f"{info.label}, {info.unit}")
+    rows = [
+        [
+            setting.name,
+            f"{arm.eps:g}",
+            f"{arm.values[metric].mean * info.factor:.3f}",
+            *(f"{v * info.factor:+.3f}" for v in (d.mean, d.low, d.high)),
+        ]
+        if (d := arm.differences.get(metric))
+        else [setting.name, f"{arm.eps:g}", f"{arm.values[metric].mean * info.factor:.3f}", "", "", ""]
+        for setting in results.settings
+        for arm in setting.arms
+    ]
+    caption = (
+        f"{info.label} on the test rows. Bars: 95 % interval of the paired difference from hard targets "
+        "(dashed). The larger dot is the eps chosen on validation."
+    )
+    columns = ["setting", "eps", f"{info.label}, {info.unit}", "less hard targets", "95 % from", "to"]
+    return Picture(_svg(figure, caption), caption, columns, rows)
+
+
+def training_curves(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture | None:
+    """What the fit recorded each epoch, the mean over seeds."""
+    first = next(iter(outcomes[results.settings[0].name].values()))
+    names = list(first.history)
+    if not names:
+        return None
+    rows = []
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 2.1 * len(results.settings)), layout="constrained")
+        axes = figure.subplots(len(results.settings), len(names), squeeze=False)
+        for i, setting in enumerate(results.settings):
+            for j, name in enumerate(names):
+                ax: Axes = axes[i][j]
+                for k, arm in enumerate(setting.arms):
+                    runs = [
+                        o.history[name] for job, o in outcomes[setting.name].items() if job.eps == arm.eps
+                    ]
+                    curve = torch.tensor(runs).mean(0).tolist()
+                    ax.plot(
+                        range(1, len(curve) + 1),
+                        curve,
+                        color=_shade(k),
+                        linewidth=1.2,
+                        label=arm_name(arm.eps),
+                    )
+                    rows += [
+                        [setting.name, name, f"{arm.eps:g}", str(epoch + 1), f"{curve[epoch]:.4f}"]
+                        for epoch in _some(len(curve))
+                    ]
+                ax.set_title(name if i == 0 else "")
+                ax.set_xlabel("epoch" if i == len(results.settings) - 1 else "")
+            axes[i][0].set_ylabel(setting.name)
+        axes[0][-1].legend(fontsize=7)
+    caption = "Training, epoch by epoch, on hard labels whatever was trained on; the mean over seeds."
+    return Picture(_svg(figure, caption), caption, ["setting", "curve", "eps", "epoch", "value"], rows)
+
+
+def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture | None:
+    """The penultimate layer of three classes, on the plane through their templates (Müller et al., 2019)."""
+    shown = [
+        s
+        for s in results.settings
+        if all(o.features is not None and o.head is not None for o in outcomes[s.name].values())
+    ]
+    if not shown or len(outcomes[shown[0].name][Job(0.0, 0)].head) < 3:  # pyright: ignore[reportArgumentType]
+        return None
+    rows = []
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3 * len(shown), 5.6), layout="constrained")
+        axes = figure.subplots(2, len(shown), squeeze=False)
+        for j, setting in enumerate(shown):
+            classes = _most_confused(outcomes[setting.name][Job(0.0, 0)])
+            for i, arm in enumerate((setting.hard, setting.chosen)):
+                run, ax = outcomes[setting.name][Job(arm.eps, 0)], axes[i][j]
+                for k, points in zip(classes, _project(run, classes), strict=True):
+                    c = classes.index(k)
+                    ax.scatter(
+                        *points.T.tolist(),
+                        s=7,
+                        marker=MARKERS[c],
+                        color=SHADES[[2, 5, 6][c]],
+                        alpha=0.6,
+                        linewidths=0,
+                        label=f"class {k}",
+                    )
+                    rows += [
+                        [setting.name, f"{arm.eps:g}", str(k), f"{x:.3f}", f"{y:.3f}"]
+                        for x, y in points[:20].tolist()
+                    ]
+                ax.set(title=f"{setting.name}, {arm_name(arm.eps)}", aspect="equal", xticks=[], yticks=[])
+                ax.margins(0.08)
+            axes[0][j].legend(fontsize=7, markerscale=1.5)
+    caption = (
+        "The penultimate layer on the test rows of the three classes that hard targets confuse most, "
+        "projected on the plane through their rows of the last layer; one seed, each panel to its own scale."
+    )
+    columns = ["setting", "eps", "class", "x", "y (first 20 rows of each class)"]
+    return Picture(_svg(figure, caption), caption, columns, rows)
+
+
+def _project(run: Outcome, classes: Sequence[int]) -> list[Tensor]:
+    """Each class's rows, ``(n, 2)``, on an orthonormal basis of the plane through the three templates."""
+    assert run.features is not None
+    assert run.head is not None
+    a, b, c = run.head[list(classes)].double()
+    basis = torch.linalg.qr(torch.stack([b - a, c - a], 1)).Q
+    return [(run.features[run.test[1] == k].double() - a) @ basis for k in classes]
+
+
+def _most_confused(run: Outcome) -> list[int]:
+    """The three classes whose probability goes to one another most."""
+    logits, labels = run.test
+    num_classes = logits.size(1)
+    mass = torch.zeros(num_classes, num_classes, dtype=torch.float64)
+    mass.index_add_(0, labels, logits.double().softmax(-1))
+    mass = mass + mass.T
+    return list(
+        max(
+            itertools.combinations(range(min(num_classes, 50)), 3),
+            key=lambda c: float(mass[c[0], c[1]] + mass[c[0], c[2]] + mass[c[1], c[2]]),
+        )
+    )
+
+
+def _panels(figure: Figure, count: int) -> list[Axes]:
+    return figure.subplots(1, count, squeeze=False)[0].tolist()
+
+
+def _shade(k: int) -> str:
+    return SHADES[k % len(SHADES)]
+
+
+def _some(length: int, count: int = 10) -> list[int]:
+    """About ``count`` epochs, the first and the last among them."""
+    return sorted({round(i * (length - 1) / (count - 1)) for i in range(count)})
+
+
+def _svg(figure: Figure, label: str) -> str:
+    """An element to stand in a page: sized by it, in its font, with identifiers of its own."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    text = buffer.getvalue()
+    head, body = text[text.index("<svg") :].split(">", 1)
+    view_box = head.split('viewBox="')[1].split('"')[0]
+    return f'<svg viewBox="{view_box}" role="img" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
