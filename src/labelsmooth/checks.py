@@ -58,7 +58,7 @@ def check_prior(prior: Tensor, num_classes: int) -> None:
         raise ValueError(f"prior must be floating point, got {prior.dtype}")
     if readable(prior):
         if not bool((prior >= 0).all()):
-            raise ValueError(f"prior must not be negative, got {_first(prior, ~(prior >= 0))}")
+            raise ValueError(f"prior must not be negative or NaN, got {_first(prior, ~(prior >= 0))}")
         total = prior.sum(-1, dtype=torch.float64)
         # A distribution that was rounded to a short type misses 1 by up to that type's own precision.
         sums_to_1 = (total - 1).abs() <= max(1e-3, torch.finfo(prior.dtype).eps)

@@ -60,8 +60,8 @@ def reliability_picture(setting: Setting, arm: Arm, outcomes: Outcomes, *, scale
     confidence = float((bins.confidence.nan_to_num() * bins.count).sum() / bins.count.sum())
     caption = (
         f"{setting.name}, {arm_name(arm.eps)}, {'after' if scaled else 'before'} temperature: accuracy "
-        f"{accuracy:.1%}, mean confidence {confidence:.1%}, ECE {arm.values[ece].mean:.1%} "
-        f"(noise floor {floor:.1%})"
+        f"{accuracy * 100:.1f} %, mean confidence {confidence * 100:.1f} %, "
+        f"ECE {arm.values[ece].mean * 100:.1f} % (noise floor {floor * 100:.1f} %)"
     )
     edges = torch.linspace(0, 1, len(bins.count) + 1)
     rows = [

@@ -55,7 +55,7 @@ class DigitsFit:
 
     @property
     def description(self) -> str:
-        wrong = f"{self.flipped:.0%} of their labels wrong, " if self.flipped else ""
+        wrong = f"{self.flipped * 100:.0f} % of their labels wrong, " if self.flipped else ""
         return f"{self.rows} training rows, {wrong}{self.epochs} epochs"
 
     def model(self) -> MLP:

@@ -21,8 +21,8 @@ def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> N
     reliability = [
         (i, j, t, charts.reliability_picture(setting, arm, outcomes[setting.name], scaled=bool(t)))
         for i, setting in enumerate(results.settings)
-        for j, arm in enumerate(setting.arms)
         for t in (0, 1)
+        for j, arm in enumerate(setting.arms)
     ]
     pictures = {
         "Accuracy against eps": charts.against_eps(results, "accuracy"),
@@ -36,6 +36,7 @@ def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> N
         metrics={m: info for m, info in METRICS.items() if any(m in s.hard.values for s in results.settings)},
         reliability=reliability,
         pictures={title: picture for title, picture in pictures.items() if picture},
+        floors={"ece": "noise_floor", "ece_scaled": "noise_floor_scaled"},
         promises=PROMISES,
         answer=answer,
         verdict=verdict,

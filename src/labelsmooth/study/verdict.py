@@ -60,6 +60,8 @@ def answer(setting: Setting) -> str:
     match verdict(setting):
         case "helps":
             advice, change = f"Use eps = {chosen.eps:g}{largest}", f"Accuracy {accuracy}."
+            if effect(chosen, "accuracy") is not Effect.BETTER:
+                change = f"NLL {nll}, accuracy {accuracy}."
         case "harms" | "mixed" | "undecided" as word:
             advice = "Keep hard targets"
             change = (
