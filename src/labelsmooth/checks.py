@@ -31,6 +31,11 @@ def check_choice(name: str, value: object, choices: object) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
+def check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+
+
 def check_strength(name: str, eps: object) -> None:
     if isinstance(eps, Tensor):
         if readable(eps) and not bool(((eps >= 0) & (eps <= 1)).all()):
@@ -49,6 +54,7 @@ def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str) -> 
 
 
 def check_prior(prior: Tensor, num_classes: int) -> None:
+    check_tensor("prior", prior)
     allowed = ((num_classes,), (num_classes, num_classes))
     if tuple(prior.shape) not in allowed:
         raise ValueError(
@@ -80,6 +86,7 @@ def check_others(prior: Tensor | None, num_classes: int) -> None:
 
 
 def check_class_weight(weight: Tensor, num_classes: int) -> None:
+    check_tensor("weight", weight)
     if tuple(weight.shape) != (num_classes,):
         raise ValueError(
             f"weight must have shape (K,) with K={num_classes} classes, got {tuple(weight.shape)}"
@@ -96,6 +103,8 @@ def check_denominator(denominator: float | Tensor, reduction: str) -> None:
             )
         if not readable(denominator):
             return
+    elif not isinstance(denominator, int | float):
+        raise ValueError(f"denominator must be a number or a tensor, got {type(denominator).__name__}")
     if not denominator >= 0:
         raise ValueError(f"denominator must not be negative or NaN, got {denominator}")
 
@@ -103,15 +112,20 @@ def check_denominator(denominator: float | Tensor, reduction: str) -> None:
 def as_rows(
     input: Tensor,
     target: Tensor,
-    class_dim: int,
+    class_dim: int | None = None,
     *,
     ignore_index: int | None = -100,
     sample_weight: Tensor | None = None,
 ) -> Rows:
     """Validate logits and targets, move the classes last and blank out the rows that do not count.
 
-    Blank rows are finite whatever they held, so a NaN in one reaches neither a loss nor a gradient.
+    The class dimension is torch's unless given: 1, or 0 in unbatched logits. Blank rows are finite whatever
+    they held, so a NaN in one reaches neither a loss nor a gradient. No index is ignored if none is named.
     """
+    check_tensor("input", input)
+    check_tensor("target", target)
+    if class_dim is None:
+        class_dim = min(1, input.dim() - 1)
     if not input.is_floating_point():
         raise ValueError(f"input must hold floating-point logits, got {input.dtype}")
     if input.dim() == 0 or not -input.dim() <= class_dim < input.dim():
@@ -131,6 +145,7 @@ def as_rows(
             f"probabilities) for input of shape {tuple(input.shape)}, got {tuple(target.shape)}"
         )
     if sample_weight is not None:
+        check_tensor("sample_weight", sample_weight)
         check_broadcasts("sample_weight", sample_weight, shape, "the rows'")
         counted = counted & (sample_weight != 0)
     blank = ~counted

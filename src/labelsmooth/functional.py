@@ -98,7 +98,7 @@ def cross_entropy(
         \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad p = (1 - \epsilon)\, e_y + \epsilon\, \pi
 
     Classes whose logit is -inf are masked: the prior is renormalised over the others, and the loss stays
-    finite (unless the target itself is masked). Masks by large finite values are not detected.
+    finite unless the target is masked and keeps some mass. Masks by large finite values are not detected.
 
     Args:
         input: Logits, ``(K,)``, ``(N, K)`` or ``(N, K, d1, ...)``, any floating-point type.
@@ -106,8 +106,8 @@ def cross_entropy(
             probabilities in the input's shape.
         weight: A weight for each class, ``(K,)``.
         ignore_index: Class index of rows that do not count.
-        reduction: "none" gives one loss per row, "sum" their sum, "mean" the sum divided by what counts:
-            the weights of the rows' classes for class indices, the rows for class probabilities.
+        reduction: "none" gives one loss per row, "sum" their sum, "mean" the sum divided by what counts: the
+            rows, each times its sample weight and, for class indices or weighting "sample", its class weight.
         label_smoothing: eps, in ``[0, 1]``: a number, a tensor that broadcasts against the rows (the
             target's shape; for class probabilities, without K), or :func:`labelsmooth.by_class`.
         prior: pi: a distribution over the classes, ``(K,)``, or a matrix ``(K, K)`` whose row k serves the
@@ -148,13 +148,7 @@ def cross_entropy(
     check_choice("weighting", weighting, Weighting)
     if denominator is not None:
         check_denominator(denominator, reduction)
-    rows = as_rows(
-        input,
-        target,
-        class_dim=min(1, input.dim() - 1),
-        ignore_index=ignore_index,
-        sample_weight=sample_weight,
-    )
+    rows = as_rows(input, target, ignore_index=ignore_index, sample_weight=sample_weight)
     z, soft = rows.z, rows.target.is_floating_point()
     if prior is not None:
         check_prior(prior, z.size(-1))

@@ -17,7 +17,7 @@ class LabelSmoothingLoss(nn.Module):
     See :func:`labelsmooth.functional.label_smoothing_loss`.
 
     Args:
-        smoothing: s, in ``[0, 1]``.
+        smoothing: s, in ``[0, 1]``; a number or a 0-d tensor.
         dim: The class dimension of the predictions.
 
     Raises:
@@ -33,10 +33,12 @@ class LabelSmoothingLoss(nn.Module):
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
 
-    def __init__(self, smoothing: float = 0.1, dim: int = -1) -> None:
+    smoothing: float | Tensor
+
+    def __init__(self, smoothing: float | Tensor = 0.1, dim: int = -1) -> None:
         super().__init__()
         check_strength("smoothing", smoothing)
-        self.smoothing = smoothing
+        _keep(self, "smoothing", smoothing)
         self.dim = dim
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -105,10 +107,7 @@ class CrossEntropyLoss(nn.Module):
             check_prior(prior, prior.size(-1) if prior.dim() else 0)
         self.register_buffer("weight", weight)
         self.register_buffer("prior", prior)
-        if isinstance(label_smoothing, Tensor):
-            self.register_buffer("label_smoothing", label_smoothing)
-        else:
-            self.label_smoothing = label_smoothing
+        _keep(self, "label_smoothing", label_smoothing)
         self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
         self.off_target: OffTarget = off_target
@@ -150,6 +149,14 @@ class CrossEntropyLoss(nn.Module):
             "train_only": self.train_only,
         }
         return ", ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
+
+
+def _keep(module: nn.Module, name: str, strength: Strength) -> None:
+    """A tensor as a buffer, so that it moves with the module; anything else as it is."""
+    if isinstance(strength, Tensor):
+        module.register_buffer(name, strength)
+    else:
+        setattr(module, name, strength)
 
 
 def _shape(tensor: Tensor | None) -> str | None:

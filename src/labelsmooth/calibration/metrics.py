@@ -19,8 +19,8 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """The expected calibration error: the mean of |confidence - accuracy| over rows, in [0, 1]."""
-        gap = (self.confidence - self.accuracy).abs().nan_to_num(0.0)
+        """The expected calibration error: how far confidence is from accuracy, mean over rows, in [0, 1]."""
+        gap = (self.confidence - self.accuracy).abs().where(self.count > 0, 0.0)
         return float((self.count * gap).sum() / self.count.sum())
 
 
@@ -36,7 +36,8 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
 
 def bin_of(confidence: Tensor, num_bins: int) -> Tensor:
     """The bin (b / num_bins, (b + 1) / num_bins] of each confidence; 1.0 lies in the last one."""
-    return (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1
+    inner = torch.arange(1, num_bins, dtype=torch.float64, device=confidence.device) / num_bins
+    return torch.bucketize(confidence, inner)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -46,6 +47,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
         >>> accuracy(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
         0.5
     """
+    check_logits(logits, labels)
     return float(correct(logits, labels).mean())
 
 
@@ -69,8 +71,7 @@ def reliability(logits: Tensor, labels: Tensor, num_bins: int = 15) -> Reliabili
         Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
     """
     check_logits(logits, labels)
-    if num_bins < 1:
-        raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+    _check_positive("num_bins", num_bins)
     sure, right = confidence(logits), correct(logits, labels)
     bins = bin_of(sure, num_bins)
     count, sure_sum, right_sum = (
@@ -108,9 +109,15 @@ def noise_floor(logits: Tensor, num_bins: int = 15, draws: int = 1000, seed: int
         >>> round(noise_floor(torch.zeros(100, 2)), 3)
         0.039
 
+    Raises:
+        ValueError: if there is no row, the shape is wrong or a number is not positive.
+
     Reference:
         Vaicenavicius et al., *Evaluating model calibration in classification*, AISTATS 2019.
     """
+    check_logits(logits)
+    _check_positive("num_bins", num_bins)
+    _check_positive("draws", draws)
     sure = confidence(logits)
     generator = torch.Generator(device=sure.device).manual_seed(seed)
     hits = torch.rand(draws, len(sure), dtype=torch.float64, device=sure.device, generator=generator) < sure
@@ -118,18 +125,25 @@ def noise_floor(logits: Tensor, num_bins: int = 15, draws: int = 1000, seed: int
     return float(((sure - hits.double()) @ in_bin).abs().sum(-1).mean() / len(sure))
 
 
-def check_logits(logits: Tensor, labels: Tensor) -> None:
+def check_logits(logits: Tensor, labels: Tensor | None = None) -> None:
     if logits.dim() != 2 or not logits.is_floating_point():
         raise ValueError(
             f"logits must be floating point of shape (N, K), got {logits.dtype} {tuple(logits.shape)}"
         )
+    if not logits.numel():
+        raise ValueError(f"logits must have at least one row and class, got shape {tuple(logits.shape)}")
+    if labels is None:
+        return
     if labels.shape != logits.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(
             f"labels must be integers of shape ({len(logits)},), got {labels.dtype} {tuple(labels.shape)}"
         )
-    if not len(labels):
-        raise ValueError("logits must have at least one row, got none")
     if not 0 <= int(labels.min()) <= int(labels.max()) < logits.size(1):
         raise ValueError(
             f"labels must lie in [0, {logits.size(1)}), got {int(labels.min())} to {int(labels.max())}"
         )
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")

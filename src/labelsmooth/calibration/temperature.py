@@ -13,7 +13,8 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, bounds: tuple[float, floa
     .. math::
         \min_T \frac{1}{N} \sum_i \mathrm{lse}(z_i / T) - z_{i, y_i} / T
 
-    The NLL is convex in 1/T: Newton's method on its slope, kept inside a bracket.
+    The NLL is convex in 1/T: Newton's method on its slope, or a bisection where that leaves the bracket or
+    creeps, as it does along an exponential tail.
 
     Args:
         logits: Of rows that the model was not trained on, ``(N, K)``.
@@ -42,22 +43,27 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, bounds: tuple[float, floa
     if not 0 < low < high:
         raise ValueError(f"bounds must be two increasing positive numbers, got {bounds}")
     z = logits.detach().double()
-    z = z - z.amax(-1, keepdim=True)
+    # A class at -inf has no probability at any T; 0 * -inf would be NaN.
+    z = (z - z.amax(-1, keepdim=True)).clamp_min(-1e100)
     target_z = z.gather(-1, labels.long().unsqueeze(-1)).squeeze(-1)
+    informative = bool(z.any())
 
     least, most = 1 / high, 1 / low  # of the inverse temperature
-    beta = 1.0 if least < 1.0 < most else math.sqrt(least * most)
-    for _ in range(100):
+    beta, moved = (1.0 if least < 1.0 < most else math.sqrt(least * most)), math.inf
+    for _ in range(200):
         q = (beta * z).softmax(-1)
         mean = (q * z).sum(-1)
         slope = float((mean - target_z).mean())
-        if slope < 0:
+        curvature = float((q * (z - mean.unsqueeze(-1)).square()).sum(-1).mean())
+        # Both are 0 where float64 takes every row for certainly right: the NLL still falls.
+        if slope < 0 or (slope == curvature == 0 and informative):
             least = beta
         else:
             most = beta
-        curvature = float((q * (z - mean.unsqueeze(-1)).square()).sum(-1).mean())
-        step = beta - slope / curvature if curvature > 0 else math.inf
-        previous, beta = beta, step if least < step < most else math.sqrt(least * most)
-        if abs(beta - previous) <= 1e-12 * beta:
+        step = -slope / curvature if curvature > 0 else math.inf
+        if min(abs(step), most - least) <= 1e-12 * beta:
             break
+        newton = least < beta + step < most and abs(step) <= moved / 2
+        previous, beta = beta, beta + step if newton else math.sqrt(least * most)
+        moved = abs(beta - previous)
     return 1 / beta

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ STYLE: dict[RcKeyType, object] = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may hold a dollar sign
 }
 SHADES = ["#1f2933", "#9ecae1", "#4292c6", "#08519c", "#54278f", "#d94801", "#238b45", "#c51b8a"]
 MARKERS = ["o", "^", "s"]
@@ -136,8 +138,8 @@ def against_eps(results: Results, metric: Metric) -> Picture:
 
 def training_curves(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture | None:
     """What the fit recorded each epoch, the mean over seeds."""
-    first = next(iter(outcomes[results.settings[0].name].values()))
-    names = list(first.history)
+    every = [outcome for setting in results.settings for outcome in outcomes[setting.name].values()]
+    names = list(dict.fromkeys(name for o in every for name, curve in o.history.items() if curve))
     if not names:
         return None
     rows = []
@@ -149,9 +151,12 @@ def training_curves(results: Results, outcomes: Mapping[str, Outcomes]) -> Pictu
                 ax: Axes = axes[i][j]
                 for k, arm in enumerate(setting.arms):
                     runs = [
-                        o.history[name] for job, o in outcomes[setting.name].items() if job.eps == arm.eps
+                        o.history.get(name, [])
+                        for job, o in outcomes[setting.name].items()
+                        if job.eps == arm.eps
                     ]
-                    curve = torch.tensor(runs).mean(0).tolist()
+                    # As far as every seed was trained: one may have stopped early.
+                    curve = [sum(values) / len(runs) for values in zip(*runs, strict=False)]
                     ax.plot(
                         range(1, len(curve) + 1),
                         curve,
@@ -173,12 +178,8 @@ def training_curves(results: Results, outcomes: Mapping[str, Outcomes]) -> Pictu
 
 def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture | None:
     """The penultimate layer of three classes, on the plane through their templates (Müller et al., 2019)."""
-    shown = [
-        s
-        for s in results.settings
-        if all(o.features is not None and o.head is not None for o in outcomes[s.name].values())
-    ]
-    if not shown or len(outcomes[shown[0].name][Job(0.0, 0)].head) < 3:  # pyright: ignore[reportArgumentType]
+    shown = [s for s in results.settings if all(_has_plane(o) for o in outcomes[s.name].values())]
+    if not shown:
         return None
     rows = []
     with mpl.rc_context(STYLE):
@@ -212,6 +213,13 @@ def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture |
     )
     columns = ["setting", "eps", "class", "x", "y (first 20 rows of each class)"]
     return Picture(_svg(figure, caption), caption, columns, rows)
+
+
+def _has_plane(run: Outcome) -> bool:
+    """Whether three classes have templates that span one."""
+    return (
+        run.features is not None and run.head is not None and min(run.head.size(0) - 1, run.head.size(1)) >= 2
+    )
 
 
 def _project(run: Outcome, classes: Sequence[int]) -> list[Tensor]:
@@ -248,6 +256,8 @@ def _shade(k: int) -> str:
 
 def _some(length: int, count: int = 10) -> list[int]:
     """About ``count`` epochs, the first and the last among them."""
+    if not length:
+        return []
     return sorted({round(i * (length - 1) / (count - 1)) for i in range(count)})
 
 
@@ -261,4 +271,6 @@ def _svg(figure: Figure, label: str) -> str:
     text = buffer.getvalue()
     head, body = text[text.index("<svg") :].split(">", 1)
     view_box = head.split('viewBox="')[1].split('"')[0]
+    # Groups are named by their order in the picture, so each picture has a figure_1; none is referred to.
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
     return f'<svg viewBox="{view_box}" role="img" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'

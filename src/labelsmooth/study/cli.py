@@ -104,5 +104,5 @@ def _first_sentence(box: str) -> str:
 
 
 def _fail(message: str) -> None:
-    print(f"labelsmooth: error: {message}", file=sys.stderr)
+    print(f"labelsmooth: error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)

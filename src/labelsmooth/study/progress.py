@@ -25,11 +25,11 @@ class Progress:
     """Bars and a partial table on a terminal; elsewhere a line per finished setting."""
 
     def __init__(self, names: Sequence[str], eps: Sequence[float], seeds: int, *, shown: bool) -> None:
-        self._console = Console(stderr=True, quiet=not shown)
+        self._console = Console(stderr=True, quiet=not shown, markup=False)
         self._eps = eps
         self._runs: dict[str, dict[Job, Summary]] = {name: {} for name in names}
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

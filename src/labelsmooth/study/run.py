@@ -16,10 +16,9 @@ from labelsmooth.checks import check_strength
 from labelsmooth.losses import CrossEntropyLoss
 from labelsmooth.study.fit import Fit, FitResult
 from labelsmooth.study.progress import Progress, Summary
-from labelsmooth.study.report import write_report
 from labelsmooth.study.results import Results
 from labelsmooth.study.statistics import summarise
-from labelsmooth.study.trials import Job, Ledger, Outcome, load, save, save_model
+from labelsmooth.study.trials import Job, Ledger, Outcome, load, save, save_model, slug
 from labelsmooth.study.verdict import recommended
 
 
@@ -75,15 +74,16 @@ def run(
     fits = fit if isinstance(fit, Mapping) else {"your data": fit}
     if not fits:
         raise ValueError("fit must name at least one fit, got none")
+    if len({slug(name) for name in fits} - {""}) < len(fits):
+        raise ValueError(f"fit must have names that differ in letters or digits, got {', '.join(fits)}")
     folder = Path(output)
     ledgers = {name: Ledger(folder, name, f, settings or {}, storage) for name, f in fits.items()}
+    digest = " ".join([*(ledger.digest for ledger in ledgers.values()), *map(str, arms), str(seeds)])
+    if results := _finished(folder, digest):
+        return results
     jobs = [(name, Job(e, seed)) for seed in range(seeds) for name in fits for e in arms]
     done = {(name, job) for name, ledger in ledgers.items() for job in ledger.done()}
     todo = [job for job in jobs if job not in done]
-
-    digest = " ".join([*(ledger.digest for ledger in ledgers.values()), *map(str, arms), str(seeds)])
-    if not todo and (results := _finished(folder, digest)):
-        return results
     with Progress(list(fits), arms, seeds, shown=progress) as shown:
         for name, job in jobs:
             if (name, job) in done:
@@ -102,6 +102,9 @@ def run(
         job = Job(arm.eps, arm.best_seed)
         outcome = outcomes[setting.name][job]
         save_model(folder, setting.name, job, outcome, fit_temperature(*outcome.val), fits[setting.name])
+
+    from labelsmooth.study.report import write_report  # matplotlib is slow to import, and not always needed
+
     write_report(results, outcomes)
     results.save()
     return results
@@ -164,16 +167,20 @@ def _summarise_run(run: Outcome) -> Summary:
 
 @contextmanager
 def _seeded(seed: int, single_threaded: bool) -> Iterator[None]:
-    """Seed every common generator, and put torch's generator and threads back afterwards."""
-    threads = torch.get_num_threads()
-    if single_threaded:
-        torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002, a fit may use the old generator
-        random.seed(seed)
-        yield
-    torch.set_num_threads(threads)
+    """Seed every common generator, and put them and torch's threads back afterwards."""
+    threads, old, older = torch.get_num_threads(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        if single_threaded:
+            torch.set_num_threads(1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002, a fit may use the old generator
+            random.seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        random.setstate(old)
+        np.random.set_state(older)  # noqa: NPY002
 
 
 def _check_result(name: str, result: FitResult) -> None:
@@ -196,6 +203,38 @@ def _check_result(name: str, result: FitResult) -> None:
             raise ValueError(
                 f"{name}: fit's {split!r}: logits must be finite, got {pair[0][~pair[0].isfinite()][0]}"
             )
+    _check_extras(name, result)
+
+
+def _check_extras(name: str, result: FitResult) -> None:
+    """What a fit may return besides."""
+    rows, num_classes = result["test"][0].shape
+    train = result.get("train")
+    shapes: dict[str, tuple[int | None, ...]] = {"features": (rows, None), "head": (num_classes, None)}
+    if train is not None:
+        shapes["clean"] = tuple(train[1].shape)
+    for key, shape in shapes.items():
+        if (value := result.get(key)) is None:
+            continue
+        got = tuple(value.shape) if isinstance(value, torch.Tensor) else None
+        if got is None or len(got) != len(shape) or got[0] != shape[0]:
+            form = str(shape).replace("None", "D")
+            raise ValueError(
+                f"{name}: fit's {key!r} must be a tensor of shape {form}, got {got or type(value).__name__}"
+            )
+    features, head = result.get("features"), result.get("head")
+    if features is not None and head is not None and features.size(1) != head.size(1):
+        raise ValueError(
+            f"{name}: fit's 'features' and 'head' must agree in D, got {features.size(1)} and {head.size(1)}"
+        )
+    history, state = result.get("history", {}), result.get("state", {})
+    if not isinstance(history, Mapping) or not all(
+        isinstance(curve, list | tuple) and all(isinstance(x, int | float) for x in curve)
+        for curve in history.values()
+    ):
+        raise ValueError(f"{name}: fit's 'history' must hold lists of Python numbers by name")
+    if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise ValueError(f"{name}: fit's 'state' must hold tensors by name, as a state_dict does")
 
 
 def _check_same_rows(name: str, outcomes: Mapping[Job, Outcome]) -> None:
@@ -203,3 +242,6 @@ def _check_same_rows(name: str, outcomes: Mapping[Job, Outcome]) -> None:
     for split in ("val", "test"):
         if any(not torch.equal(getattr(first, split)[1], getattr(o, split)[1]) for o in others):
             raise ValueError(f"{name}: fit must return the same {split!r} labels in every call")
+    classes = sorted({logits.size(1) for o in outcomes.values() for logits, _ in (o.val, o.test)})
+    if len(classes) > 1:
+        raise ValueError(f"{name}: fit must return logits of the same K classes in every call, got {classes}")

@@ -97,11 +97,11 @@ def _measure(
     }
     trained = [(*run.train, run.clean) for run in runs if run.train is not None]
     if len(trained) == len(runs):
-        fitted = torch.tensor([accuracy(logits, labels) for logits, labels, _ in trained]).double()
+        fitted = nll.new_tensor([accuracy(logits, labels) for logits, labels, _ in trained])
         measured["train_gap"] = mean_of(fitted.unsqueeze(-1) - test_accuracy)
         memorised = [_memorised(*t) for t in trained]
         if None not in memorised:
-            measured["memorised"] = mean_of(torch.tensor(memorised).double().unsqueeze(-1).expand_as(nll))
+            measured["memorised"] = mean_of(nll.new_tensor(memorised).unsqueeze(-1).expand_as(nll))
     return measured
 
 

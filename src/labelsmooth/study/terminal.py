@@ -51,7 +51,7 @@ def _figures(settings: list[Setting]) -> Table:
         for arm in (setting.hard, setting.chosen):
             hard = arm is setting.hard
             table.add_row(
-                setting.name if hard else "",
+                Text(setting.name if hard else ""),  # never as markup
                 "hard" if hard else f"{arm.eps:g}",
                 *(_cell(arm, metric) for metric in shown),
             )
@@ -85,7 +85,7 @@ def _promises(settings: list[Setting]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold")
     table.add_column("promised effect")
     for setting in settings:
-        table.add_column(setting.name)
+        table.add_column(Text(setting.name))
     for name, judge in PROMISES.items():
         promises = [judge(setting).promise for setting in settings]
         table.add_row(name, *(Text(p, style=COLOURS[p]) for p in promises))
@@ -100,7 +100,7 @@ def _to_paste(results: Results) -> RenderableType:
     for setting in results.settings:
         arm = recommended(setting)
         table.add_row(
-            setting.name,
+            Text(setting.name),
             f"CrossEntropyLoss(label_smoothing={arm.eps:g})",
             f"(logits / {arm.temperature:.2f}).softmax(-1)",
         )

@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from safetensors import safe_open
 from safetensors.torch import save_file
+from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
 from labelsmooth.study.fit import Fit, FitResult
@@ -49,18 +51,23 @@ class Ledger:
     def __init__(
         self, folder: Path, name: str, fit: Fit, settings: Mapping[str, object], storage: str | None
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.name = name
-        self.digest = _digest({"name": name, "fit": _identity(fit), **settings})
-        self.folder = folder / "trials" / f"{_slug(name)}-{self.digest}"
-        self._study = optuna.create_study(
-            study_name=f"{_slug(name)}-{self.digest}",
-            storage=storage or f"sqlite:///{folder / 'trials.db'}",
-            load_if_exists=True,
-        )
+        self.digest = _digest({"name": name, "fit": _identity(fit), "settings": settings})
+        self._label = f"{slug(name)}-{self.digest}"
+        self.folder = folder / "trials" / self._label
+        self._storage = storage or f"sqlite:///{folder / 'trials.db'}"
+
+    @cached_property
+    def _study(self) -> optuna.Study:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return optuna.create_study(study_name=self._label, storage=self._storage, load_if_exists=True)
+        except SQLAlchemyError as error:
+            raise ValueError(f"storage must be a database URL that opens, got {self._storage!r}") from error
 
     def path(self, job: Job) -> Path:
-        return self.folder / f"eps{job.eps:g}-seed{job.seed}.safetensors"
+        eps = repr(job.eps).removesuffix(".0")  # with every digit: no two smoothings share a file
+        return self.folder / f"eps{eps}-seed{job.seed}.safetensors"
 
     def done(self) -> set[Job]:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -83,7 +90,10 @@ def save(path: Path, result: FitResult) -> None:
     tensors: dict[str, Tensor] = {}
     for split in ("val", "test", "train"):
         if pair := result.get(split):
-            tensors[f"{split}.logits"], tensors[f"{split}.labels"] = pair
+            logits, labels = pair
+            # Not short: dividing by a temperature would round them again.
+            tensors[f"{split}.logits"] = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            tensors[f"{split}.labels"] = labels.long()
     for name in ("clean", "features", "head"):
         if (tensor := result.get(name)) is not None:
             tensors[name] = tensor
@@ -123,7 +133,7 @@ def save_model(folder: Path, name: str, job: Job, outcome: Outcome, temperature:
     """Keep one trained model and its temperature as ``models/<name>.safetensors`` and ``.json``."""
     if not outcome.state:
         return
-    path = folder / "models" / f"{_slug(name)}.safetensors"
+    path = folder / "models" / f"{slug(name)}.safetensors"
     write_tensors(path, outcome.state, {})
     content = {
         "setting": name,
@@ -141,6 +151,8 @@ def _fields(fit: Fit) -> dict[str, object]:
 
 def _identity(fit: Fit) -> dict[str, object]:
     """What tells one fit from another: its source, and its fields if it is a dataclass."""
+    if isinstance(fit, partial):
+        return {"partial": _identity(fit.func), "arguments": [fit.args, fit.keywords]}
     source = fit if inspect.isroutine(fit) else type(fit)
     try:
         text = inspect.getsource(source)
@@ -158,6 +170,7 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A name as part of a file's; empty if no letter or digit is in it."""
     kept: Iterator[str] = (c if c.isalnum() else "-" for c in name.lower())
-    return "-".join(filter(None, "".join(kept).split("-")))
+    return "-".join(filter(None, "".join(kept).split("-")))[:60]
