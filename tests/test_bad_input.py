@@ -148,6 +148,12 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "input must hold floating-point logits, got torch.complex64",
     ),
     ({"input": torch.tensor(0.0)}, "input of shape () has no class dimension -1"),
+    ({"input": [[0.0, 1.0]]}, "input must be a tensor, got list"),
+    ({"target": [0, 2]}, "target must be a tensor, got list"),
+    ({"weight": [1.0, 1.0, 1.0]}, "weight must be a tensor, got list"),
+    ({"prior": [1.0, 0.0, 0.0]}, "prior must be a tensor, got list"),
+    ({"sample_weight": 0.5}, "sample_weight must be a tensor, got float"),
+    ({"denominator": "2"}, "denominator must be a number or a tensor, got str"),
 ]
 
 
@@ -215,6 +221,15 @@ def test_cross_entropy(case: tuple[dict[str, Any], str]) -> None:
             lambda: CrossEntropyLoss(weighting="class"),  # pyright: ignore[reportArgumentType]
             "weighting must be one of 'torch', 'sample', got 'class'",
         ),
+        (
+            lambda: CrossEntropyLoss(weight=[1.0, 1.0]),  # pyright: ignore[reportArgumentType]
+            "weight must be a tensor, got list",
+        ),
+        (
+            lambda: CrossEntropyLoss(prior=[0.5, 0.5]),  # pyright: ignore[reportArgumentType]
+            "prior must be a tensor, got list",
+        ),
+        (lambda: by_class([0.1]), "by_class: eps must be a tensor, got list"),  # pyright: ignore[reportArgumentType]
         (lambda: by_class(t(0.1, 1.5)), "by_class: eps must lie in [0, 1], got 1.5"),
         (lambda: by_class(t(0.1, NAN)), "by_class: eps must lie in [0, 1], got nan"),
         (lambda: by_class(torch.tensor(0.1)), "by_class: eps must have shape (K,), got ()"),
@@ -255,6 +270,7 @@ def test_edges_are_allowed(arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize("eps", [-0.1, 1.5, NAN])
 def test_strength_out_of_range_is_nan_where_values_are_not_read(eps: float) -> None:
     strength = torch.tensor([0.1, eps])
+    torch.compiler.reset()
     compiled = torch.compile(cross_entropy, fullgraph=True, backend="eager")
     loss = compiled(INPUT, TARGET, label_smoothing=strength, reduction="none")
     assert loss.isnan().tolist() == [False, True]
@@ -265,6 +281,7 @@ def test_strength_out_of_range_is_nan_where_values_are_not_read(eps: float) -> N
 
 
 def test_compiled_float_out_of_range_is_an_error_all_the_same() -> None:
+    torch.compiler.reset()
     compiled = torch.compile(cross_entropy, backend="eager")
     with pytest.raises(ValueError, match="label_smoothing must lie in"):
         compiled(INPUT, TARGET, label_smoothing=1.5)

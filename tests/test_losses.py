@@ -137,6 +137,7 @@ def test_tensors_are_in_the_state_and_nothing_is_a_parameter() -> None:
     criterion = full_criterion()
     assert sorted(criterion.state_dict()) == ["label_smoothing.eps", "prior", "weight"]
     assert list(CrossEntropyLoss(label_smoothing=torch.tensor(0.1)).state_dict()) == ["label_smoothing"]
+    assert list(LabelSmoothingLoss(torch.tensor(0.1)).state_dict()) == ["smoothing"]
     assert list(CrossEntropyLoss(label_smoothing=0.1).state_dict()) == []
     assert list(criterion.parameters()) == []
     other = full_criterion(scale=0.5)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from labelsmooth.checks import check_choice, check_prior, check_strength
+from labelsmooth.checks import check_choice, check_prior, check_strength, check_tensor
 from labelsmooth.functional import cross_entropy, label_smoothing_loss
 from labelsmooth.reduction import Reduction
 from labelsmooth.targets import ByClass, OffTarget, Strength, Weighting
@@ -103,7 +103,10 @@ class CrossEntropyLoss(nn.Module):
         check_choice("weighting", weighting, Weighting)
         if not isinstance(label_smoothing, ByClass):
             check_strength("label_smoothing", label_smoothing)
+        if weight is not None:
+            check_tensor("weight", weight)
         if prior is not None:
+            check_tensor("prior", prior)
             check_prior(prior, prior.size(-1) if prior.dim() else 0)
         self.register_buffer("weight", weight)
         self.register_buffer("prior", prior)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from labelsmooth.checks import check_strength
+from labelsmooth.checks import check_strength, check_tensor
 
 OffTarget = Literal["all", "others"]
 Weighting = Literal["torch", "sample"]
@@ -17,6 +17,7 @@ class ByClass(nn.Module):
 
     def __init__(self, eps: Tensor) -> None:
         super().__init__()
+        check_tensor("by_class: eps", eps)
         if eps.dim() != 1:
             raise ValueError(f"by_class: eps must have shape (K,), got {tuple(eps.shape)}")
         check_strength("by_class: eps", eps)
