@@ -163,7 +163,10 @@ def as_rows(
                 f"target must hold class indices in [0, {num_classes}){ignored}, "
                 f"got {_first(target, (target < 0) | (target >= num_classes))}"
             )
-    return Rows(z.masked_fill(blank.unsqueeze(-1), 0.0), target, counted)
+    # Blanking copies all logits, so it is left out where it can be seen to change nothing.
+    if not readable(blank) or bool(blank.any()):
+        z = z.masked_fill(blank.unsqueeze(-1), 0.0)
+    return Rows(z, target, counted)
 
 
 def compute_dtype(input: Tensor) -> torch.dtype:

@@ -63,18 +63,19 @@ def _hard_measures(
     target_mass = torch.ones_like(target_z) if weight is None else weight[target]
     target_z = times(target_mass, target_z)
 
-    allowed = z > -torch.inf
+    masked = z == -torch.inf
     if exclude_target:
-        allowed = allowed & (torch.arange(z.size(-1), device=z.device) != target.unsqueeze(-1))
-    rows = torch.where(allowed, prior[target] if prior.dim() == 2 else prior, 0.0)
-    valid_mass = rows.sum(-1)
+        masked = masked | (torch.arange(z.size(-1), device=z.device) == target.unsqueeze(-1))
+    rows = torch.where(masked, 0.0, prior[target] if prior.dim() == 2 else prior)
+    valid_mass = mass = rows.sum(-1)
     if weight is not None:
         rows = rows * weight
+        mass = rows.sum(-1)
     # A prior without mass on the allowed classes leaves everything on the target.
     empty = valid_mass == 0
     divisor = valid_mass.masked_fill(empty, 1.0)
-    prior_mass = torch.where(empty, target_mass, rows.sum(-1) / divisor)
-    prior_z = torch.where(empty, target_z, times(rows, z).sum(-1) / divisor)
+    prior_mass = torch.where(empty, target_mass, mass / divisor)
+    prior_z = torch.where(empty, target_z, (rows * torch.where(masked, 0.0, z)).sum(-1) / divisor)
     return target_mass, target_z, prior_mass, prior_z, valid_mass
 
 
