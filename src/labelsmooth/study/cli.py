@@ -63,7 +63,7 @@ class Study:
             workers=self.workers,
             storage=self.storage,
         )
-        Console(highlight=False).print(render(results))
+        Console(highlight=False).print(render(results), crop=False)  # or a long path would be cut
 
 
 def main(args: list[str] | None = None) -> None:

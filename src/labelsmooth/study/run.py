@@ -1,7 +1,10 @@
 """Run a study: every smoothing with every seed, in pairs, and the comparison."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+import threading
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -142,13 +145,39 @@ def _train_all(
 
     parallel = joblib.Parallel(n_jobs=workers or 1, return_as="generator_unordered", pre_dispatch="n_jobs")
     try:
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-            for name, job, summary in cast("Iterator[tuple[str, Job, Summary]]", parallel(started())):
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=1), _deaf_workers():
+            trained = cast("Generator[tuple[str, Job, Summary]]", parallel(started()))
+        with _closing(trained):
+            for name, job, summary in trained:
                 ledgers[name].finish(running.pop((name, job)), summary.validation_nll)
                 shown.update(name, job, summary)
     finally:
         for (name, _), trial in running.items():
             ledgers[name].give_up(trial)
+
+
+@contextmanager
+def _deaf_workers() -> Iterator[None]:
+    """Processes started in here do not hear Ctrl-C: this one does, and stops them, and they print nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _closing(generator: Generator[object]) -> Iterator[None]:
+    """Stop what is still running at the end, and spare the reader joblib's warning that it was."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            generator.close()
 
 
 def _train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> tuple[str, Job, Summary]:

@@ -1,6 +1,7 @@
 """The results on a terminal: the answer, the table, the promises, what to paste."""
 
-from rich.box import SIMPLE_HEAD
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -8,8 +9,8 @@ from rich.text import Text
 from labelsmooth.study.results import METRICS, Arm, Metric, Results, Setting
 from labelsmooth.study.verdict import PROMISES, Effect, Promise, answer, effect, recommended
 
-NO_MARK = ("\N{NO-BREAK SPACE}", "")
-MARKS = {Effect.BETTER: ("▲", "green"), Effect.WORSE: ("▼", "red"), Effect.UNDECIDED: NO_MARK}
+MARKS = {Effect.BETTER: ("▲", "green"), Effect.WORSE: ("▼", "red"), Effect.UNDECIDED: (" ", "")}
+LEGEND = "▲ better, ▼ worse than hard targets (95 %). At T: with its temperature."
 COLOURS = {
     Promise.HELD: "green",
     Promise.NOT_HELD: "red",
@@ -31,38 +32,41 @@ COLUMNS: dict[Metric, str] = {
 def render(results: Results) -> RenderableType:
     """Under 30 lines of 80 columns for three settings."""
     answers = [Text.assemble((f"{s.name}: ", "bold"), answer(s)) for s in results.settings]
-    return Group(*answers, _figures(results.settings), _promises(results.settings), _to_paste(results))
+    tables = (_figures(results.settings), LEGEND, _promises(results.settings), _to_paste(results))
+    return Group(*answers, *tables)
 
 
 def _figures(settings: list[Setting]) -> Table:
-    table = Table(
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 0, 0, 1),
-        caption="▲ better, ▼ worse than hard targets (95 %). At T: with its temperature.",
-        caption_justify="left",
-    )
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("setting", min_width=13)
     table.add_column("eps", no_wrap=True)
-    shown: list[Metric] = [m for m in COLUMNS if any(m in s.hard.values for s in settings)]
-    for metric in shown:
-        table.add_column(COLUMNS[metric], justify="right", no_wrap=True)
-    for setting in settings:
-        for arm in (setting.hard, setting.chosen):
-            hard = arm is setting.hard
-            table.add_row(
-                Text(setting.name if hard else ""),  # never as markup
-                "hard" if hard else f"{arm.eps:g}",
-                *(_cell(arm, metric) for metric in shown),
-            )
+    arms = [(setting, arm) for setting in settings for arm in (setting.hard, setting.chosen)]
+    columns = []
+    for metric, title in COLUMNS.items():
+        if any(metric in setting.hard.values for setting in settings):
+            table.add_column(title, justify="right", no_wrap=True)
+            columns.append(_column([arm for _, arm in arms], metric))
+    for (setting, arm), *cells in zip(arms, *columns, strict=True):
+        hard = arm is setting.hard
+        table.add_row(Text(setting.name if hard else ""), "hard" if hard else f"{arm.eps:g}", *cells)
     return table
 
 
-def _cell(arm: Arm, metric: Metric) -> Text:
-    if metric not in arm.values:
-        return Text.assemble("-", NO_MARK)
-    mark, colour = MARKS[effect(arm, metric)] if arm.differences and METRICS[metric].better else NO_MARK
-    return Text.assemble(number(metric, arm.values[metric].mean), (mark, colour))
+def _column(arms: Sequence[Arm], metric: Metric) -> list[Text]:
+    """A metric's cells, with the digits below one another whether they are marked or not."""
+    numbers = [number(metric, arm.values[metric].mean) if metric in arm.values else "-" for arm in arms]
+    width = max(map(len, [*numbers, *(line[1:] for line in COLUMNS[metric].splitlines())]))
+    return [
+        # Right-justified, rich would strip the blank that stands for no mark.
+        Text.assemble(n.rjust(width), _mark(arm, metric), justify="left")
+        for n, arm in zip(numbers, arms, strict=True)
+    ]
+
+
+def _mark(arm: Arm, metric: Metric) -> tuple[str, str]:
+    if metric not in arm.differences or not METRICS[metric].better:
+        return MARKS[Effect.UNDECIDED]
+    return MARKS[effect(arm, metric)]
 
 
 def number(metric: Metric, value: float) -> str:
@@ -82,7 +86,7 @@ def change(metric: Metric, value: float) -> str:
 
 
 def _promises(settings: list[Setting]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("promised effect")
     for setting in settings:
         table.add_column(Text(setting.name))
@@ -93,7 +97,7 @@ def _promises(settings: list[Setting]) -> Table:
 
 
 def _to_paste(results: Results) -> RenderableType:
-    table = Table(box=None, padding=(0, 0, 0, 1), show_header=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)

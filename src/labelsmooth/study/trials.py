@@ -3,7 +3,9 @@
 import hashlib
 import inspect
 import json
+import marshal
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -12,6 +14,7 @@ from pathlib import Path
 import optuna
 import torch
 from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -82,7 +85,9 @@ class Ledger:
         self._study.tell(trial, validation_nll)
 
     def give_up(self, trial: optuna.Trial) -> None:
-        self._study.tell(trial, state=TrialState.FAIL)
+        # Ctrl-C in the midst of a write locks the database; what is not marked is not done either.
+        with suppress(StorageInternalError):
+            self._study.tell(trial, state=TrialState.FAIL)
 
 
 def save(path: Path, result: FitResult) -> None:
@@ -156,8 +161,9 @@ def _identity(fit: Fit) -> dict[str, object]:
     source = fit if inspect.isroutine(fit) else type(fit)
     try:
         text = inspect.getsource(source)
-    except (OSError, TypeError):
-        text = ""
+    except (OSError, TypeError):  # typed at a prompt
+        code = getattr(fit if inspect.isroutine(fit) else type(fit).__call__, "__code__", None)
+        text = marshal.dumps(code, 2).hex() if code else ""
     return {
         "source": hashlib.sha256(text.encode()).hexdigest(),
         "fields": _fields(fit),

@@ -79,7 +79,10 @@ def confidence(arm: Arm) -> str:
     gap = arm.values["confidence_gap"].mean * 100
     if abs(gap) < 1:
         return "Raw confidence is within 1 point of accuracy"
-    return f"Raw confidence is {abs(gap):.0f} points too {'high' if gap > 0 else 'low'}"
+    number = f"{abs(gap):.0f}"
+    return (
+        f"Raw confidence is {number} point{'' if number == '1' else 's'} too {'high' if gap > 0 else 'low'}"
+    )
 
 
 def calibration(arm: Arm, other: Arm) -> str:

@@ -1,0 +1,189 @@
+"""The temperature, against a search that knows no slope, and where the data leave it no inner minimum."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from labelsmooth.calibration import accuracy, expected_calibration_error, fit_temperature, noise_floor
+
+LOW, HIGH = 0.01, 100.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors this small lose to a second thread, on a busy machine threefold."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def rows(seed: int, N: int, K: int, scale: float, wrong: float) -> tuple[Tensor, Tensor]:
+    """Logits that are right but for a share ``wrong``, as an over-confident model's are."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(N, K, generator=generator, dtype=torch.float64)
+    other = torch.randint(K, (N,), generator=generator)
+    return logits, torch.where(torch.rand(N, generator=generator) < wrong, other, logits.argmax(-1))
+
+
+def drawn(N: int) -> tuple[Tensor, Tensor]:
+    """A calibrated model: the labels are drawn from its own probabilities."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(N, 5, generator=generator, dtype=torch.float64)
+    return logits, torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+
+
+def nll(logits: Tensor, labels: Tensor, temperature: float) -> float:
+    return float(F.cross_entropy(logits.double() / temperature, labels))
+
+
+# Temperatures from 0.2 to 30: logits too small and too large, sure and unsure labels, two classes and many.
+CASES = [
+    (0, 50, 2, 1.0, 0.3),
+    (1, 200, 10, 0.1, 0.5),
+    (2, 200, 10, 8.0, 0.4),
+    (3, 1000, 5, 50.0, 0.5),
+    (4, 300, 100, 3.0, 0.2),
+    (5, 30, 3, 0.02, 0.6),
+    (6, 400, 4, 20.0, 0.01),
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_the_minimum_of_a_fine_grid(case: tuple[int, int, int, float, float]):
+    logits, labels = rows(*case)
+    temperature = fit_temperature(logits, labels)
+    grid = torch.logspace(math.log10(LOW), math.log10(HIGH), 1001, dtype=torch.float64).tolist()
+    best = min(grid, key=lambda T: nll(logits, labels, T))
+    assert nll(logits, labels, temperature) <= nll(logits, labels, best)
+    assert temperature == pytest.approx(best, rel=0.01)  # a step of the grid is 0.9 %
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_where_scipy_finds_it(case: tuple[int, int, int, float, float]):
+    optimize = pytest.importorskip("scipy.optimize", reason="it comes with scikit-learn")
+    logits, labels = rows(*case)
+    found = optimize.minimize_scalar(
+        lambda u: nll(logits, labels, math.exp(u)),
+        bounds=(math.log(LOW), math.log(HIGH)),
+        method="bounded",
+        options={"xatol": 1e-10},
+    )
+    # A search by values alone knows the place of a minimum to the square root of their precision.
+    assert fit_temperature(logits, labels) == pytest.approx(math.exp(found.x), rel=1e-6)
+
+
+@pytest.mark.parametrize("T", [0.1, 0.5, 1.0, 3.0, 20.0])
+def test_it_finds_the_factor_of_calibrated_logits(T: float):
+    calibrated, labels = drawn(20_000)
+    assert fit_temperature(T * calibrated, labels) == pytest.approx(T, rel=0.02)
+
+
+def test_it_repairs_the_confidence_and_leaves_the_predictions():
+    logits, labels = drawn(5000)
+    too_sure = 4 * logits
+    scaled = too_sure / fit_temperature(too_sure, labels)
+    assert torch.equal(scaled.argmax(-1), too_sure.argmax(-1))
+    assert accuracy(scaled, labels) == accuracy(too_sure, labels)
+    assert expected_calibration_error(too_sure, labels) > 0.2
+    # What is left is chance: one draw's ECE is hardly ever half above its mean.
+    assert expected_calibration_error(scaled, labels) < 1.5 * noise_floor(scaled, draws=100)
+
+
+# Where every row is right, ever surer is ever better; a fit in whole steps of Newton creeps there, and one
+# that takes a slope of 0 for the minimum stops as soon as float64 has no more of the tail.
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        ([[3.0, 0.0], [0.0, 1.0]], [0, 1]),
+        ([[10.0, 0.0]], [0]),
+        ([[1000.0, 0.0]], [0]),
+        ([[1e-3, 0.0]], [0]),
+        ([[0.0, 0.0, -1000.0]], [0]),  # tied at the top: sure of two
+        ([[2.0, 0.0], [0.0, 0.0]], [0, 1]),
+    ],
+)
+def test_separable_rows_end_on_the_lower_bound(logits: list[list[float]], labels: list[int]):
+    assert fit_temperature(torch.tensor(logits), torch.tensor(labels)) == pytest.approx(LOW, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        ([[0.0, 0.0], [3.0, 3.0]], [0, 1]),  # no slope at all
+        ([[2.0, 0.0], [2.0, 0.0]], [0, 1]),  # the best at infinite T
+        ([[5.0, 0.0], [0.0, 9.0]], [1, 0]),  # wrong throughout
+        ([[800.0, 0.0]], [1]),
+        ([[1.0, -math.inf]], [1]),  # the label is a masked class: the NLL is infinite at any T
+    ],
+)
+def test_uninformative_rows_end_on_the_upper_bound(logits: list[list[float]], labels: list[int]):
+    assert fit_temperature(torch.tensor(logits), torch.tensor(labels)) == pytest.approx(HIGH, rel=1e-9)
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 0.8), (3.0, 7.0), (1.0, 2.0)])
+def test_it_stays_within_the_bounds_it_is_given(bounds: tuple[float, float]):
+    low, high = bounds
+    right, wrong = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    assert fit_temperature(right, torch.tensor([0]), bounds=bounds) == pytest.approx(low, rel=1e-9)
+    assert fit_temperature(wrong, torch.tensor([0]), bounds=bounds) == pytest.approx(high, rel=1e-9)
+
+
+def test_by_hand():
+    # Three of four are right, so the confidence must be 3/4: 4 / T = log 3.
+    logits, labels = torch.tensor([[4.0, 0.0]]).repeat(4, 1), torch.tensor([0, 0, 0, 1])
+    assert fit_temperature(logits, labels) == pytest.approx(4 / math.log(3), rel=1e-12)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.integers(0, 2**20), st.floats(0.05, 20))
+def test_it_scales_with_the_logits(seed: int, c: float):
+    logits, labels = rows(seed, 30, 3, 2.0, 0.5)
+    T = fit_temperature(logits, labels)
+    assume(min(T, c * T) > LOW * 1.1 and max(T, c * T) < HIGH / 1.1)
+    assert fit_temperature(c * logits, labels) == pytest.approx(c * T, rel=1e-9)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.integers(0, 2**20), st.floats(-50, 50))
+def test_a_shift_of_each_row_does_not_matter(seed: int, shift: float):
+    logits, labels = rows(seed, 30, 3, 2.0, 0.5)
+    shifted = logits + shift * torch.arange(30).unsqueeze(-1)
+    assert fit_temperature(shifted, labels) == pytest.approx(fit_temperature(logits, labels), rel=1e-8)
+
+
+def test_a_masked_class_is_as_good_as_none():
+    logits, labels = rows(0, 100, 3, 3.0, 0.4)
+    masked = torch.cat([logits, torch.full((100, 1), -math.inf)], 1)
+    assert fit_temperature(masked, labels) == pytest.approx(fit_temperature(logits, labels), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_short_types_are_computed_in_float64(dtype: torch.dtype):
+    logits, labels = rows(0, 200, 5, 3.0, 0.4)
+    short = logits.to(dtype)
+    assert fit_temperature(short, labels) == fit_temperature(short.double(), labels)
+    assert fit_temperature(short, labels.int()) == fit_temperature(short, labels)
+
+
+def test_the_logits_are_not_written_to_and_no_gradient_is_kept():
+    logits, labels = rows(0, 20, 3, 3.0, 0.4)
+    before = logits.clone()
+    assert isinstance(fit_temperature(logits.requires_grad_(), labels), float)
+    assert torch.equal(logits, before)
+
+
+def test_bad_input_is_named():
+    logits, labels = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
+    with pytest.raises(ValueError, match=r"labels must be integers of shape \(4,\), got torch.int64 \(3,\)"):
+        fit_temperature(logits, labels[:3])
+    with pytest.raises(ValueError, match="logits must have at least one row"):
+        fit_temperature(logits[:0], labels[:0])
+    for bounds in ((0.0, 1.0), (2.0, 1.0), (1.0, 1.0), (-1.0, 1.0), (math.nan, 1.0)):
+        with pytest.raises(ValueError, match=r"bounds must be two increasing positive numbers, got \("):
+            fit_temperature(logits, labels, bounds=bounds)

@@ -1,0 +1,56 @@
+"""What the tests of the study share: one thread, and one small study that is finished."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from sqlalchemy import Engine, event
+
+from labelsmooth.study import Results, run
+
+from . import made_up
+
+# What a page, a terminal, a formula or a file's name could take for its own.
+HOSTILE_NAMES = ("a <b>&amp;</b> \"c\" 'd'", r"$5, $\foo$ {{ 7 }}", "[red]x[/red] %s ../y")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Tensors this small lose to a second thread, on a busy machine threefold."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """SQLite need not survive a power cut here; waiting for the disk takes longer than the studies."""
+
+    def hasten(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA journal_mode = MEMORY")
+
+    event.listen(Engine, "connect", hasten)
+    yield
+    event.remove(Engine, "connect", hasten)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """A study of three settings with names like no other, complete with its report; not to be written to."""
+    folder: Path = tmp_path_factory.mktemp("finished")
+    fits = {name: made_up.LinearFit(steps=2 + i) for i, name in enumerate(HOSTILE_NAMES)}
+    return run(fits, eps=[0.1, 0.3], seeds=2, output=folder, progress=False)
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the pictures, which take longer than all else."""
+
+    def write_nothing(results: Results, outcomes: object) -> None:
+        (results.folder / "report.html").write_text("")
+
+    monkeypatch.setattr("labelsmooth.study.report.write_report", write_nothing)

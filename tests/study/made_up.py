@@ -1,0 +1,161 @@
+"""Studies from numbers instead of training: settings to judge, runs to summarise, and a fit of no time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from labelsmooth.study.fit import Criterion, FitResult
+from labelsmooth.study.results import Arm, Estimate, Metric, Results, Setting
+from labelsmooth.study.trials import Job, Outcome
+
+Interval = tuple[float, float, float]  # mean, low, high
+NOTHING: Interval = (0.0, -0.01, 0.01)
+HARD: dict[Metric, float] = {
+    "accuracy": 0.9,
+    "nll": 0.5,
+    "nll_scaled": 0.4,
+    "ece": 0.1,
+    "ece_scaled": 0.02,
+    "confidence_gap": 0.05,
+}
+
+
+def setting(
+    name: str = "made up",
+    *,
+    changes: Mapping[Metric, Interval] | None = None,
+    hard: Mapping[Metric, float | Interval] | None = None,
+    chosen: float = 0.1,
+    tried: Sequence[float] = (0.05, 0.1, 0.2),
+    flipped: float | None = None,
+) -> Setting:
+    """Hard targets at T = 2 and smoothings at T = 0.5, one of which validation chooses; only its differences
+    from hard targets are not nothing."""
+    values: dict[Metric, float | Interval] = {**HARD, **(hard or {})}
+    before: dict[Metric, Estimate] = {metric: _estimate(value) for metric, value in values.items()}
+    arms = [
+        Arm(
+            eps=0.0,
+            validation_nll=0.45,
+            temperature=2.0,
+            noise_floor=0.015,
+            noise_floor_scaled=0.013,
+            best_seed=0,
+            values=before,
+        )
+    ]
+    for eps in tried:
+        differences: dict[Metric, Estimate] = {
+            metric: Estimate(*(changes or {}).get(metric, NOTHING) if eps == chosen else NOTHING)
+            for metric in before
+        }
+        arms.append(
+            Arm(
+                eps=eps,
+                validation_nll=0.35 if eps == chosen else 0.4,
+                temperature=0.5,
+                noise_floor=0.015,
+                noise_floor_scaled=0.012,
+                best_seed=1,
+                values={metric: _moved(before[metric], by) for metric, by in differences.items()},
+                differences=differences,
+            )
+        )
+    return Setting(name, "made up", seeds=5, test_rows=700, flipped=flipped, arms=arms)
+
+
+def results(*settings: Setting, folder: Path = Path("made-up")) -> Results:
+    return Results(list(settings), "digest", folder)
+
+
+def _estimate(value: float | Interval) -> Estimate:
+    return Estimate(*value) if isinstance(value, tuple) else Estimate(value, value - 0.005, value + 0.005)
+
+
+def _moved(value: Estimate, by: Estimate) -> Estimate:
+    return Estimate(value.mean + by.mean, value.low + by.mean, value.high + by.mean)
+
+
+def outcomes(
+    eps: Sequence[float], seeds: Sequence[int], *, rows: int = 80, K: int = 4, extras: bool = True
+) -> dict[Job, Outcome]:
+    """Runs that vary as much with the seed as with the row, and with eps."""
+    generator = torch.Generator().manual_seed(0)
+    val_labels, labels = torch.arange(60) % K, torch.arange(rows) % K
+    difficulty = torch.randn(rows, 1, generator=generator, dtype=torch.float64)
+    runs = {}
+    for seed in seeds:
+        luck = torch.randn(1, generator=generator).item()
+        clean = torch.arange(30) % K
+        trained = torch.where(torch.rand(30, generator=generator) < 0.3, (clean + 1) % K, clean)
+        for e in eps:
+            strength = 2 + luck + 3 * e
+
+            def logits(truth: Tensor, by: Tensor | float, strength: float = strength) -> Tensor:
+                noise = torch.randn(len(truth), K, generator=generator, dtype=torch.float64)
+                return 1.5 * noise + (strength + by) * torch.nn.functional.one_hot(truth, K)
+
+            runs[Job(e, seed)] = Outcome(
+                val=(logits(val_labels, 0.0), val_labels),
+                test=(logits(labels, difficulty), labels),
+                train=(logits(trained, 1.0), trained) if extras else None,
+                clean=clean if extras else None,
+                features=None,
+                head=None,
+                state={},
+                history={},
+            )
+    return runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearFit:
+    """A few steps of a linear model on rows of its own: no time, and every key that a fit may return."""
+
+    steps: int = 3
+    description: str = "made-up rows"
+
+    def __call__(self, criterion: Criterion, seed: int) -> FitResult:
+        generator = torch.Generator().manual_seed(0)
+        labels = torch.arange(120) % 4
+        x = torch.nn.functional.one_hot(labels, 5).float() + 0.7 * torch.randn(120, 5, generator=generator)
+        noisy = torch.where(torch.arange(40) % 5 == 0, (labels[:40] + 1) % 4, labels[:40])
+        weight = torch.randn(4, 5, generator=torch.Generator().manual_seed(seed))
+        history: dict[str, list[float]] = {"training loss": []}
+        for _ in range(self.steps):
+            weight.requires_grad_()
+            loss = criterion(x[:40] @ weight.T, noisy)
+            (gradient,) = torch.autograd.grad(loss, weight)
+            weight = weight.detach() - 3 * gradient
+            history["training loss"].append(loss.item())
+        logits = x @ weight.T
+        return {
+            "val": (logits[40:70], labels[40:70]),
+            "test": (logits[70:], labels[70:]),
+            "train": (logits[:40], noisy),
+            "clean": labels[:40],
+            "history": history,
+            "features": x[70:],
+            "head": weight,
+            "state": {"weight": weight},
+        }
+
+
+def bare(criterion: Criterion, seed: int) -> FitResult:
+    """A fit that returns what it must and no more."""
+    result = LinearFit()(criterion, seed)
+    return {"val": result["val"], "test": result["test"]}
+
+
+def counted() -> tuple[Callable[[Criterion, int], FitResult], list[tuple[float, int]]]:
+    """The bare fit, and the (eps, seed) it was called with; for the study, each is the same fit."""
+    calls: list[tuple[float, int]] = []
+
+    def fit(criterion: Criterion, seed: int) -> FitResult:
+        calls.append((criterion.label_smoothing, seed))  # pyright: ignore[reportFunctionMemberAccess]
+        return bare(criterion, seed)
+
+    return fit, calls

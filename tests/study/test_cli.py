@@ -1,0 +1,266 @@
+"""The command, as a person meets it: help, one line for a mistake, Ctrl-C, and on again."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from labelsmooth.study import Results, cli
+from labelsmooth.study.verdict import answer
+
+COMMAND = [sys.executable, "-m", "labelsmooth"]
+SMALL = ["study", "--settings", "scarce", "--seeds", "4", "--eps", "0.1", "--workers", "2", "-o"]
+RUNS = 8
+WIDE = {**os.environ, "COLUMNS": "80"}
+
+
+def labelsmooth(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *args], capture_output=True, text=True, timeout=120, env=WIDE)
+
+
+def words(text: str) -> str:
+    """Without the frame that the help stands in, or line ends."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+def test_help_says_what_it_is_and_which_commands_there_are():
+    script = shutil.which("labelsmooth", path=str(Path(sys.executable).parent))
+    assert script is not None
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=120, env=WIDE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: labelsmooth [-h] {study}\n")
+    assert "does it help?" in done.stdout
+    assert "study Train a model on scikit-learn's digits" in words(done.stdout)
+
+
+def test_help_of_the_study_names_each_option_with_its_unit_and_default(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["study", "--help"])
+    printed = capsys.readouterr()
+    assert (stop.value.code, printed.err) == (0, "")
+    text = words(printed.out)
+    for said in (
+        "--eps [FLOAT [FLOAT ...]] Smoothings to compare with hard targets, each in (0, 1]. "
+        "(default: 0.05 0.1 0.2)",
+        "--seeds INT Number of pairs, at least 2. (default: 5)",
+        "(default: clean noisy scarce)",
+        "--flipped FLOAT Share of the training labels that is flipped in noisy and scarce, in [0, 1]. "
+        "(default: 0.2)",
+        "-o PATH, --output PATH",
+        "(default: labelsmooth-study)",
+        "--workers INT",
+        "--storage {None}|STR",
+        "(default: None)",
+        "labelsmooth.study.run",
+    ):
+        assert said in text
+    for option in fields(cli.Study):
+        assert text.count(f"--{option.name} ") >= 1
+    assert text.count("(default: ") == len(fields(cli.Study))
+
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "no command": ([], "Expected one of {study}."),
+    "another command": (["train"], "Unrecognized options: train"),
+    "no such option": (["study", "--epsilon", "0.1"], "Unrecognized options: --epsilon"),
+    "no number": (["study", "--seeds", "many"], "--seeds: invalid literal for int() with base 10: 'many'"),
+    "no float": (["study", "--eps", "a"], "Error parsing --eps"),
+    "no such setting": (["study", "--settings", "dirty"], "invalid choice 'dirty' for argument '--settings'"),
+    "eps out of range": (["study", "--eps", "2"], "eps must lie in [0, 1], got 2.0"),
+    "no eps": (["study", "--eps"], "eps must hold at least one smoothing above 0, got []"),
+    "one seed": (["study", "--seeds", "1"], "seeds must be at least 2, got 1"),
+    "no worker": (["study", "--workers", "0"], "workers must be at least 1, got 0"),
+    "a share that is none": (["study", "--flipped", "20"], "flipped must lie in [0, 1], got 20.0"),
+    "no setting": (["study", "--settings"], "--settings must name at least one of clean, noisy, scarce"),
+    "no database": (["study", "--storage", "nosuch://x"], "storage must be a database URL that opens"),
+    "a folder that cannot be": (["study", "-o", "/dev/null/x"], "[Errno 20] Not a directory: '/dev/null/x"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    case: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    args, message = MISTAKES[case]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(args)
+    printed = capsys.readouterr()
+    assert (stop.value.code, printed.out) == (2, "")
+    (line,) = printed.err.splitlines()
+    assert line.startswith("labelsmooth: error: ")
+    assert message in line
+
+
+def test_a_mistake_in_a_process_of_its_own(tmp_path: Path):
+    done = labelsmooth("study", "--eps", "2", "-o", tmp_path / "new")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "labelsmooth: error: eps must lie in [0, 1], got 2.0\n"
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_error_of_several_lines_is_told_in_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("first line\n  second line")
+
+    monkeypatch.setattr(cli, "run", fail)
+    with pytest.raises(SystemExit):
+        cli.main(["study"])
+    assert capsys.readouterr().err == "labelsmooth: error: first line second line\n"
+
+
+def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    asked: dict[str, object] = {}
+
+    def remember(fits: dict[str, cli.DigitsFit], **options: object) -> Results:
+        asked.update(options, fits=fits)
+        return Results([], "", Path("x"))
+
+    monkeypatch.setattr(cli, "run", remember)
+    given = "--eps 0.3 0.4 --seeds 7 --settings noisy clean noisy --flipped 0.4 -o a --workers 3 --storage b"
+    cli.main(["study", *map(str, given.split())])
+    fits = asked.pop("fits")
+    assert isinstance(fits, dict)
+    assert {name: (fit.rows, fit.flipped) for name, fit in fits.items()} == {
+        "plenty, noisy": (800, 0.4),
+        "plenty, clean": (800, 0.0),
+    }
+    assert asked == {"eps": (0.3, 0.4), "seeds": 7, "output": Path("a"), "workers": 3, "storage": "b"}
+
+
+def test_the_settings_are_those_that_were_promised():
+    fits = {name: (fit.rows, fit.flipped) for name, fit in cli.SETTINGS.values()}
+    assert fits == {"plenty, clean": (800, 0.0), "plenty, noisy": (800, 0.2), "scarce, noisy": (100, 0.2)}
+
+
+# One small study, interrupted, resumed and asked again: each takes a while, so the tests share them.
+
+
+@dataclass(frozen=True)
+class Story:
+    folder: Path
+    stopped: subprocess.CompletedProcess[str]
+    after_stop: dict[Path, int]  # the runs that were kept, and when they were written
+    resumed: subprocess.CompletedProcess[str]
+    after_resume: dict[Path, int]
+    again: subprocess.CompletedProcess[str]
+
+
+def kept(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    # A path longer than the 80 columns it is printed in.
+    folder = tmp_path_factory.mktemp("a-folder-whose-name-is-long") / ("and-longer" * 6)
+    process = subprocess.Popen(
+        [*COMMAND, *SMALL, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=WIDE,
+        start_new_session=True,  # the signal reaches the workers too, as a terminal's does, and not us
+    )
+    # Each of the two workers may have written one that is not yet entered as done; the third one is.
+    while len(kept(folder)) < 3 and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    stopped = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    after_stop = kept(folder)
+    resumed = labelsmooth(*SMALL, folder)
+    return Story(folder, stopped, after_stop, resumed, kept(folder), labelsmooth(*SMALL, folder))
+
+
+needs_signals = pytest.mark.skipif(os.name == "nt", reason="process groups and SIGINT are POSIX's")
+
+
+@needs_signals
+def test_ctrl_c_says_one_line_and_keeps_what_is_done(story: Story):
+    assert story.stopped.returncode == 130
+    assert story.stopped.stdout == ""
+    blank, line = story.stopped.stderr.splitlines()
+    assert blank == ""  # after the ^C that a terminal shows
+    assert line.startswith(f"labelsmooth: stopped; what is done is kept in {story.folder}")
+    assert 3 <= len(story.after_stop) < RUNS
+
+
+@needs_signals
+def test_the_same_command_goes_on(story: Story):
+    assert (story.resumed.returncode, story.resumed.stderr) == (0, f"scarce, noisy: {RUNS} runs done\n")
+    assert len(story.after_resume) == RUNS
+    again = [path for path, when in story.after_stop.items() if story.after_resume[path] != when]
+    assert len(again) <= 2
+
+
+@needs_signals
+def test_it_ends_with_the_answer_and_where_the_report_is(story: Story):
+    results = Results.load(story.folder)
+    (setting,) = results.settings
+    assert (setting.name, setting.seeds, setting.test_rows, setting.flipped) == ("scarce, noisy", 4, 700, 0.2)
+    said = " ".join(story.resumed.stdout.split())
+    assert said.startswith(f"scarce, noisy: {answer(setting)}")
+    assert "softmax(-1)" in said
+    assert story.resumed.stdout.splitlines()[-1] == f"report: {story.folder}/report.html"
+    assert len(story.resumed.stdout.splitlines()) < 30
+
+
+@needs_signals
+def test_the_folder_holds_what_was_promised(story: Story):
+    names = {path.name for path in story.folder.iterdir()}
+    assert names == {"results.json", "report.html", "models", "trials", "trials.db"}
+    assert {path.suffix for path in (story.folder / "models").iterdir()} == {".json", ".safetensors"}
+    assert not list(story.folder.rglob("*.partial"))
+
+
+@needs_signals
+def test_asked_again_it_says_the_same_at_once(story: Story):
+    assert (story.again.returncode, story.again.stderr) == (0, "")
+    assert story.again.stdout == story.resumed.stdout
+    assert kept(story.folder) == story.after_resume
+
+
+WITHOUT_EXTRA = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "optuna":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from labelsmooth.__main__ import main
+main()
+"""
+
+
+def test_without_the_study_extra_it_says_what_to_install():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRA, "study"], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    said = "labelsmooth: optuna is missing; the command needs: pip install 'labelsmooth[study]'\n"
+    assert done.stderr == said
+
+
+def test_a_module_of_our_own_that_is_missing_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
+    from labelsmooth import __main__
+
+    class Broken(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise ModuleNotFoundError("No module named 'labelsmooth.gone'", name="labelsmooth.gone")
+
+    monkeypatch.setitem(sys.modules, "labelsmooth.study.cli", Broken("labelsmooth.study.cli"))
+    with pytest.raises(ModuleNotFoundError, match=r"labelsmooth\.gone"):
+        __main__.main()

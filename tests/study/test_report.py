@@ -1,0 +1,320 @@
+"""The report stands alone, holds its numbers twice, and shows the one figure that was asked for."""
+
+import html
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labelsmooth.study import Results
+from labelsmooth.study.charts import arm_name
+from labelsmooth.study.report import write_report
+from labelsmooth.study.results import METRICS
+from labelsmooth.study.terminal import number
+from labelsmooth.study.trials import Job, Outcome, load
+from labelsmooth.study.verdict import PROMISES, answer
+
+from .conftest import HOSTILE_NAMES
+
+VOID = {"br", "hr", "img", "input", "link", "meta"}
+PICTURES = [
+    "Accuracy against eps",
+    "NLL against eps, after temperature",
+    "NLL against eps, as trained",
+    "Training curves",
+    "The penultimate layer",
+]
+
+
+class Page(HTMLParser):
+    """What a page is made of: its elements, with their text, and whether they were closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []  # of the innermost element
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        assert len(dict(attrs)) == len(attrs)
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.texts.append((self._open[-1], data))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    def text_of(self, tag: str) -> list[str]:
+        return [text for name, text in self.texts if name == tag]
+
+
+@pytest.fixture(scope="module")
+def text(finished: Results) -> str:
+    return (finished.folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def combinations(results: Results) -> list[tuple[int, int, int]]:
+    """(setting, arm, temperature on)"""
+    arms = range(len(results.settings[0].arms))
+    return list(itertools.product(range(len(results.settings)), arms, range(2)))
+
+
+def caption(results: Results, i: int, j: int, t: int) -> str:
+    """How the caption of that figure starts."""
+    setting = results.settings[i]
+    when = "after" if t else "before"
+    return f"{setting.name}, {arm_name(setting.arms[j].eps)}, {when} temperature: "
+
+
+def test_it_needs_no_script_and_no_network(text: str, page: Page):
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "link", "iframe", "img", "object", "embed", "base", "video"}
+    for _, attrs in page.elements:
+        assert not [name for name in attrs if name.startswith("on")]
+        for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+            assert (attrs.get(name) or "#").startswith("#")
+    assert [url for url in re.findall(r"url\(\s*[\"']?([^)]*)\)", text) if not url.startswith("#")] == []
+    assert "@import" not in text
+    # Namespaces are names, and not fetched.
+    addresses = set(re.findall(r"[a-z]+://[^\s\"'<)]*", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+def test_identifiers_are_valid_and_unique_and_what_refers_to_them_finds_them(text: str, page: Page):
+    ids = [name for _, attrs in page.elements if (name := attrs.get("id")) is not None]
+    assert [name for name, count in Counter(ids).items() if count > 1] == []
+    assert all(name and not re.search(r"\s", name) for name in ids)
+    referred = {attrs.get("for") for attrs in page.all("label")}
+    referred |= {(attrs.get("xlink:href") or "#")[1:] for attrs in page.all("use")}
+    referred |= set(re.findall(r"url\(#([^)]*)\)", text))
+    assert referred - set(ids) == set()
+    assert len(referred) > 20
+
+
+def test_every_control_has_a_label_and_the_first_of_each_is_on(finished: Results, page: Page):
+    inputs = page.all("input")
+    assert {attrs["type"] for attrs in inputs} == {"radio"}
+    assert Counter(attrs["name"] for attrs in inputs) == {"setting": 3, "eps": 3, "temperature": 2}
+    assert sorted(attrs["id"] or "" for attrs in inputs) == sorted(
+        attrs["for"] or "" for attrs in page.all("label")
+    )
+    assert [attrs["id"] for attrs in inputs if "checked" in attrs] == ["s0", "e0", "t0"]
+    assert page.text_of("label") == [
+        *HOSTILE_NAMES,
+        *(arm_name(arm.eps) for arm in finished.settings[0].arms),
+        "off",
+        "on",
+    ]
+
+
+def test_every_picture_has_a_caption_and_a_table(finished: Results, page: Page):
+    count = len(combinations(finished))
+    headings = page.text_of("h2")
+    assert [heading for heading in headings if heading in PICTURES] == PICTURES
+    assert len(page.all("svg")) == count + len(PICTURES) == len(page.text_of("figcaption"))
+    summaries = page.text_of("summary")
+    assert summaries.count("its numbers") == len(PICTURES)
+    assert len(page.all("details")) == count + len(PICTURES) == len(summaries)
+    # A reliability diagram's table carries its caption, which the figure ends with a full stop.
+    tabled = [summary for summary in summaries if summary != "its numbers"]
+    assert [f"{summary}." for summary in tabled] == page.text_of("figcaption")[:count]
+    for combination in combinations(finished):
+        assert len([said for said in tabled if said.startswith(caption(finished, *combination))]) == 1
+
+
+def test_the_tables_of_the_diagrams_count_every_row(finished: Results, text: str):
+    tables = text.split("<h2>The numbers of the reliability diagrams</h2>")[1].split("</details>")[:-1]
+    assert len(tables) == len(combinations(finished))
+    for table in tables:
+        rows = [re.findall("<td>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+        assert sum(int(row[1]) for row in rows) == 2 * 50  # seeds times test rows
+        for edges, _, confidence, accuracy in rows:
+            low, high = map(float, edges.split(" to "))
+            assert low - 0.0051 <= float(confidence) <= high + 0.0051
+            assert 0 <= float(accuracy) <= 1
+
+
+def test_svgs_are_well_formed_and_carry_names_as_text(finished: Results, text: str):
+    svgs = [ET.fromstring(svg) for svg in re.findall("<svg .*?</svg>", text, re.DOTALL)]
+    for svg in svgs:
+        assert svg.get("viewBox")
+        assert "width" not in svg.attrib  # as wide as the page lets it be
+    for title, svg in zip(PICTURES, svgs[-len(PICTURES) :], strict=True):
+        drawn = ["".join(element.itertext()) for element in svg.iter("{http://www.w3.org/2000/svg}text")]
+        for setting in finished.settings:
+            # Over a projection stands what was trained on, too.
+            assert any(name.startswith(setting.name) for name in drawn), (title, setting.name)
+
+
+def test_names_are_text_and_never_markup(finished: Results, text: str, page: Page):
+    assert "<b>" not in text
+    assert page.all("b") == []
+    assert page.text_of("strong") == [
+        *(f"{name} (made-up rows)." for name in HOSTILE_NAMES),
+        *HOSTILE_NAMES,
+    ]
+    for name in HOSTILE_NAMES:
+        assert page.text_of("th").count(name) == 1
+
+
+def test_the_answers_the_promises_and_every_number_are_there(finished: Results, page: Page):
+    paragraphs, cells = page.text_of("p"), page.text_of("td")
+    spans = page.text_of("span")
+    for setting in finished.settings:
+        assert f" {answer(setting)}" in paragraphs
+        for judge in PROMISES.values():
+            judgement = judge(setting)
+            assert judgement.promise in spans
+            assert f": {judgement.evidence}" in cells
+        for arm in setting.arms:
+            assert f"{arm.temperature:.2f}" in cells
+            for metric in METRICS:
+                assert number(metric, arm.values[metric].mean) in spans
+    assert cells.count("resilience to noise") == 1
+
+
+def test_it_is_the_same_each_time(finished: Results, text: str, tmp_path: Path):
+    runs: dict[str, dict[Job, Outcome]] = {}
+    for setting in finished.settings:
+        jobs = [Job(arm.eps, seed) for arm in setting.arms for seed in range(setting.seeds)]
+        (folder,) = (path for path in finished.folder.glob("trials/*") if _is_of(path, setting.name))
+        runs[setting.name] = {
+            job: load(folder / f"eps{job.eps:g}-seed{job.seed}.safetensors") for job in jobs
+        }
+    write_report(Results(finished.settings, "", tmp_path), runs)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def _is_of(folder: Path, name: str) -> bool:
+    letters = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+    return re.fullmatch(re.escape(letters) + "-[0-9a-f]{12}", folder.name) is not None
+
+
+# In a browser.
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+
+# A reader's hand: choose by the labels, and note which figures are then to be seen. What it notes it leaves
+# in the page, which is all of it that comes back.
+HAND = """
+<script>
+const seen = () => [...document.querySelectorAll(".shown figure")]
+  .filter(f => getComputedStyle(f).display !== "none" && f.getBoundingClientRect().height > 50)
+  .map(f => f.querySelector("figcaption").textContent);
+const count = name => document.querySelectorAll(`input[name=${name}]`).length;
+const notes = {first: seen(), chosen: [], width: [document.documentElement.scrollWidth, innerWidth]};
+for (let i = count("setting"); i-- > 0;)
+  for (let t = count("temperature"); t-- > 0;)
+    for (let j = count("eps"); j-- > 0;) {
+      for (const id of [`s${i}`, `e${j}`, `t${t}`]) document.querySelector(`label[for=${id}]`).click();
+      notes.chosen.push([i, j, t, seen()]);
+    }
+const print = [...document.styleSheets[0].cssRules].filter(rule => rule.conditionText === "print");
+const style = document.createElement("style");
+style.textContent = print.flatMap(rule => [...rule.cssRules].map(inner => inner.cssText)).join("\\n");
+document.head.append(style);
+notes.paper = seen();
+notes.controls = getComputedStyle(document.querySelector(".controls")).display;
+const left = document.createElement("pre");
+left.id = "notes";
+left.textContent = JSON.stringify(notes);
+document.body.append(left);
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    def run(*args: str) -> str:
+        command = [
+            str(BROWSER),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+            *args,
+        ]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("DBUS")}
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=True, env=environment
+        ).stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def notes(text: str, browse: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What was seen in a window of 500 pixels."""
+    copy = tmp_path_factory.mktemp("copy") / "report.html"
+    copy.write_text(text.replace("</body>", HAND + "</body>"), encoding="utf-8")
+    dom = browse("--window-size=500,900", "--dump-dom", copy.as_uri())
+    return json.loads(html.unescape(dom.split('<pre id="notes">')[1].split("</pre>")[0]))
+
+
+@needs_browser
+def test_each_choice_shows_one_figure_and_the_right_one(finished: Results, notes: dict[str, Any]):
+    (first,) = notes["first"]
+    assert first.startswith(caption(finished, 0, 0, 0))
+    assert sorted((i, j, t) for i, j, t, _ in notes["chosen"]) == combinations(finished)
+    for i, j, t, seen in notes["chosen"]:
+        (shown,) = seen
+        assert shown.startswith(caption(finished, i, j, t))
+
+
+@needs_browser
+def test_a_narrow_window_needs_no_scrolling_to_the_side(notes: dict[str, Any]):
+    page, window = notes["width"]
+    assert window <= 500
+    assert page <= window
+
+
+@needs_browser
+def test_on_paper_all_figures_are_there_and_no_controls(finished: Results, notes: dict[str, Any]):
+    assert len(notes["paper"]) == len(combinations(finished))
+    assert notes["controls"] == "none"
+
+
+@needs_browser
+def test_it_prints_to_several_pages(finished: Results, browse: Callable[..., str], tmp_path: Path):
+    paper = tmp_path / "report.pdf"
+    browse("--no-pdf-header-footer", f"--print-to-pdf={paper}", (finished.folder / "report.html").as_uri())
+    content = paper.read_bytes()
+    assert content.startswith(b"%PDF-")
+    assert len(re.findall(rb"/Type\s*/Page\b", content)) >= 2
+    # Eighteen diagrams and five pictures, in curves and text; a page without them has a tenth of it.
+    assert len(content) > 50_000

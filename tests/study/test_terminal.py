@@ -1,0 +1,184 @@
+"""What the terminal shows: all of it, within 30 lines of 80 columns."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from labelsmooth.study.results import METRICS, Metric, Results, Setting
+from labelsmooth.study.terminal import change, number, render
+from labelsmooth.study.verdict import answer
+
+from . import made_up
+from .made_up import Interval
+
+EXTRAS: dict[Metric, float | Interval] = {"train_gap": 0.33, "memorised": 1.0}
+HELPS: dict[Metric, Interval] = {
+    "accuracy": (0.017, 0.008, 0.027),
+    "nll": (0.2, 0.1, 0.3),
+    "nll_scaled": (-0.05, -0.07, -0.03),
+    "ece": (0.2, 0.1, 0.3),
+    "confidence_gap": (-0.2, -0.3, -0.1),
+    "memorised": (-0.008, -0.1, 0.1),
+}
+HARMS: dict[Metric, Interval] = {"accuracy": (-0.017, -0.027, -0.008), "nll_scaled": (0.05, 0.03, 0.07)}
+
+
+def settings() -> list[Setting]:
+    return [
+        made_up.setting("plenty, clean", changes=HELPS, hard={"train_gap": 0.04}),
+        made_up.setting("plenty, noisy", changes=HARMS, hard=EXTRAS, flipped=0.2),
+        made_up.setting("scarce, noisy", hard=EXTRAS, flipped=0.2, chosen=0.2),
+    ]
+
+
+def shown(results: Results, width: int = 80) -> list[str]:
+    file = io.StringIO()
+    Console(width=width, file=file, highlight=False).print(render(results), crop=False)  # as the command does
+    return file.getvalue().splitlines()
+
+
+def longest() -> list[Setting]:
+    """Three settings whose every number is as long as it can be, with the longest sentence."""
+    long: dict[Metric, float | Interval] = {
+        "accuracy": (1.0, 1.0, 1.0),
+        "nll": 12.345,
+        "nll_scaled": 10.345,
+        "ece": 0.999,
+        "ece_scaled": 0.888,
+        "confidence_gap": -1.0,
+        "train_gap": -1.0,
+        "memorised": 1.0,
+    }
+    mixed: dict[Metric, Interval] = {
+        "accuracy": (-0.999, -1.0, -0.998),
+        "nll": (-12.345, -22.345, -11.345),
+        "nll_scaled": (-10.345, -20.345, -10.0),
+        "ece": (-0.5, -0.6, -0.4),
+        "ece_scaled": (-0.5, -0.6, -0.4),
+        "memorised": (-0.01, -0.02, -0.005),
+    }
+    base = made_up.setting(hard=long, changes=mixed, chosen=0.125, tried=(0.125,), flipped=0.2)
+    arms = [replace(arm, temperature=100.0) for arm in base.arms]
+    return [
+        replace(base, name=name, arms=arms) for name in ("plenty, clean", "plenty, noisy", "scarce, noisy")
+    ]
+
+
+@pytest.mark.parametrize("three", [settings(), longest()], ids=["usual", "longest"])
+def test_three_settings_fit_into_30_lines_of_80_columns(three: Sequence[Setting]):
+    lines = shown(made_up.results(*three, folder=Path("labelsmooth-study")))
+    assert len(lines) < 30
+    assert max(map(len, lines)) <= 80
+    # Nothing was cut for it.
+    assert "…" not in "".join(lines)
+
+
+@pytest.mark.parametrize("three", [settings(), longest()], ids=["usual", "longest"])
+def test_the_answers_come_first_and_whole(three: Sequence[Setting]):
+    text = " ".join(shown(made_up.results(*three)))
+    place = 0
+    for setting in three:
+        said = f"{setting.name}: {answer(setting)}"
+        assert re.sub(r"\s+", " ", text).find(said) >= place
+        place = re.sub(r"\s+", " ", text).find(said)
+    assert text.startswith(f"{three[0].name}: ")
+
+
+def rows(lines: Sequence[str]) -> list[list[str]]:
+    """The table's rows, a setting's name left out."""
+    start = next(i for i, line in enumerate(lines) if line.startswith("setting "))
+    end = next(i for i, line in enumerate(lines) if line.startswith("▲"))
+    return [line[13:].split() for line in lines[start + 1 : end]]
+
+
+def test_the_table_shows_hard_targets_and_the_chosen_eps_with_marks():
+    lines = shown(made_up.results(*settings()))
+    # better ▲, worse ▼, and nothing where it is undecided or, as for a gap, no direction is better
+    assert rows(lines) == [
+        ["hard", "90.0", "0.500", "0.400", "10.0", "2.0", "+5", "+4", "-"],
+        ["0.1", "91.7▲", "0.700▼", "0.350▲", "30.0▼", "2.0", "-15", "+4", "-"],
+        ["hard", "90.0", "0.500", "0.400", "10.0", "2.0", "+5", "+33", "100.0"],
+        ["0.1", "88.3▼", "0.500", "0.450▼", "10.0", "2.0", "+5", "+33", "100.0"],
+        ["hard", "90.0", "0.500", "0.400", "10.0", "2.0", "+5", "+33", "100.0"],
+        ["0.2", "90.0", "0.500", "0.400", "10.0", "2.0", "+5", "+33", "100.0"],
+    ]
+    assert any(line.startswith("▲ better, ▼ worse than hard targets (95 %).") for line in lines)
+
+
+def test_marks_do_not_move_the_digits():
+    lines = [line for line in shown(made_up.results(*settings())) if re.search("^.{13} (hard|0)", line)]
+    for column in ((" 90.0", " 91.7", " 88.3"), (" 0.500", " 0.700"), (" 0.400", " 0.350", " 0.450")):
+        places = [line.index(n) for line in lines for n in column if n in line]
+        assert len(places) == 6
+        assert len(set(places)) == 1
+
+
+def test_each_promise_has_a_word_for_each_setting():
+    lines = shown(made_up.results(*settings()))
+    table = {cells[0]: cells[1:] for line in lines if len(cells := re.split(r"\s{2,}", line.strip())) == 4}
+    assert table == {
+        "promised effect": ["plenty, clean", "plenty, noisy", "scarce, noisy"],
+        "less over-confidence": ["held", "undecided", "undecided"],
+        "better generalisation": ["held", "not held", "undecided"],
+        "resilience to noise": ["not tested", "not held", "undecided"],
+    }
+
+
+def test_what_to_paste_is_on_a_line_of_its_own():
+    lines = [re.sub(r"\s+", " ", line).strip() for line in shown(made_up.results(*settings()))]
+    assert lines[-4:] == [
+        "plenty, clean CrossEntropyLoss(label_smoothing=0.1) (logits / 0.50).softmax(-1)",
+        "plenty, noisy CrossEntropyLoss(label_smoothing=0) (logits / 2.00).softmax(-1)",
+        "scarce, noisy CrossEntropyLoss(label_smoothing=0) (logits / 2.00).softmax(-1)",
+        "report: made-up/report.html",
+    ]
+
+
+def test_what_to_paste_is_not_broken_for_eps_of_two_digits():
+    three = [made_up.setting(name, changes=HELPS, chosen=0.05) for name in ("plenty, clean",) * 3]
+    lines = shown(made_up.results(*three))
+    line = "plenty, clean CrossEntropyLoss(label_smoothing=0.05) (logits / 0.50).softmax(-1)"
+    assert lines[-4:-1] == [line] * 3
+
+
+def test_columns_of_what_no_fit_returned_are_left_out():
+    lines = "\n".join(shown(made_up.results(made_up.setting("bare"))))
+    assert "learnt" not in lines
+    assert "train" not in lines
+    assert "conf." in lines
+
+
+def test_a_long_folder_is_not_cut():
+    folder = Path("/tmp") / ("long" * 30)
+    assert shown(made_up.results(made_up.setting(), folder=folder))[-1] == f"report: {folder}/report.html"
+
+
+def test_names_are_not_taken_for_markup():
+    name = "[red]x[/red] [/]"
+    text = re.sub(r"\s+", " ", " ".join(shown(made_up.results(made_up.setting(name)), width=120)))
+    assert text.count(name) == 4  # before the answer, in both tables, and before what to paste
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "shown", "changed"),
+    [
+        ("accuracy", 0.98765, "98.8", "+98.8"),
+        ("ece", 0.0, "0.0", "+0.0"),
+        ("nll", 0.12345, "0.123", "+0.123"),
+        ("confidence_gap", -0.146, "-15", "-14.6"),
+        ("train_gap", 0.004, "+0", "+0.4"),
+        ("memorised", 1.0, "100.0", "+100.0"),
+    ],
+)
+def test_numbers_are_in_their_units(metric: Metric, value: float, shown: str, changed: str):
+    assert number(metric, value) == shown
+    assert change(metric, value) == changed
+
+
+def test_every_metric_has_a_number():
+    assert all(number(metric, 0.5) for metric in METRICS)
