@@ -7,7 +7,7 @@ import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
 
-from labelsmooth.calibration import ReliabilityDisplay, fit_temperature
+from labelsmooth.calibration import ReliabilityDisplay
 from labelsmooth.study.trials import load
 
 SETTING, STRENGTHS = "scarce-noisy", (0, 0.05, 0.1, 0.2)
@@ -20,7 +20,7 @@ with mpl.rc_context({"font.size": 8, "svg.hashsalt": SETTING}):
         runs = [load(path) for path in sorted(trials.glob(f"eps{eps:g}-*.safetensors"))]
         labels = torch.cat([run.test[1] for run in runs])
         for i, scaled in enumerate((False, True)):
-            logits = [run.test[0] / (fit_temperature(*run.val) if scaled else 1) for run in runs]
+            logits = [run.test[0] / (run.temperature if scaled else 1) for run in runs]
             ReliabilityDisplay.from_logits(torch.cat(logits), labels).plot(axes[i][j])
             axes[i][j].set(
                 title=(f"eps = {eps:g}" if eps else "hard targets") if not scaled else "",

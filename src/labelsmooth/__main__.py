@@ -10,6 +10,8 @@ def main() -> None:
         if (error.name or "").startswith("labelsmooth"):
             raise
         sys.exit(f"labelsmooth: {error.name} is missing; the command needs: pip install 'labelsmooth[study]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     run_command()
 
 

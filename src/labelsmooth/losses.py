@@ -108,8 +108,8 @@ class CrossEntropyLoss(nn.Module):
         if prior is not None:
             check_tensor("prior", prior)
             check_prior(prior, prior.size(-1) if prior.dim() else 0)
-        self.register_buffer("weight", weight)
-        self.register_buffer("prior", prior)
+        _keep(self, "weight", weight)
+        _keep(self, "prior", prior)
         _keep(self, "label_smoothing", label_smoothing)
         self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
@@ -154,12 +154,12 @@ class CrossEntropyLoss(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
 
 
-def _keep(module: nn.Module, name: str, strength: Strength) -> None:
-    """A tensor as a buffer, so that it moves with the module; anything else as it is."""
-    if isinstance(strength, Tensor):
-        module.register_buffer(name, strength)
+def _keep(module: nn.Module, name: str, option: Strength | None) -> None:
+    """A tensor as a buffer, so that it moves with the module; a parameter, or anything else, as it is."""
+    if option is None or (isinstance(option, Tensor) and not isinstance(option, nn.Parameter)):
+        module.register_buffer(name, option)
     else:
-        setattr(module, name, strength)
+        setattr(module, name, option)
 
 
 def _shape(tensor: Tensor | None) -> str | None:

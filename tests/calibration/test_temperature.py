@@ -115,7 +115,6 @@ def test_separable_rows_end_on_the_lower_bound(logits: list[list[float]], labels
 @pytest.mark.parametrize(
     ("logits", "labels"),
     [
-        ([[0.0, 0.0], [3.0, 3.0]], [0, 1]),  # no slope at all
         ([[2.0, 0.0], [2.0, 0.0]], [0, 1]),  # the best at infinite T
         ([[5.0, 0.0], [0.0, 9.0]], [1, 0]),  # wrong throughout
         ([[800.0, 0.0]], [1]),
@@ -187,3 +186,28 @@ def test_bad_input_is_named():
     for bounds in ((0.0, 1.0), (2.0, 1.0), (1.0, 1.0), (-1.0, 1.0), (math.nan, 1.0)):
         with pytest.raises(ValueError, match=r"bounds must be two increasing positive numbers, got \("):
             fit_temperature(logits, labels, bounds=bounds)
+
+
+def test_constant_logits_leave_it_alone():
+    assert fit_temperature(torch.tensor([[0.0, 0.0], [3.0, 3.0]]), torch.tensor([0, 1])) == 1
+
+
+def test_smoothing_adds_a_row_whose_label_is_unknown():
+    """The same T as from hard labels and one more row's worth of loss, spread over the classes."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (40,), generator=generator)
+    logits = 3 * torch.randn(40, 3, generator=generator) + 2 * torch.eye(3)[labels]
+    T = fit_temperature(logits, labels, smoothing=1 / 41)
+    grid = torch.linspace(0.5 * T, 2 * T, 3001, dtype=torch.float64)
+    log_q = (logits.double() / grid[:, None, None]).log_softmax(-1)
+    hard = log_q[:, torch.arange(40), labels].sum(-1)
+    nll = -(hard + log_q.mean((1, 2)))
+    assert pytest.approx(float(grid[nll.argmin()]), rel=2e-3) == T
+
+
+def test_smoothing_keeps_it_from_0_where_every_row_is_right():
+    logits, labels = 5 * torch.eye(4)[torch.arange(30) % 4], torch.arange(30) % 4
+    assert fit_temperature(logits, labels) == pytest.approx(0.01)
+    T = fit_temperature(logits, labels, smoothing=1 / 31)
+    confidence = (logits / T).softmax(-1).amax(-1)
+    torch.testing.assert_close(confidence, torch.full((30,), 1 - 0.75 / 31))

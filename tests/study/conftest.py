@@ -12,9 +12,6 @@ from labelsmooth.study import Results, run
 
 from . import made_up
 
-# What a page, a terminal, a formula or a file's name could take for its own.
-HOSTILE_NAMES = ("a <b>&amp;</b> \"c\" 'd'", r"$5, $\foo$ {{ 7 }}", "[red]x[/red] %s ../y")
-
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
@@ -42,7 +39,7 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """A study of three settings with names like no other, complete with its report; not to be written to."""
     folder: Path = tmp_path_factory.mktemp("finished")
-    fits = {name: made_up.LinearFit(steps=2 + i) for i, name in enumerate(HOSTILE_NAMES)}
+    fits = {name: made_up.LinearFit(steps=2 + i) for i, name in enumerate(made_up.HOSTILE_NAMES)}
     return run(fits, eps=[0.1, 0.3], seeds=2, output=folder, progress=False)
 
 

@@ -3,16 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from labelsmooth.study.fit import Criterion, FitResult
+from labelsmooth.study import run
+from labelsmooth.study.fit import Criterion, Fit, FitResult
 from labelsmooth.study.results import Arm, Estimate, Metric, Results, Setting
 from labelsmooth.study.trials import Job, Outcome
 
 Interval = tuple[float, float, float]  # mean, low, high
 NOTHING: Interval = (0.0, -0.01, 0.01)
+# What a page, a terminal, a formula or a file's name could take for its own.
+HOSTILE_NAMES = ("a <b>&amp;</b> \"c\" 'd'", r"from $5 to $\foo {{ 7 }}", "[red]x[/red] %s ../y")
 HARD: dict[Metric, float] = {
     "accuracy": 0.9,
     "nll": 0.5,
@@ -159,3 +163,26 @@ def counted() -> tuple[Callable[[Criterion, int], FitResult], list[tuple[float, 
         return bare(criterion, seed)
 
     return fit, calls
+
+
+def altered(**changes: Any) -> Fit:
+    """A whole result, but for this; a function is given the seed and the whole result's entry."""
+
+    def fit(criterion: Criterion, seed: int) -> Any:
+        result: dict[str, Any] = {**LinearFit()(criterion, seed)}
+        for key, value in changes.items():
+            result[key] = value(seed, result[key]) if callable(value) else value
+        return result
+
+    return fit
+
+
+def study(fit: Any, folder: Path, **options: Any) -> Results:
+    """A small one, and silent."""
+    return run(fit, **{"eps": [0.1], "seeds": 2, "output": folder, "progress": False, **options})
+
+
+def written(results: Results) -> dict[str, bytes]:
+    """Every file of a study, but for Optuna's database, which holds the times of the runs."""
+    files = [path for path in results.folder.rglob("*") if path.is_file() and path.name != "trials.db"]
+    return {str(path.relative_to(results.folder)): path.read_bytes() for path in files}

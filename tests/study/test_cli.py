@@ -16,6 +16,8 @@ import pytest
 from labelsmooth.study import Results, cli
 from labelsmooth.study.verdict import answer
 
+from .made_up import study, written
+
 COMMAND = [sys.executable, "-m", "labelsmooth"]
 SMALL = ["study", "--settings", "scarce", "--seeds", "4", "--eps", "0.1", "--workers", "2", "-o"]
 RUNS = 8
@@ -76,7 +78,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no such setting": (["study", "--settings", "dirty"], "invalid choice 'dirty' for argument '--settings'"),
     "eps out of range": (["study", "--eps", "2"], "eps must lie in [0, 1], got 2.0"),
     "no eps": (["study", "--eps"], "eps must hold at least one smoothing above 0, got []"),
-    "one seed": (["study", "--seeds", "1"], "seeds must be at least 2, got 1"),
+    "one seed": (["study", "--seeds", "1"], "seeds must be a whole number in [2, 1000], got 1"),
     "no worker": (["study", "--workers", "0"], "workers must be at least 1, got 0"),
     "a share that is none": (["study", "--flipped", "20"], "flipped must lie in [0, 1], got 20.0"),
     "no setting": (["study", "--settings"], "--settings must name at least one of clean, noisy, scarce"),
@@ -226,9 +228,20 @@ def test_the_folder_holds_what_was_promised(story: Story):
 
 @needs_signals
 def test_asked_again_it_says_the_same_at_once(story: Story):
-    assert (story.again.returncode, story.again.stderr) == (0, "")
+    said = f"read back from {story.folder}, nothing was trained\n"
+    assert (story.again.returncode, story.again.stderr) == (0, said)
     assert story.again.stdout == story.resumed.stdout
     assert kept(story.folder) == story.after_resume
+
+
+@needs_signals
+@pytest.mark.usefixtures("no_report")
+def test_two_processes_and_an_interruption_change_no_number(story: Story, tmp_path: Path):
+    name, fit = cli.SETTINGS["scarce"]
+    here = written(study({name: fit}, tmp_path, seeds=4))
+    there = written(Results.load(story.folder))
+    assert here.keys() == there.keys()
+    assert [path for path in here if here[path] != there[path]] == ["report.html"]  # none was drawn here
 
 
 WITHOUT_EXTRA = """

@@ -24,7 +24,7 @@ from labelsmooth.study.terminal import number
 from labelsmooth.study.trials import Job, Outcome, load
 from labelsmooth.study.verdict import PROMISES, answer
 
-from .conftest import HOSTILE_NAMES
+from .made_up import HOSTILE_NAMES
 
 VOID = {"br", "hr", "img", "input", "link", "meta"}
 PICTURES = [

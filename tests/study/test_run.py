@@ -1,8 +1,10 @@
 """A study runs to its end, goes on where it stopped, and gives the same numbers each time."""
 
 import json
-import math
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from labelsmooth.calibration import fit_temperature
-from labelsmooth.study import DigitsFit, Fit, FitResult, Results, run
+from labelsmooth.study import DigitsFit, FitResult, Results
 from labelsmooth.study.fit import Criterion
+from labelsmooth.study.run import _deaf_workers
 from labelsmooth.study.trials import load
 from labelsmooth.study.verdict import answer
 
 from . import made_up
-from .made_up import LinearFit, bare, counted
+from .made_up import LinearFit, altered, bare, counted, study, written
 
 DIGITS = DigitsFit(rows=60, epochs=2, hidden=8)
-
-
-def study(fit: Any, folder: Path, **options: Any) -> Results:
-    return run(fit, **{"eps": [0.1], "seeds": 2, "output": folder, "progress": False, **options})
 
 
 def trial_files(folder: Path) -> list[str]:
@@ -74,10 +72,10 @@ def test_what_was_lost_is_made_again_without_training(lost: str, tmp_path: Path)
 )
 def test_an_interrupted_study_goes_on(interruption: type[BaseException], n: int, tmp_path: Path):
     fit, calls = counted()
-    limit = n
+    limit = [n]
 
     def interrupted(criterion: Criterion, seed: int) -> FitResult:
-        if len(calls) == limit:
+        if len(calls) == limit[0]:
             raise interruption("stopped here")
         return fit(criterion, seed)
 
@@ -86,7 +84,7 @@ def test_an_interrupted_study_goes_on(interruption: type[BaseException], n: int,
     assert len(trial_files(tmp_path)) == n
     assert not (tmp_path / "results.json").exists()
 
-    first, limit = calls.copy(), -1
+    first, limit[0] = calls.copy(), -1
     calls.clear()
     results = study(interrupted, tmp_path, seeds=3)
     assert sorted(first + calls) == [(eps, seed) for eps in (0.0, 0.1) for seed in range(3)]
@@ -130,19 +128,12 @@ def test_another_fit_is_not_taken_for_the_earlier(tmp_path: Path):
     assert later.settings == study(LinearFit(steps=6), tmp_path / "new").settings
 
 
-def test_two_fresh_runs_and_two_workers_give_the_same_bytes(tmp_path: Path):
-    written = []
-    for name, workers in (("first", None), ("second", None), ("side by side", 2)):
-        study(DIGITS, tmp_path / name, workers=workers)
-        kept = sorted((tmp_path / name).rglob("*"))
-        # Optuna's database holds the times of the runs; all else is the same, byte for byte.
-        files = [path for path in kept if path.is_file() and path.name != "trials.db"]
-        written.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
+def test_two_fresh_runs_give_the_same_bytes(tmp_path: Path):
+    first, second = (written(study(DIGITS, tmp_path / name)) for name in ("first", "second"))
     models = {"models/your-data.safetensors", "models/your-data.json"}
-    assert {"results.json", "report.html"} | models < written[0].keys()
-    assert len(written[0]) == 4 + 4
-    assert written[0] == written[1]
-    assert written[0] == written[2]
+    assert {"results.json", "report.html"} | models < first.keys()
+    assert len(first) == 4 + 4
+    assert first == second
 
 
 @pytest.mark.usefixtures("no_report")
@@ -173,19 +164,37 @@ def test_the_recommended_model_gives_the_logits_of_its_run(tmp_path: Path):
     with torch.no_grad():
         assert torch.equal(model(x), outcome.test[0])
     assert torch.equal(y, outcome.test[1])
-    assert content["temperature"] == fit_temperature(*outcome.val)
+    assert content["temperature"] == outcome.temperature
 
 
 @pytest.mark.usefixtures("no_report")
-def test_pairs_start_from_the_same_weights_and_see_the_same_rows(tmp_path: Path):
-    seen: list[list[float]] = []
+def test_pairs_start_from_the_same_numbers_and_each_seed_from_its_own(tmp_path: Path):
+    seen: list[tuple[float, float, float]] = []
 
     def fit(criterion: Criterion, seed: int) -> FitResult:
-        seen.append([torch.rand(1).item(), float(np.random.rand()), random.random()])  # noqa: NPY002
+        seen.append((torch.rand(1).item(), float(np.random.rand()), random.random()))  # noqa: NPY002
         return bare(criterion, seed)
 
     study(fit, tmp_path)
-    assert seen[0] == seen[1] != seen[2] == seen[3]
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+    for one, another in zip(seen[0], seen[2], strict=True):
+        assert one != another
+    torch_generator = torch.Generator().manual_seed(1)
+    assert seen[2] == (
+        torch.rand(1, generator=torch_generator).item(),
+        np.random.RandomState(1).rand(),
+        random.Random(1).random(),
+    )
+
+
+def test_processes_that_are_started_do_not_hear_ctrl_c():
+    # They would each print a traceback; the process that started them stops them.
+    before = signal.getsignal(signal.SIGINT)
+    ask = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT).name)"]
+    with _deaf_workers():
+        assert subprocess.check_output(ask, text=True) == "SIG_IGN\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.usefixtures("no_report")
@@ -226,18 +235,6 @@ def test_what_a_fit_need_not_return_is_missing_from_the_report_alone(tmp_path: P
         assert present in page
 
 
-def altered(**changes: Any) -> Fit:
-    """A whole result, but for this; a function is given the seed and the whole result's entry."""
-
-    def fit(criterion: Criterion, seed: int) -> Any:
-        result: dict[str, Any] = {**LinearFit()(criterion, seed)}
-        for key, value in changes.items():
-            result[key] = value(seed, result[key]) if callable(value) else value
-        return result
-
-    return fit
-
-
 def test_a_history_may_end_early_or_be_empty(tmp_path: Path):
     early = altered(history=lambda seed, _: {"loss": [1.0] * (2 + seed), "nothing": []})
     study({"early": early}, tmp_path, eps=[0.1], seeds=3)
@@ -261,162 +258,6 @@ def test_labels_may_be_integers_of_any_type(dtype: torch.dtype, tmp_path: Path):
     # Short logits are not rounded again by the temperature they are divided by.
     first = study(altered(val=retyped, test=retyped, train=retyped), tmp_path / "typed")
     assert first.settings == study(altered(val=short, test=short, train=short), tmp_path / "short").settings
-
-
-# Each with what is named: the fit, the part, the value or shape, and the rule.
-
-FLAT, LABELS = torch.zeros(6, 4), torch.arange(6) % 4
-PAIR = (FLAT, LABELS)
-FORM = r'fit must return \{"val": \(logits, labels\), "test": \(logits, labels\)\}, got '
-BAD_RETURNS: dict[str, tuple[Any, str]] = {
-    "nothing": (None, FORM + "NoneType"),
-    "a pair": (PAIR, FORM + "tuple"),
-    "no test": ({"val": PAIR}, FORM + "no test"),
-    "no val": ({"test": PAIR}, FORM + "no val"),
-    "neither": ({}, FORM + "no test and no val"),
-    "logits alone": ({"val": PAIR, "test": FLAT}, FORM + "Tensor for 'test'"),
-    "three of them": ({"val": (FLAT, FLAT, LABELS), "test": PAIR}, FORM + "tuple for 'val'"),
-    "lists": ({"val": PAIR, "test": (FLAT.tolist(), LABELS)}, FORM + "tuple for 'test'"),
-    "None for labels": ({"val": (FLAT, None), "test": PAIR}, FORM + "tuple for 'val'"),
-    "logits of 3 dimensions": (
-        {"val": PAIR, "test": (FLAT[None], LABELS)},
-        r"fit's 'test': logits must be .* \(N, K\), got torch.float32 \(1, 6, 4\)",
-    ),
-    "integer logits": (
-        {"val": (FLAT.long(), LABELS), "test": PAIR},
-        r"fit's 'val': logits .* got torch.int64",
-    ),
-    "no rows": (
-        {"val": (FLAT[:0], LABELS[:0]), "test": PAIR},
-        r"fit's 'val': logits must have at least one row",
-    ),
-    "labels of another length": (
-        {"val": PAIR, "test": (FLAT, LABELS[:5])},
-        r"fit's 'test': labels must be integers of shape \(6,\), got torch.int64 \(5,\)",
-    ),
-    "swapped": ({"val": (LABELS, FLAT), "test": PAIR}, r"fit's 'val': logits must be floating point"),
-    "labels out of range": (
-        {"val": PAIR, "test": (FLAT, LABELS + 1)},
-        r"fit's 'test': labels must lie in \[0, 4\), got 1 to 4",
-    ),
-    "padded labels": (
-        {"val": PAIR, "test": (FLAT, LABELS - 100)},
-        r"fit's 'test': labels must lie in \[0, 4\), got -100 to -97",
-    ),
-    "logits that are NaN": (
-        {"val": (FLAT + math.nan, LABELS), "test": PAIR},
-        r"fit's 'val': logits must be finite, got nan",
-    ),
-    "logits that are infinite": (
-        {"val": PAIR, "test": (FLAT - math.inf, LABELS)},
-        r"fit's 'test': logits must be finite, got -inf",
-    ),
-    "classes that differ": (
-        {"val": PAIR, "test": (FLAT[:, :3], LABELS % 3)},
-        r"fit must return logits of the same K classes in every call, got \[3, 4\]",
-    ),
-    "bad training rows": (
-        {"val": PAIR, "test": PAIR, "train": (FLAT, LABELS + 1)},
-        r"fit's 'train': labels must lie in",
-    ),
-    "clean labels of other rows": (
-        {"val": PAIR, "test": PAIR, "train": PAIR, "clean": LABELS[:3]},
-        r"fit's 'clean' must be a tensor of shape \(6,\), got \(3,\)",
-    ),
-    "features of other rows": (
-        {"val": PAIR, "test": PAIR, "features": FLAT[:3]},
-        r"fit's 'features' must be a tensor of shape \(6, D\), got \(3, 4\)",
-    ),
-    "a head of other classes": (
-        {"val": PAIR, "test": PAIR, "head": FLAT},
-        r"fit's 'head' must be a tensor of shape \(4, D\), got \(6, 4\)",
-    ),
-    "features in a list": (
-        {"val": PAIR, "test": PAIR, "features": FLAT.tolist()},
-        r"fit's 'features' must be a tensor of shape \(6, D\), got list",
-    ),
-    "features and a head that do not fit": (
-        {"val": PAIR, "test": PAIR, "features": FLAT[:, :2], "head": FLAT[:4]},
-        r"fit's 'features' and 'head' must agree in D, got 2 and 4",
-    ),
-    "a history of tensors": (
-        {"val": PAIR, "test": PAIR, "history": {"loss": [torch.tensor(1.0)]}},
-        r"fit's 'history' must hold lists of Python numbers by name",
-    ),
-    "a history of numbers": (
-        {"val": PAIR, "test": PAIR, "history": {"loss": 1.0}},
-        r"fit's 'history' must hold lists of Python numbers by name",
-    ),
-    "a whole model": (
-        {"val": PAIR, "test": PAIR, "state": torch.nn.Linear(2, 2)},
-        r"fit's 'state' must hold tensors by name",
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For studies that never come to results; a database takes longer to make than they take."""
-    return tmp_path_factory.mktemp("bad")
-
-
-@pytest.mark.parametrize("case", BAD_RETURNS)
-def test_what_a_fit_returns_instead_is_named(case: str, folder: Path):
-    returned, message = BAD_RETURNS[case]
-    with pytest.raises(ValueError, match="^my fit: " + message):
-        study({"my fit": lambda criterion, seed: returned}, folder, settings={"case": case})
-    assert not (folder / "results.json").exists()
-
-
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_rows_that_differ_between_calls_are_named(split: str, folder: Path):
-    message = f"^my fit: fit must return the same '{split}' labels in every call"
-    moved = altered(**{split: lambda seed, pair: (pair[0].roll(seed, 0), pair[1].roll(seed))})
-    fewer = altered(**{split: lambda seed, pair: (pair[0][seed:], pair[1][seed:]), "features": None})
-    for name, fit in (("moved", moved), ("fewer", fewer)):
-        with pytest.raises(ValueError, match=message):
-            study({"my fit": fit}, folder, settings={"case": (name, split)})
-
-
-BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
-    "eps too large": ({"eps": [0.1, 1.5]}, r"eps must lie in \[0, 1\], got 1.5"),
-    "eps negative": ({"eps": [-0.1]}, r"eps must lie in \[0, 1\], got -0.1"),
-    "eps NaN": ({"eps": [math.nan]}, r"eps must lie in \[0, 1\], got nan"),
-    "eps a string": ({"eps": ["0.1"]}, r"eps must be a number or a tensor, got str"),
-    "no eps": ({"eps": []}, r"eps must hold at least one smoothing above 0, got \[\]"),
-    "no smoothing": ({"eps": [0, 0.0]}, r"eps must hold at least one smoothing above 0, got \[0, 0.0\]"),
-    "one seed": ({"seeds": 1}, r"seeds must be at least 2, got 1"),
-    "no worker": ({"workers": 0}, r"workers must be at least 1, got 0"),
-    "no fit": ({"fit": {}}, r"fit must name at least one fit, got none"),
-    "names alike": ({"fit": {"a b": bare, "A-b": bare}}, r"fit must have names that differ .*, got a b, A-b"),
-    "names without a letter": ({"fit": {"?!": bare}}, r"fit must have names that differ .*, got \?!"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_ARGUMENTS)
-def test_bad_arguments_are_named_and_nothing_is_written(case: str, tmp_path: Path):
-    options, message = BAD_ARGUMENTS[case]
-    with pytest.raises(ValueError, match=message):
-        study(**{"fit": bare, "folder": tmp_path / "new", **options})
-    assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"rows": 0},
-        {"rows": 801},
-        {"flipped": -0.1},
-        {"flipped": 1.1},
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"hidden": 0},
-    ],
-)
-def test_digits_that_cannot_be_are_named(fields: dict[str, Any]):
-    (name,) = fields
-    with pytest.raises(ValueError, match=rf"{name}.* must .* got .*{fields[name]}"):
-        DigitsFit(**fields)
 
 
 def test_digits_depend_on_the_seed_and_the_criterion_alone(one_thread: None):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from optuna.exceptions import StorageInternalError
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -67,6 +68,17 @@ def test_a_run_that_was_started_or_given_up_is_not_done(tmp_path: Path):
     assert first.done() == set()
     finish(first)
     assert first.done() == {JOB}
+
+
+def test_a_run_that_cannot_be_given_up_is_not_done_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise StorageInternalError("database is locked")  # by a write that Ctrl-C has cut off
+
+    first = ledger(tmp_path)
+    trial = first.start(JOB)
+    monkeypatch.setattr("optuna.Study.tell", fail)
+    first.give_up(trial)
+    assert first.done() == set()
 
 
 def test_runs_are_told_apart_by_every_digit_of_eps(tmp_path: Path):
@@ -295,7 +307,7 @@ def test_nothing_that_is_kept_can_run_code(tmp_path: Path):
     trial = first.start(JOB)
     save(first.path(JOB), fit(torch.nn.CrossEntropyLoss(), JOB.seed))
     first.finish(trial, 0.5)
-    save_model(tmp_path, "a name", JOB, load(first.path(JOB)), 1.5, fit)
+    save_model(tmp_path, "a name", JOB, load(first.path(JOB)), fit)
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.suffix for path in kept} == {".safetensors", ".json", ".db"}
     for path in kept:
@@ -312,13 +324,13 @@ def test_a_model_is_kept_with_what_it_needs(tmp_path: Path):
     fit = LinearFit(steps=2)
     save(tmp_path / "run.safetensors", fit(torch.nn.CrossEntropyLoss(), 3))
     outcome = load(tmp_path / "run.safetensors")
-    save_model(tmp_path, "Scarce, noisy", JOB, outcome, 1.5, fit)
+    save_model(tmp_path, "Scarce, noisy", JOB, outcome, fit)
     content = json.loads((tmp_path / "models" / "scarce-noisy.json").read_text())
     assert content == {
         "setting": "Scarce, noisy",
         "eps": 0.1,
         "seed": 3,
-        "temperature": 1.5,
+        "temperature": outcome.temperature,
         "fit": {"steps": 2, "description": "made-up rows"},
     }
     state = load_file(tmp_path / "models" / "scarce-noisy.safetensors")
@@ -328,5 +340,5 @@ def test_a_model_is_kept_with_what_it_needs(tmp_path: Path):
 
 def test_without_a_state_there_is_no_model(tmp_path: Path):
     outcome = made_up.outcomes([0.0], [0])[Job(0.0, 0)]
-    save_model(tmp_path, "a", JOB, outcome, 1.5, bare)
+    save_model(tmp_path, "a", JOB, outcome, bare)
     assert not (tmp_path / "models").exists()

@@ -130,8 +130,8 @@ def test_the_sentence_when_smoothing_harms():
 def test_the_sentence_when_it_is_undecided():
     setting = made_up.setting(changes={"accuracy": UNCLEAR}, hard={"confidence_gap": -0.004})
     assert answer(setting) == (
-        "Keep hard targets and divide the logits by 2.00. Smoothing is undecided: eps = 0.1 gave accuracy "
-        "+0.1 points [-1.0, +1.2], NLL +0.000 [-0.010, +0.010]. "
+        "Keep hard targets and divide the logits by 2.00. It is undecided whether smoothing helps: "
+        "eps = 0.1 gave accuracy +0.1 points [-1.0, +1.2], NLL +0.000 [-0.010, +0.010]. "
         "Raw confidence is within 1 point of accuracy; "
         "after temperature ECE 2.0 % against 2.0 % (noise floor 1.3 %)."
     )
@@ -151,7 +151,7 @@ def test_the_sentence_when_it_is_mixed_and_the_largest():
     ("chosen", "tried", "said"),
     [
         (0.2, (0.05, 0.1, 0.2), "Use eps = 0.2 (the largest tried) and"),
-        (0.1, (0.1,), "Use eps = 0.1 (the largest tried) and"),
+        (0.1, (0.1,), "Use eps = 0.1 and"),  # nor the smallest
         (0.05, (0.05, 0.1), "Use eps = 0.05 and"),
         (1.0, (0.5, 1.0), "Use eps = 1 (the largest tried) and"),
     ],
@@ -215,7 +215,9 @@ def test_better_generalisation(accuracy: Interval, promise: Promise):
 def test_resilience_to_noise(accuracy: Interval, promise: Promise):
     learnt: dict[Metric, Interval] = {"accuracy": accuracy, "memorised": (-0.3, -0.4, -0.2)}
     judgement = resists_noise(made_up.setting(changes=learnt, hard={"memorised": 0.95}, flipped=0.2))
-    assert (judgement.promise, judgement.evidence) == (promise, "flips learnt 95 to 65 %")
+    mean, low, high = (f"{100 * v:+.1f}" for v in accuracy)
+    evidence = f"{mean} points [{low}, {high}]; flips learnt 95 to 65 %"
+    assert (judgement.promise, judgement.evidence) == (promise, evidence)
 
 
 @pytest.mark.parametrize("flipped", [None, 0.0])

@@ -5,9 +5,12 @@ import math
 from torch import Tensor
 
 from labelsmooth.calibration.metrics import check_logits
+from labelsmooth.checks import check_strength
 
 
-def fit_temperature(logits: Tensor, labels: Tensor, *, bounds: tuple[float, float] = (0.01, 100.0)) -> float:
+def fit_temperature(
+    logits: Tensor, labels: Tensor, *, smoothing: float = 0.0, bounds: tuple[float, float] = (0.01, 100.0)
+) -> float:
     r"""The temperature T that minimises the NLL of ``softmax(logits / T)``.
 
     .. math::
@@ -19,8 +22,11 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, bounds: tuple[float, floa
     Args:
         logits: Of rows that the model was not trained on, ``(N, K)``.
         labels: Their true classes, ``(N,)``. Wrong labels here calibrate the model to their noise.
-        bounds: T is sought between these; it ends on one if every row is right (the least), or if the
-            logits say nothing (the greatest).
+        smoothing: Of the labels, in ``[0, 1]``: 1 / (N + 1) adds one row whose label is unknown, which keeps
+            T away from 0 where every row is right (Platt, 1999).
+        bounds: T is sought between these, and ends on one if the NLL falls all the way: without smoothing
+            on the least if every row is right, on the greatest if the logits mislead. For constant logits,
+            to which T means nothing, it is 1.
 
     Returns:
         T > 0; above 1 for a model that is too confident.
@@ -36,17 +42,22 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, bounds: tuple[float, floa
         tensor([0.7500, 0.2500])
 
     Reference:
-        Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
+        Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017; Platt, *Probabilistic Outputs for
+        Support Vector Machines*, 1999.
     """
     check_logits(logits, labels)
     low, high = bounds
     if not 0 < low < high:
         raise ValueError(f"bounds must be two increasing positive numbers, got {bounds}")
+    check_strength("smoothing", smoothing)
     z = logits.detach().double()
+    valid = z > -math.inf
     # A class at -inf has no probability at any T; 0 * -inf would be NaN.
     z = (z - z.amax(-1, keepdim=True)).clamp_min(-1e100)
     target_z = z.gather(-1, labels.long().unsqueeze(-1)).squeeze(-1)
-    informative = bool(z.any())
+    target_z = (1 - smoothing) * target_z + smoothing * (z.where(valid, 0.0).sum(-1) / valid.sum(-1))
+    if not z.any():
+        return 1.0
 
     least, most = 1 / high, 1 / low  # of the inverse temperature
     beta, moved = (1.0 if least < 1.0 < most else math.sqrt(least * most)), math.inf
@@ -56,7 +67,7 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, bounds: tuple[float, floa
         slope = float((mean - target_z).mean())
         curvature = float((q * (z - mean.unsqueeze(-1)).square()).sum(-1).mean())
         # Both are 0 where float64 takes every row for certainly right: the NLL still falls.
-        if slope < 0 or (slope == curvature == 0 and informative):
+        if slope < 0 or slope == curvature == 0:
             least = beta
         else:
             most = beta

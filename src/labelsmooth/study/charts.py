@@ -15,7 +15,6 @@ from torch import Tensor
 
 from labelsmooth.calibration import ReliabilityDisplay
 from labelsmooth.calibration.metrics import reliability
-from labelsmooth.calibration.temperature import fit_temperature
 from labelsmooth.study.results import METRICS, Arm, Metric, Results, Setting
 from labelsmooth.study.trials import Job, Outcome
 
@@ -51,7 +50,7 @@ def arm_name(eps: float) -> str:
 def reliability_picture(setting: Setting, arm: Arm, outcomes: Outcomes, *, scaled: bool) -> Picture:
     """All seeds' test rows together, each seed with its own temperature."""
     runs = [outcome for job, outcome in outcomes.items() if job.eps == arm.eps]
-    logits = torch.cat([run.test[0] / (fit_temperature(*run.val) if scaled else 1.0) for run in runs])
+    logits = torch.cat([run.test[0] / (run.temperature if scaled else 1.0) for run in runs])
     bins = reliability(logits, torch.cat([run.test[1] for run in runs]))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 4.4))
@@ -129,8 +128,8 @@ def against_eps(results: Results, metric: Metric) -> Picture:
         for arm in setting.arms
     ]
     caption = (
-        f"{info.label} on the test rows. Bars: 95 % interval of the paired difference from hard targets "
-        "(dashed). The larger dot is the eps chosen on validation."
+        f"{info.label[0].upper()}{info.label[1:]} on the test rows. Bars: 95 % interval of the paired "
+        "difference from hard targets (dashed). The larger dot is the eps chosen on validation."
     )
     columns = ["setting", "eps", f"{info.label}, {info.unit}", "less hard targets", "95 % from", "to"]
     return Picture(_svg(figure, caption), caption, columns, rows)

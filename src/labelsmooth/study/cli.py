@@ -14,6 +14,7 @@ from rich.console import Console
 from labelsmooth.study.fit import DigitsFit
 from labelsmooth.study.run import run
 from labelsmooth.study.terminal import render
+from labelsmooth.study.trials import STORAGE_ERRORS
 
 SettingName = Literal["clean", "noisy", "scarce"]
 SETTINGS: dict[SettingName, tuple[str, DigitsFit]] = {
@@ -63,14 +64,18 @@ class Study:
             workers=self.workers,
             storage=self.storage,
         )
-        Console(highlight=False).print(render(results), crop=False)  # or a long path would be cut
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # an old code page has no triangles, but has the numbers
+        console = Console(highlight=False)
+        console.width = max(console.width, 80)  # narrower, the table would lose its digits
+        console.print(render(results), crop=False)  # or a long path would be cut
 
 
 def main(args: list[str] | None = None) -> None:
     command = _parse(args)
     try:
         command()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, *STORAGE_ERRORS) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         print(

@@ -1,6 +1,6 @@
 """What is seen while a study runs: a bar per setting, and the pairs that are finished."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,12 +19,18 @@ class Summary:
 
     validation_nll: float
     test_accuracy: float
+    rows: str  # a digest of the labels: they are the same in every run
+
+
+def say(text: str, *, shown: bool) -> None:
+    """A line about the work, apart from its result."""
+    Console(stderr=True, quiet=not shown, markup=False, highlight=False).print(text, soft_wrap=True)
 
 
 class Progress:
     """Bars and a partial table on a terminal; elsewhere a line per finished setting."""
 
-    def __init__(self, names: Sequence[str], eps: Sequence[float], seeds: int, *, shown: bool) -> None:
+    def __init__(self, names: Iterable[str], eps: Sequence[float], runs: int, *, shown: bool) -> None:
         self._console = Console(stderr=True, quiet=not shown, markup=False)
         self._eps = eps
         self._runs: dict[str, dict[Job, Summary]] = {name: {} for name in names}
@@ -35,7 +41,7 @@ class Progress:
             TimeElapsedColumn(),
             console=self._console,
         )
-        self._tasks = {name: self._bars.add_task(name, total=len(eps) * seeds) for name in names}
+        self._tasks = {name: self._bars.add_task(name, total=runs) for name in self._runs}
         self._live = Live(self, console=self._console, transient=True, refresh_per_second=4)
 
     def __enter__(self) -> Self:

@@ -46,7 +46,7 @@ class Arm:
 
     eps: float
     validation_nll: float  # after temperature: what eps is chosen by
-    temperature: float  # mean over seeds
+    temperature: float  # geometric mean over seeds
     noise_floor: float  # of the ECE
     noise_floor_scaled: float
     best_seed: int  # the least validation NLL

@@ -4,12 +4,13 @@ Every arm was trained with the same seeds, so arms are compared pair by pair. In
 resampling the seeds and the test rows together: what both could have been otherwise.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration import accuracy, fit_temperature, noise_floor
+from labelsmooth.calibration import accuracy, noise_floor
 from labelsmooth.calibration.metrics import bin_of, confidence, correct
 from labelsmooth.study.results import Arm, Estimate, Metric, Setting
 from labelsmooth.study.trials import Job, Outcome
@@ -25,14 +26,14 @@ def summarise(
     first = outcomes[Job(eps[0], seeds[0])]
     rows = len(first.test[1])
     generator = torch.Generator().manual_seed(0)
-    seed_weight = _resample(len(seeds), generator)
+    seed_weight = _widened(_resample(len(seeds), generator))
     row_weight = _resample(rows, generator)
 
     arms: list[Arm] = []
     hard: dict[Metric, tuple[float, Tensor]] = {}
     for e in eps:
         runs = [outcomes[Job(e, seed)] for seed in seeds]
-        temperatures = [fit_temperature(*run.val) for run in runs]
+        temperatures = [run.temperature for run in runs]
         measured = _measure(runs, temperatures, seed_weight, row_weight)
         hard = hard or measured
         validation = [
@@ -43,7 +44,7 @@ def summarise(
             Arm(
                 eps=e,
                 validation_nll=_mean(validation),
-                temperature=_mean(temperatures),
+                temperature=math.exp(_mean([math.log(T) for T in temperatures])),
                 noise_floor=_mean([noise_floor(run.test[0], NUM_BINS, draws=200) for run in runs]),
                 noise_floor_scaled=_mean([noise_floor(logits, NUM_BINS, draws=200) for logits in scaled]),
                 best_seed=seeds[min(range(len(seeds)), key=validation.__getitem__)],
@@ -122,6 +123,15 @@ def _resample(n: int, generator: torch.Generator) -> Tensor:
         )
         / n
     )
+
+
+def _widened(weight: Tensor) -> Tensor:
+    """Resampled means of few seeds spread too little: widen them to Student's interval."""
+    from scipy.stats import norm, t  # slow to import, and not needed to read results back
+
+    n = weight.size(1)
+    factor = float(t.ppf(0.975, n - 1) / norm.ppf(0.975)) * math.sqrt(n / (n - 1))
+    return 1 / n + factor * (weight - 1 / n)
 
 
 def _estimate(mean: float, replicates: Tensor) -> Estimate:

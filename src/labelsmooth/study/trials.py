@@ -1,29 +1,32 @@
 """What has been trained: kept by Optuna, which no other file knows of, with the tensors beside it."""
 
 import hashlib
-import inspect
 import json
-import marshal
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import quote
 
 import optuna
 import torch
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
+from labelsmooth.calibration import fit_temperature
 from labelsmooth.study.fit import Fit, FitResult
+from labelsmooth.study.identity import identify
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Outcome:
     state: dict[str, Tensor]
     history: dict[str, list[float]]
 
+    @cached_property
+    def temperature(self) -> float:
+        """Fitted as if one validation row had an unknown label: few rows, all right, do not make it 0."""
+        return fit_temperature(*self.val, smoothing=1 / (len(self.val[1]) + 1))
+
 
 class Ledger:
     """The runs of one setting: which are done, and where their tensors are."""
@@ -55,17 +63,20 @@ class Ledger:
         self, folder: Path, name: str, fit: Fit, settings: Mapping[str, object], storage: str | None
     ) -> None:
         self.name = name
-        self.digest = _digest({"name": name, "fit": _identity(fit), "settings": settings})
+        versions = {"labelsmooth": version("labelsmooth"), "torch": torch.__version__}
+        self.digest = _digest({"name": name, "fit": identify(fit), "settings": settings, **versions})
         self._label = f"{slug(name)}-{self.digest}"
         self.folder = folder / "trials" / self._label
-        self._storage = storage or f"sqlite:///{folder / 'trials.db'}"
+        # Quoted, since a path may hold what means something in a URL.
+        file = quote(str((folder / "trials.db").absolute()))
+        self._storage = storage or f"sqlite:///file:{file}?uri=true"
 
     @cached_property
     def _study(self) -> optuna.Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             return optuna.create_study(study_name=self._label, storage=self._storage, load_if_exists=True)
-        except SQLAlchemyError as error:
+        except (*STORAGE_ERRORS, ImportError) as error:
             raise ValueError(f"storage must be a database URL that opens, got {self._storage!r}") from error
 
     def path(self, job: Job) -> Path:
@@ -75,7 +86,7 @@ class Ledger:
     def done(self) -> set[Job]:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         jobs = {Job(t.params["eps"], t.params["seed"]) for t in trials}
-        return {job for job in jobs if self.path(job).exists()}
+        return {job for job in jobs if _readable(self.path(job))}
 
     def start(self, job: Job) -> optuna.Trial:
         self._study.enqueue_trial({"eps": job.eps, "seed": job.seed})
@@ -134,7 +145,7 @@ def load(path: Path) -> Outcome:
     )
 
 
-def save_model(folder: Path, name: str, job: Job, outcome: Outcome, temperature: float, fit: Fit) -> None:
+def save_model(folder: Path, name: str, job: Job, outcome: Outcome, fit: Fit) -> None:
     """Keep one trained model and its temperature as ``models/<name>.safetensors`` and ``.json``."""
     if not outcome.state:
         return
@@ -144,32 +155,22 @@ def save_model(folder: Path, name: str, job: Job, outcome: Outcome, temperature:
         "setting": name,
         "eps": job.eps,
         "seed": job.seed,
-        "temperature": temperature,
+        "temperature": outcome.temperature,
         "fit": _fields(fit),
     }
     path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
 
 
+def _readable(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
 def _fields(fit: Fit) -> dict[str, object]:
     return asdict(fit) if is_dataclass(fit) and not isinstance(fit, type) else {}
-
-
-def _identity(fit: Fit) -> dict[str, object]:
-    """What tells one fit from another: its source, and its fields if it is a dataclass."""
-    if isinstance(fit, partial):
-        return {"partial": _identity(fit.func), "arguments": [fit.args, fit.keywords]}
-    source = fit if inspect.isroutine(fit) else type(fit)
-    try:
-        text = inspect.getsource(source)
-    except (OSError, TypeError):  # typed at a prompt
-        code = getattr(fit if inspect.isroutine(fit) else type(fit).__call__, "__code__", None)
-        text = marshal.dumps(code, 2).hex() if code else ""
-    return {
-        "source": hashlib.sha256(text.encode()).hexdigest(),
-        "fields": _fields(fit),
-        "labelsmooth": version("labelsmooth"),
-        "torch": torch.__version__,
-    }
 
 
 def _digest(value: object) -> str:

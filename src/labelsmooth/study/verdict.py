@@ -9,7 +9,11 @@ from labelsmooth.study.results import METRICS, Arm, Estimate, Metric, Setting
 SMALLEST_ACCURACY_EFFECT = 0.002  # a fifth of a point: less is not worth a change of loss
 
 
-EFFECT_WORDS = {"harms": "harms", "mixed": "has mixed effects", "undecided": "is undecided"}
+EFFECT_WORDS = {
+    "harms": "Smoothing harms",
+    "mixed": "Smoothing has mixed effects",
+    "undecided": "It is undecided whether smoothing helps",
+}
 
 
 class Effect(StrEnum):
@@ -54,7 +58,8 @@ def recommended(setting: Setting) -> Arm:
 def answer(setting: Setting) -> str:
     """What to do, and the numbers it rests on."""
     arm, chosen = recommended(setting), setting.chosen
-    largest = " (the largest tried)" if chosen.eps == max(a.eps for a in setting.arms) else ""
+    several, last = len(setting.arms) > 2, max(arm.eps for arm in setting.arms)
+    largest = " (the largest tried)" if several and chosen.eps == last else ""
     accuracy = points(chosen.differences["accuracy"])
     nll = signed(chosen.differences["nll_scaled"])
     match verdict(setting):
@@ -65,8 +70,7 @@ def answer(setting: Setting) -> str:
         case "harms" | "mixed" | "undecided" as word:
             advice = "Keep hard targets"
             change = (
-                f"Smoothing {EFFECT_WORDS[word]}: eps = {chosen.eps:g}{largest} gave accuracy {accuracy}, "
-                f"NLL {nll}."
+                f"{EFFECT_WORDS[word]}: eps = {chosen.eps:g}{largest} gave accuracy {accuracy}, NLL {nll}."
             )
     other = setting.hard if arm is chosen else chosen
     return (
@@ -129,7 +133,7 @@ def resists_noise(setting: Setting) -> Judgement:
     evidence = points(setting.chosen.differences["accuracy"])
     if None not in memorised:
         before, after = (f"{m.mean * 100:.0f}" for m in memorised if m)
-        evidence = f"flips learnt {before} to {after} %"
+        evidence += f"; flips learnt {before} to {after} %"
     return Judgement(_promise(effect(setting.chosen, "accuracy")), evidence)
 
 

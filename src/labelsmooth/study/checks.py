@@ -1,0 +1,97 @@
+"""What a study is given: each message names the argument, the value and the rule."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+
+import torch
+
+from labelsmooth.calibration.metrics import check_logits
+from labelsmooth.checks import check_strength
+from labelsmooth.study.fit import FitResult
+from labelsmooth.study.trials import slug
+
+MOST_SEEDS = 1000
+
+
+def check_arguments(
+    fits: Mapping[str, object], eps: Sequence[float], seeds: int, workers: int | None
+) -> list[float]:
+    """The arms: hard targets, and each smoothing once, in order."""
+    if not isinstance(eps, Sequence | torch.Tensor) or isinstance(eps, str):
+        raise ValueError(f"eps must be a list of smoothings, got {eps!r}")
+    for e in eps:
+        if not isinstance(e, Real | torch.Tensor):
+            raise ValueError(f"eps must hold numbers, got {e!r}")
+        check_strength("eps", float(e))
+    arms = sorted({float(e) for e in eps} - {0.0})
+    if not arms:
+        raise ValueError(f"eps must hold at least one smoothing above 0, got {list(eps)}")
+    if not isinstance(seeds, int) or not 2 <= seeds <= MOST_SEEDS:
+        raise ValueError(f"seeds must be a whole number in [2, {MOST_SEEDS}], got {seeds!r}")
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise ValueError(f"workers must be at least 1, got {workers!r}")
+    if not fits:
+        raise ValueError("fit must name at least one fit, got none")
+    for name, fit in fits.items():
+        if not isinstance(name, str) or not callable(fit):
+            raise ValueError(f"fit must be a function, or functions by name, got {fit!r} named {name!r}")
+    if len({slug(name) for name in fits} - {""}) < len(fits):
+        raise ValueError(f"fit must have names that differ in letters or digits, got {', '.join(fits)}")
+    return [0.0, *arms]
+
+
+def check_result(name: str, result: FitResult) -> None:
+    form = 'fit must return {"val": (logits, labels), "test": (logits, labels)}'
+    if not isinstance(result, Mapping):
+        raise ValueError(f"{name}: {form}, got {type(result).__name__}")
+    if missing := {"val", "test"} - result.keys():
+        raise ValueError(f"{name}: {form}, got no {' and no '.join(sorted(missing))}")
+    for split in ("val", "test", "train"):
+        if (pair := result.get(split)) is None:
+            continue
+        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+        if not is_pair or not all(isinstance(t, torch.Tensor) for t in pair):
+            raise ValueError(f"{name}: {form}, got {type(pair).__name__} for {split!r}")
+        try:
+            check_logits(*pair)
+        except ValueError as error:
+            raise ValueError(f"{name}: fit's {split!r}: {error}") from None
+        if not bool(pair[0].isfinite().all()):
+            raise ValueError(
+                f"{name}: fit's {split!r}: logits must be finite, got {pair[0][~pair[0].isfinite()][0]}"
+            )
+    classes = sorted({result["val"][0].size(1), result["test"][0].size(1)})
+    if len(classes) > 1:
+        raise ValueError(f"{name}: fit must return logits of the same K classes in every call, got {classes}")
+    _check_extras(name, result)
+
+
+def _check_extras(name: str, result: FitResult) -> None:
+    """What a fit may return besides."""
+    rows, num_classes = result["test"][0].shape
+    train = result.get("train")
+    shapes: dict[str, tuple[int | None, ...]] = {"features": (rows, None), "head": (num_classes, None)}
+    if train is not None:
+        shapes["clean"] = tuple(train[1].shape)
+    for key, shape in shapes.items():
+        if (value := result.get(key)) is None:
+            continue
+        got = tuple(value.shape) if isinstance(value, torch.Tensor) else None
+        if got is None or len(got) != len(shape) or got[0] != shape[0]:
+            form = str(shape).replace("None", "D")
+            raise ValueError(
+                f"{name}: fit's {key!r} must be a tensor of shape {form}, got {got or type(value).__name__}"
+            )
+    features, head = result.get("features"), result.get("head")
+    if features is not None and head is not None and features.size(1) != head.size(1):
+        raise ValueError(
+            f"{name}: fit's 'features' and 'head' must agree in D, got {features.size(1)} and {head.size(1)}"
+        )
+    history, state = result.get("history", {}), result.get("state", {})
+    if not isinstance(history, Mapping) or not all(
+        isinstance(curve, list | tuple) and all(isinstance(x, int | float) for x in curve)
+        for curve in history.values()
+    ):
+        raise ValueError(f"{name}: fit's 'history' must hold lists of Python numbers by name")
+    if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise ValueError(f"{name}: fit's 'state' must hold tensors by name, as a state_dict does")
