@@ -192,22 +192,40 @@ def test_constant_logits_leave_it_alone():
     assert fit_temperature(torch.tensor([[0.0, 0.0], [3.0, 3.0]]), torch.tensor([0, 1])) == 1
 
 
-def test_smoothing_adds_a_row_whose_label_is_unknown():
-    """The same T as from hard labels and one more row's worth of loss, spread over the classes."""
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+def test_a_prior_pulls_it_toward_1(spread: float):
+    """The least of the summed loss and (log T / spread)^2 / 2 on a grid."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (40,), generator=generator)
     logits = 3 * torch.randn(40, 3, generator=generator) + 2 * torch.eye(3)[labels]
-    T = fit_temperature(logits, labels, smoothing=1 / 41)
-    grid = torch.linspace(0.5 * T, 2 * T, 3001, dtype=torch.float64)
-    log_q = (logits.double() / grid[:, None, None]).log_softmax(-1)
-    hard = log_q[:, torch.arange(40), labels].sum(-1)
-    nll = -(hard + log_q.mean((1, 2)))
-    assert pytest.approx(float(grid[nll.argmin()]), rel=2e-3) == T
+    T = fit_temperature(logits, labels, spread=spread)
+    grid = torch.logspace(-2, 2, 40001, dtype=torch.float64)
+    nll = torch.zeros_like(grid)
+    for row, label in zip(logits.double(), labels.tolist(), strict=True):
+        nll -= (row / grid.unsqueeze(-1)).log_softmax(-1)[:, label]
+    least = (nll + (grid.log() / spread).square() / 2).argmin()
+    assert pytest.approx(float(grid[least]), rel=5e-4) == T
+    assert abs(math.log(T)) < abs(math.log(fit_temperature(logits, labels)))
 
 
-def test_smoothing_keeps_it_from_0_where_every_row_is_right():
+def test_a_prior_keeps_it_from_the_bounds():
     logits, labels = 5 * torch.eye(4)[torch.arange(30) % 4], torch.arange(30) % 4
     assert fit_temperature(logits, labels) == pytest.approx(0.01)
-    T = fit_temperature(logits, labels, smoothing=1 / 31)
-    confidence = (logits / T).softmax(-1).amax(-1)
-    torch.testing.assert_close(confidence, torch.full((30,), 1 - 0.75 / 31))
+    assert 0.2 < fit_temperature(logits, labels, spread=1) < 1
+    assert fit_temperature(-logits, labels) == pytest.approx(100)
+    assert 1 < fit_temperature(-logits, labels, spread=1) < 100
+
+
+def test_a_prior_hardly_moves_it_with_many_rows():
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(5000, 5, generator=generator)
+    labels = (logits / 2).softmax(-1).multinomial(1, generator=generator).squeeze(-1)
+    assert fit_temperature(logits, labels, spread=1) == pytest.approx(
+        fit_temperature(logits, labels), rel=2e-3
+    )
+
+
+@pytest.mark.parametrize("spread", [0.0, -1.0, math.nan])
+def test_the_spread_has_to_be_above_0(spread: float):
+    with pytest.raises(ValueError, match="spread must be above 0, got"):
+        fit_temperature(torch.zeros(1, 2), torch.tensor([0]), spread=spread)

@@ -277,3 +277,20 @@ def test_a_module_of_our_own_that_is_missing_is_not_hidden(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "labelsmooth.study.cli", Broken("labelsmooth.study.cli"))
     with pytest.raises(ModuleNotFoundError, match=r"labelsmooth\.gone"):
         __main__.main()
+
+
+@needs_signals
+@pytest.mark.parametrize(
+    "setting", [{"PYTHONIOENCODING": "ascii"}, {"COLUMNS": "40"}, {"TERM": "dumb", "NO_COLOR": "1"}]
+)
+def test_the_answer_survives_a_poor_terminal(setting: dict[str, str], story: Story):
+    args = [*COMMAND, *SMALL, story.folder]
+    env = {name: value for name, value in WIDE.items() if name != "COLUMNS"} | setting
+    done = subprocess.run(args, capture_output=True, timeout=120, env=env)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode()
+    # Digits and what is to be pasted are whole, whatever the signs between them have become.
+    numbers = re.findall(r"\d+\.\d+", story.again.stdout)
+    assert re.findall(r"\d+\.\d+", text) == numbers
+    assert "…" not in text
+    assert ".softmax(-1)" in text

@@ -52,8 +52,8 @@ class Outcome:
 
     @cached_property
     def temperature(self) -> float:
-        """Fitted as if one validation row had an unknown label: few rows, all right, do not make it 0."""
-        return fit_temperature(*self.val, smoothing=1 / (len(self.val[1]) + 1))
+        """With a wide prior: few rows, all right, do not make it 0."""
+        return fit_temperature(*self.val, spread=1)
 
 
 class Ledger:
@@ -69,7 +69,7 @@ class Ledger:
         self.folder = folder / "trials" / self._label
         # Quoted, since a path may hold what means something in a URL.
         file = quote(str((folder / "trials.db").absolute()))
-        self._storage = storage or f"sqlite:///file:{file}?uri=true"
+        self._storage = storage or f"sqlite:///{file}"
 
     @cached_property
     def _study(self) -> optuna.Study:
