@@ -272,3 +272,12 @@ def test_fairseq_and_transformers_with_padding() -> None:
     # transformers' num_items_in_batch counts the tokens of all the steps that are accumulated.
     accumulated = cross_entropy(INPUT, padded, label_smoothing=0.1, denominator=10)
     assert_close(accumulated, loss * rows.sum() / 10)
+
+
+def test_a_parameter_stays_one() -> None:
+    eps = torch.nn.Parameter(torch.tensor(0.1))
+    criterion = CrossEntropyLoss(label_smoothing=eps)
+    assert list(criterion.parameters()) == [eps]
+    criterion(torch.randn(4, 3), torch.tensor([0, 1, 2, 0])).backward()
+    assert eps.grad is not None
+    assert eps.grad != 0

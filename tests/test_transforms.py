@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
@@ -213,6 +214,17 @@ def test_compiled_module(criterion: torch.nn.Module) -> None:
     torch.compiler.reset()
     compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
     assert_close(compiled(INPUT, HARD), criterion(INPUT, HARD))
+
+
+def test_floats_stay_two_graphs_through_the_whole_compiler() -> None:
+    """Behind the first tracer, a float that meets no tensor's arithmetic is a constant again."""
+    torch.compiler.reset()
+    counters.clear()
+    compiled = torch.compile(cross_entropy, fullgraph=True, backend="aot_eager")
+    z = INPUT.clone().requires_grad_()
+    for eps in (0.1, 0.2, 0.3, 0.0, 1.0):
+        assert_close(compiled(z, HARD, label_smoothing=eps), F.cross_entropy(z, HARD, label_smoothing=eps))
+    assert 1 <= counters["stats"]["unique_graphs"] <= 2
 
 
 def test_compiled_for_any_batch_size() -> None:

@@ -233,4 +233,4 @@ def _strength(name: str, eps: Strength, target: Tensor, z: Tensor) -> Tensor:
         check_broadcasts(name, eps, z.shape[:-1], "the rows'")
         eps = eps.to(z.dtype)
         return torch.where((eps >= 0) & (eps <= 1), eps, torch.nan)
-    return z.new_full((), eps)
+    return z.new_ones(()) * eps  # arithmetic: torch.compile keeps the float open, one graph for all
