@@ -9,18 +9,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from labelsmooth import study
+from labelsmooth.calibration import accuracy
+from labelsmooth.study.trials import load
+from labelsmooth.study.verdict import recommended
+
 ROOT = Path(__file__).parent.parent
 needs_digits = pytest.mark.skipif(
     importlib.util.find_spec("sklearn") is None, reason="the digits come with scikit-learn"
 )
 
 
-def run_example(name: str, folder: Path) -> str:
+def run_example(name: str, folder: Path, *args: str) -> str:
     """What ``examples/name`` prints, run in an empty folder."""
-    command = [sys.executable, ROOT / "examples" / name]
+    command = [sys.executable, ROOT / "examples" / name, *args]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert done.stderr in ("", "your data: 20 runs done\n")  # what a study says of its progress
     return done.stdout
 
 
@@ -51,14 +56,37 @@ def check_train(printed: str):
     assert 70 < confidence < 91
 
 
+def check_own_data(printed: str):
+    (line,) = printed.splitlines()
+    assert line.startswith(
+        ("your data: Use eps = ", "your data: Keep hard targets and divide the logits by ")
+    )
+
+
 # The examples that need nothing from an earlier run, and what they print.
-EXAMPLES = {"train.py": check_train}
+EXAMPLES = {"train.py": check_train, "own_data.py": check_own_data}
 
 
 @needs_digits
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name: str, tmp_path: Path):
     EXAMPLES[name](run_example(name, tmp_path))
+
+
+@needs_digits
+@pytest.mark.usefixtures("one_thread")
+def test_a_recommended_model_is_loaded_back(tmp_path: Path):
+    fit = study.DigitsFit(rows=200, epochs=10, hidden=16)
+    results = study.run({"a few rows": fit}, eps=[0.1], seeds=2, output=tmp_path, progress=False)
+    arm = recommended(results.settings[0])
+    line = run_example("load_model.py", tmp_path, str(tmp_path))
+    found = re.fullmatch(
+        r"a few rows: eps (\S+), T [\d.]+, test accuracy ([\d.]+)%, mean confidence .*\n", line
+    )
+    assert found is not None
+    assert float(found[1]) == arm.eps
+    (path,) = tmp_path.glob(f"trials/*/eps{arm.eps:g}-seed{arm.best_seed}.safetensors")
+    assert float(found[2]) == pytest.approx(accuracy(*load(path).test) * 100, abs=0.06)
 
 
 @pytest.mark.usefixtures("one_thread")
