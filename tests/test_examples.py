@@ -36,15 +36,6 @@ def python_blocks(page: Path) -> list[str]:
     return ["\n" * text.count("\n", 0, block.start(1)) + block[1] for block in blocks]
 
 
-@pytest.fixture
-def one_thread():
-    """Networks this small lose more to a second thread than they gain, on a busy machine a lot."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def check_train(printed: str):
     line = r"epoch +(\d+): test accuracy ([\d.]+)%, mean confidence ([\d.]+)%"
     rows = [tuple(map(float, match.groups())) for match in re.finditer(line, printed)]
@@ -74,7 +65,6 @@ def test_example(name: str, tmp_path: Path):
 
 
 @needs_digits
-@pytest.mark.usefixtures("one_thread")
 def test_a_recommended_model_is_loaded_back(tmp_path: Path):
     fit = study.DigitsFit(rows=200, epochs=10, hidden=16)
     results = study.run({"a few rows": fit}, eps=[0.1], seeds=2, output=tmp_path, progress=False)
@@ -89,7 +79,6 @@ def test_a_recommended_model_is_loaded_back(tmp_path: Path):
     assert float(found[2]) == pytest.approx(accuracy(*load(path).test) * 100, abs=0.06)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("page", [pytest.param("theory.md", marks=needs_digits), "semantics.md"])
 def test_page(page: str):
     path = ROOT / "docs" / page

@@ -18,15 +18,6 @@ examples = settings(max_examples=50, deadline=None, derandomize=True)
 nan = math.nan
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small lose to a second thread, on a busy machine threefold."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def logits_of(probabilities: list[list[float]]) -> Tensor:
     """Logits whose softmax is ``probabilities``; a lead of 800 makes a probability of 1."""
     return torch.tensor(probabilities, dtype=torch.float64).log().clamp_min(-800)

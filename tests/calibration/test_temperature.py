@@ -14,15 +14,6 @@ from labelsmooth.calibration import accuracy, expected_calibration_error, fit_te
 LOW, HIGH = 0.01, 100.0
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small lose to a second thread, on a busy machine threefold."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def rows(seed: int, N: int, K: int, scale: float, wrong: float) -> tuple[Tensor, Tensor]:
     """Logits that are right but for a share ``wrong``, as an over-confident model's are."""
     generator = torch.Generator().manual_seed(seed)

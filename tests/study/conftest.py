@@ -1,25 +1,15 @@
-"""What the tests of the study share: one thread, and one small study that is finished."""
+"""What the tests of the study share: a database that does not wait, and one small study that is finished."""
 
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from sqlalchemy import Engine, event
 
 from labelsmooth.study import Results, run
 
 from . import made_up
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Tensors this small lose to a second thread, on a busy machine threefold."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True, scope="session")
