@@ -62,7 +62,6 @@ class Ledger:
     def __init__(
         self, folder: Path, name: str, fit: Fit, settings: Mapping[str, object], storage: str | None
     ) -> None:
-        self.name = name
         versions = {"labelsmooth": version("labelsmooth"), "torch": torch.__version__}
         self.digest = _digest({"name": name, "fit": identify(fit), "settings": settings, **versions})
         self._label = f"{slug(name)}-{self.digest}"
