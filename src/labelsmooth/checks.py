@@ -1,17 +1,9 @@
 """The one place that validates: every message names the argument, the value and the rule."""
 
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
-
-
-class Rows(NamedTuple):
-    """A batch in the form the engines take: the classes last, and only what counts in it."""
-
-    z: Tensor  # (..., K) logits, float32 or float64; zeros in rows that do not count
-    target: Tensor  # (...) class indices or (..., K) class probabilities; zeros likewise
-    counted: Tensor  # (...) whether a row counts
 
 
 def readable(*tensors: Tensor) -> bool:
@@ -34,6 +26,13 @@ def check_choice(name: str, value: object, choices: object) -> None:
 def check_tensor(name: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+
+
+def check_number(name: str, value: object) -> None:
+    if not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number, got {type(value).__name__}")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be finite and at least 0, got {value}")
 
 
 def check_strength(name: str, eps: object) -> None:
@@ -109,64 +108,61 @@ def check_denominator(denominator: float | Tensor, reduction: str) -> None:
         raise ValueError(f"denominator must not be negative or NaN, got {denominator}")
 
 
-def as_rows(
-    input: Tensor,
-    target: Tensor,
-    class_dim: int | None = None,
-    *,
-    ignore_index: int | None = -100,
-    sample_weight: Tensor | None = None,
-) -> Rows:
-    """Validate logits and targets, move the classes last and blank out the rows that do not count.
-
-    The class dimension is torch's unless given: 1, or 0 in unbatched logits. Blank rows are finite whatever
-    they held, so a NaN in one reaches neither a loss nor a gradient. No index is ignored if none is named.
-    """
+def as_rows(input: Tensor, class_dim: int | None = None) -> Tensor:
+    """Logits with the classes last: from torch's dimension unless given, 1, or 0 in unbatched logits."""
     check_tensor("input", input)
-    check_tensor("target", target)
     if class_dim is None:
         class_dim = min(1, input.dim() - 1)
     if not input.is_floating_point():
         raise ValueError(f"input must hold floating-point logits, got {input.dtype}")
     if input.dim() == 0 or not -input.dim() <= class_dim < input.dim():
         raise ValueError(f"input of shape {tuple(input.shape)} has no class dimension {class_dim}")
-    z = input.movedim(class_dim, -1).to(compute_dtype(input))
-    shape, num_classes = z.shape[:-1], z.size(-1)
-    if num_classes == 0:
+    if input.size(class_dim) == 0:
         raise ValueError(f"input must have at least one class, got shape {tuple(input.shape)}")
+    return input.movedim(class_dim, -1)
 
-    if target.shape == input.shape:
-        counted, target = _soft_target(target, class_dim, ignore_index, z)
-    elif target.shape == shape:
+
+def as_targets(
+    target: Tensor,
+    shape: torch.Size,
+    class_dim: int | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    ignore_index: int | None = -100,
+    sample_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Validate the targets of logits of that shape: the targets, classes last, and which of them count.
+
+    Those that do not count are blanked out. No index is ignored if none is named.
+    """
+    check_tensor("target", target)
+    if class_dim is None:
+        class_dim = min(1, len(shape) - 1)
+    class_dim %= len(shape)
+    num_classes, rows = shape[class_dim], shape[:class_dim] + shape[class_dim + 1 :]
+    if target.shape == shape:
+        counted, target = _soft_target(target, class_dim, ignore_index, dtype)
+    elif target.shape == rows:
         counted, target = _hard_target(target, num_classes, ignore_index)
     else:
         raise ValueError(
-            f"target must have shape {tuple(shape)} (class indices) or {tuple(input.shape)} (class "
-            f"probabilities) for input of shape {tuple(input.shape)}, got {tuple(target.shape)}"
+            f"target must have shape {tuple(rows)} (class indices) or {tuple(shape)} (class "
+            f"probabilities) for input of shape {tuple(shape)}, got {tuple(target.shape)}"
         )
     if sample_weight is not None:
         check_tensor("sample_weight", sample_weight)
-        check_broadcasts("sample_weight", sample_weight, shape, "the rows'")
+        check_broadcasts("sample_weight", sample_weight, rows, "the rows'")
         counted = counted & (sample_weight != 0)
-    blank = ~counted
     if target.is_floating_point():
-        target = target.masked_fill(blank.unsqueeze(-1), 0.0)
-    else:
-        target = target.masked_fill(blank, 0)
-        if (
-            readable(target)
-            and target.numel()
-            and not 0 <= int(target.min()) <= int(target.max()) < num_classes
-        ):
-            ignored = "" if ignore_index is None else f" or ignore_index={ignore_index}"
-            raise ValueError(
-                f"target must hold class indices in [0, {num_classes}){ignored}, "
-                f"got {_first(target, (target < 0) | (target >= num_classes))}"
-            )
-    # Blanking copies all logits, so it is left out where it can be seen to change nothing.
-    if not readable(blank) or bool(blank.any()):
-        z = z.masked_fill(blank.unsqueeze(-1), 0.0)
-    return Rows(z, target, counted)
+        return target.masked_fill(~counted.unsqueeze(-1), 0.0), counted
+    target = target.masked_fill(~counted, 0)
+    if readable(target) and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < num_classes:
+        ignored = "" if ignore_index is None else f" or ignore_index={ignore_index}"
+        raise ValueError(
+            f"target must hold class indices in [0, {num_classes}){ignored}, "
+            f"got {_first(target, (target < 0) | (target >= num_classes))}"
+        )
+    return target, counted
 
 
 def compute_dtype(input: Tensor) -> torch.dtype:
@@ -186,7 +182,7 @@ def _hard_target(target: Tensor, num_classes: int, ignore_index: int | None) -> 
 
 
 def _soft_target(
-    target: Tensor, class_dim: int, ignore_index: int | None, z: Tensor
+    target: Tensor, class_dim: int, ignore_index: int | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     if not target.is_floating_point():
         raise ValueError(
@@ -198,7 +194,7 @@ def _soft_target(
             f"ignore_index goes with class indices only, got {ignore_index}; "
             "for class probabilities, give ignored rows a sample_weight of 0"
         )
-    target = target.movedim(class_dim, -1).to(z.dtype)
+    target = target.movedim(class_dim, -1).to(dtype)
     return torch.ones(target.shape[:-1], dtype=torch.bool, device=target.device), target
 
 

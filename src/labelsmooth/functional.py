@@ -5,54 +5,18 @@ the model, p the (smoothed) target, eps the smoothing, pi the prior and
 :math:`\mathrm{lse}(z) = \log \sum_k \exp z_k`. Losses are in nats.
 """
 
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Literal, Unpack, overload
 
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import (
-    as_rows,
-    check_broadcasts,
-    check_choice,
-    check_class_weight,
-    check_denominator,
-    check_others,
-    check_prior,
-    check_strength,
-)
-from labelsmooth.engines.reference import RowStatistics, row_statistics, times
+from labelsmooth.checks import as_rows, as_targets, check_broadcasts, compute_dtype
+from labelsmooth.criterion import CrossEntropyOptions, criterion, strength
+from labelsmooth.engines.reference import row_statistics
+from labelsmooth.engines.statistics import Measures
+from labelsmooth.formulas import smoothed_entropy, smoothed_nll
 from labelsmooth.reduction import Reduction, reduce
-from labelsmooth.targets import ByClass, OffTarget, Strength, Weighting
-
-
-def nll(s: RowStatistics) -> Tensor:
-    """H(target, q): the loss without smoothing."""
-    return s.target_mass * s.lse - s.target_z
-
-
-def smoothed_nll(s: RowStatistics, eps: Tensor) -> Tensor:
-    """(1 - eps) H(target, q) + eps H(prior, q)."""
-    return times(1 - eps, nll(s)) + times(eps, s.prior_mass * s.lse - s.prior_z)
-
-
-def smoothed_entropy(eps: Tensor, num_classes: Tensor) -> Tensor:
-    """H(p) of a target smoothed toward the uniform distribution over ``num_classes`` classes."""
-    off = eps / num_classes
-    entr = torch.special.entr
-    return entr(1 - eps + off) + (num_classes - 1) * entr(off)
-
-
-class CrossEntropyOptions(TypedDict, total=False):
-    """The keyword options of :func:`cross_entropy` that leave its return type alone."""
-
-    ignore_index: int
-    reduction: Reduction
-    label_smoothing: Strength
-    prior: Tensor | None
-    off_target: OffTarget
-    weighting: Weighting
-    sample_weight: Tensor | None
-    denominator: float | Tensor | None
+from labelsmooth.targets import OffTarget, Strength, Weighting
 
 
 @overload
@@ -90,6 +54,7 @@ def cross_entropy(
     weighting: Weighting = "torch",
     sample_weight: Tensor | None = None,
     denominator: float | Tensor | None = None,
+    z_loss: float = 0.0,
     return_nll: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Cross entropy to a smoothed target; a superset of :func:`torch.nn.functional.cross_entropy`.
@@ -120,6 +85,7 @@ def cross_entropy(
             against the rows. Rows of weight 0 do not count, whatever they hold.
         denominator: Divides a "mean" instead of what counts, at least 0: the number of tokens of all
             processes, say. With it the mean over nothing is 0, without it NaN.
+        z_loss: The coefficient, at least 0, of :math:`\mathrm{lse}(z)^2`, added to each row's loss.
         return_nll: Whether to return the loss without smoothing too.
 
     Returns:
@@ -143,37 +109,25 @@ def cross_entropy(
     Reference:
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
-    check_choice("reduction", reduction, Reduction)
-    check_choice("off_target", off_target, OffTarget)
-    check_choice("weighting", weighting, Weighting)
-    if denominator is not None:
-        check_denominator(denominator, reduction)
-    rows = as_rows(input, target, ignore_index=ignore_index, sample_weight=sample_weight)
-    z, soft = rows.z, rows.target.is_floating_point()
-    if prior is not None:
-        check_prior(prior, z.size(-1))
-        prior = prior.to(z.dtype)
-    if off_target == "others":
-        check_others(prior, z.size(-1))
-    scale = counts = rows.counted.to(z.dtype)
-    if sample_weight is not None:
-        scale = counts = torch.where(rows.counted, sample_weight, 0.0).to(z.dtype)
-    if weight is not None:
-        check_class_weight(weight, z.size(-1))
-        weight = weight.to(z.dtype)
-        row_weight = (rows.target * weight).sum(-1) if soft else weight[rows.target]
-        if weighting == "sample":
-            scale = counts = scale * row_weight
-            weight = None
-        elif not soft and denominator is None:
-            counts = scale * row_weight
-
-    statistics = row_statistics(z, rows.target, prior, weight, exclude_target=off_target == "others")
-    eps = _strength("label_smoothing", label_smoothing, rows.target, z)
-    loss = reduce(times(scale, smoothed_nll(statistics, eps)), counts, reduction, denominator)
-    if not return_nll:
-        return loss
-    return loss, reduce(times(scale, nll(statistics)), counts, reduction, denominator).detach()
+    z = as_rows(input)
+    wanted = criterion(
+        input.shape,
+        compute_dtype(input),
+        target,
+        weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+        prior=prior,
+        off_target=off_target,
+        weighting=weighting,
+        sample_weight=sample_weight,
+        denominator=denominator,
+        z_loss=z_loss,
+    )
+    statistics = row_statistics(z, wanted.measures)
+    loss = wanted.loss(statistics)
+    return (loss, wanted.nll(statistics)) if return_nll else loss
 
 
 def label_smoothing_loss(
@@ -208,29 +162,14 @@ def label_smoothing_loss(
     Reference:
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
-    rows = as_rows(pred, target, dim, ignore_index=None)
-    if rows.target.is_floating_point():
+    z = as_rows(pred, dim)
+    target, counted = as_targets(target, pred.shape, dim, ignore_index=None)
+    if target.is_floating_point():
         raise ValueError(f"target must hold class indices, got {target.dtype}")
     if isinstance(smoothing, Tensor):
         check_broadcasts("smoothing", smoothing, torch.Size(), "a scalar's shape")
-    eps = _strength("smoothing", smoothing, rows.target, rows.z)
-    statistics = row_statistics(rows.z, rows.target)
-    num_valid = statistics.valid_mass * rows.z.size(-1)
+    statistics = row_statistics(z, Measures(target, counted))
+    eps = strength("smoothing", smoothing, target, z.size(-1), statistics.lse)
+    num_valid = statistics.valid_mass * z.size(-1)
     divergence = smoothed_nll(statistics, eps) - smoothed_entropy(eps, num_valid)
-    return reduce(divergence, rows.counted, "sum") / pred.size(0)
-
-
-def _strength(name: str, eps: Strength, target: Tensor, z: Tensor) -> Tensor:
-    """eps as a tensor that broadcasts against the rows of ``z``; NaN where it is out of range."""
-    if isinstance(eps, ByClass):
-        if target.is_floating_point():
-            raise ValueError(f"{name}: by_class goes with class indices, got class probabilities")
-        if eps.eps.numel() != z.size(-1):
-            raise ValueError(f"{name}: by_class has K={eps.eps.numel()} classes, input K={z.size(-1)}")
-        eps = eps.eps[target]
-    check_strength(name, eps)
-    if isinstance(eps, Tensor):
-        check_broadcasts(name, eps, z.shape[:-1], "the rows'")
-        eps = eps.to(z.dtype)
-        return torch.where((eps >= 0) & (eps <= 1), eps, torch.nan)
-    return z.new_ones(()) * eps  # arithmetic: torch.compile keeps the float open, one graph for all
+    return reduce(divergence, counted, "sum") / pred.size(0)

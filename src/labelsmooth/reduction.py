@@ -28,10 +28,15 @@ def reduce(
         case "sum":
             return loss.sum()
         case "mean":
-            if denominator is None:
-                return loss.sum() / counts.sum()
-            nothing = (counts == 0).all()
-            divisor = torch.as_tensor(denominator, dtype=loss.dtype, device=loss.device).reshape(())
-            return loss.sum() / divisor.masked_fill(nothing, 1.0)
+            return loss.sum() / divisor(counts, denominator)
         case _:
             assert_never(reduction)
+
+
+def divisor(counts: Tensor, denominator: float | Tensor | None = None) -> Tensor:
+    """What a "mean" divides the sum by."""
+    if denominator is None:
+        return counts.sum()
+    nothing = (counts == 0).all()
+    given = torch.as_tensor(denominator, dtype=counts.dtype, device=counts.device).reshape(())
+    return given.masked_fill(nothing, 1.0)

@@ -4,56 +4,33 @@ It runs on any device and in any transform (double backward, ``torch.func``, ``t
 does materialise rows as wide as the logits.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-
-class RowStatistics(NamedTuple):
-    """What a loss has to know of a row of logits z: one number each per row.
-
-    A non-negative measure a over the classes enters by its mass, sum_k a_k, and by <a, z>; its cross
-    entropy to the model is then mass * lse - <a, z>. Logits are measured from the row's largest, on
-    which no cross entropy depends, so that a common offset costs no precision.
-    """
-
-    lse: Tensor  # log sum_k exp z_k
-    target_mass: Tensor  # the target: e_y, or the class probabilities, times the class weights
-    target_z: Tensor
-    prior_mass: Tensor  # the prior, renormalised over the valid classes, times the class weights
-    prior_z: Tensor
-    valid_mass: Tensor  # the prior's mass over the valid classes, before it is renormalised
+from labelsmooth.checks import compute_dtype, readable
+from labelsmooth.engines.statistics import Measures, RowStatistics, times
 
 
-def times(a: Tensor, x: Tensor) -> Tensor:
-    """``a * x``, and 0 where a is 0 and x infinite."""
-    return a * torch.where((a == 0) & x.isinf(), 0.0, x)
-
-
-def row_statistics(
-    z: Tensor,
-    target: Tensor,
-    prior: Tensor | None = None,
-    weight: Tensor | None = None,
-    *,
-    exclude_target: bool = False,
-) -> RowStatistics:
+def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
     """The statistics of each row of ``z``.
 
     Args:
-        z: Logits, ``(..., K)``, float32 or float64. A class whose logit is -inf is masked: not valid.
-        target: Class indices, ``(...)``, or class probabilities, ``(..., K)``.
-        prior: ``(K,)``, or ``(K, K)`` whose row k serves the rows of class k. None is uniform.
-        weight: Class weights, ``(K,)``.
-        exclude_target: Whether the prior leaves the target class out.
+        z: Logits, ``(..., K)``, of any floating-point type. A class whose logit is -inf is masked: not valid.
+        measures: What each row is held to.
     """
-    z = z - z.detach().amax(-1, keepdim=True)
+    target, counted, prior, weight, exclude_target = measures
+    z = z.to(compute_dtype(z))
+    blank = ~counted
+    # Blanking copies all logits, so it is left out where it can be seen to change nothing.
+    if not readable(blank) or bool(blank.any()):
+        z = z.masked_fill(blank.unsqueeze(-1), 0.0)
+    z_max = z.detach().amax(-1)
+    z = z - z_max.unsqueeze(-1)
     if prior is None:
         prior = z.new_full((z.size(-1),), 1 / z.size(-1))
-    measures = _soft_measures if target.is_floating_point() else _hard_measures
-    return RowStatistics(z.exp().sum(-1).log(), *measures(z, target, prior, weight, exclude_target))
+    find = _soft_measures if measures.soft else _hard_measures
+    return RowStatistics(z.exp().sum(-1).log(), *find(z, target, prior, weight, exclude_target), z_max)
 
 
 def _hard_measures(
@@ -76,7 +53,7 @@ def _hard_measures(
     divisor = valid_mass.masked_fill(empty, 1.0)
     prior_mass = torch.where(empty, target_mass, mass / divisor)
     prior_z = torch.where(empty, target_z, (rows * torch.where(masked, 0.0, z)).sum(-1) / divisor)
-    return target_mass, target_z, prior_mass, prior_z, valid_mass
+    return target_z, prior_z, target_mass, prior_mass, valid_mass
 
 
 def _soft_measures(
@@ -110,13 +87,8 @@ def _soft_measures(
     valid_mass = (target * mass).sum(-1)
     if weight is not None:
         target, rows = target * weight, rows * weight
-    return (
-        target.sum(-1),
-        times(target, z).sum(-1),
-        rows.sum(-1),
-        times(rows, z).sum(-1),
-        valid_mass,
-    )
+    target_z, prior_z = times(target, z).sum(-1), times(rows, z).sum(-1)
+    return target_z, prior_z, target.sum(-1), rows.sum(-1), valid_mass
 
 
 def _others(x: Tensor) -> Tensor:

@@ -1,0 +1,143 @@
+"""Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
+
+from typing import NamedTuple, Self, TypedDict
+
+import torch
+from torch import Tensor
+
+from labelsmooth.checks import (
+    as_targets,
+    check_broadcasts,
+    check_choice,
+    check_class_weight,
+    check_denominator,
+    check_number,
+    check_others,
+    check_prior,
+    check_strength,
+)
+from labelsmooth.engines.statistics import Measures, RowStatistics, times
+from labelsmooth.formulas import nll, smoothed_nll, squared_lse
+from labelsmooth.reduction import Reduction, reduce
+from labelsmooth.targets import ByClass, OffTarget, Strength, Weighting
+
+
+class CrossEntropyOptions(TypedDict, total=False):
+    """The keyword options of :func:`labelsmooth.functional.cross_entropy` that its kin share."""
+
+    ignore_index: int
+    reduction: Reduction
+    label_smoothing: Strength
+    prior: Tensor | None
+    off_target: OffTarget
+    weighting: Weighting
+    sample_weight: Tensor | None
+    denominator: float | Tensor | None
+    z_loss: float
+
+
+class Criterion(NamedTuple):
+    """A cross entropy that waits for the row statistics of the logits."""
+
+    measures: Measures
+    eps: Tensor  # broadcasts against the rows
+    scale: Tensor  # each row's factor
+    counts: Tensor  # what each row counts in a mean
+    reduction: Reduction
+    denominator: float | Tensor | None
+    z_loss: float
+
+    def losses(self, s: RowStatistics) -> Tensor:
+        """One loss per row."""
+        loss = smoothed_nll(s, self.eps)
+        if self.z_loss:
+            loss = loss + self.z_loss * squared_lse(s)
+        return times(self.scale, loss)
+
+    def loss(self, s: RowStatistics) -> Tensor:
+        return reduce(self.losses(s), self.counts, self.reduction, self.denominator)
+
+    def nll(self, s: RowStatistics) -> Tensor:
+        """The loss without smoothing, without gradient."""
+        return reduce(times(self.scale, nll(s)), self.counts, self.reduction, self.denominator).detach()
+
+    def rows(self, part: slice) -> Self:
+        """The same of some of the rows, which have one dimension."""
+        return self._replace(
+            measures=self.measures.rows(part),
+            eps=self.eps.expand_as(self.scale)[part],
+            scale=self.scale[part],
+            counts=self.counts[part],
+        )
+
+
+def criterion(
+    shape: torch.Size,
+    dtype: torch.dtype,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+    label_smoothing: Strength = 0.0,
+    prior: Tensor | None = None,
+    off_target: OffTarget = "all",
+    weighting: Weighting = "torch",
+    sample_weight: Tensor | None = None,
+    denominator: float | Tensor | None = None,
+    z_loss: float = 0.0,
+) -> Criterion:
+    """The cross entropy of logits of that shape, torch's class dimension, computed in ``dtype``."""
+    check_choice("reduction", reduction, Reduction)
+    check_choice("off_target", off_target, OffTarget)
+    check_choice("weighting", weighting, Weighting)
+    check_number("z_loss", z_loss)
+    if denominator is not None:
+        check_denominator(denominator, reduction)
+    num_classes = shape[min(1, len(shape) - 1)]
+    target, counted = as_targets(
+        target, shape, dtype=dtype, ignore_index=ignore_index, sample_weight=sample_weight
+    )
+    soft = target.is_floating_point()
+    if prior is not None:
+        check_prior(prior, num_classes)
+        prior = prior.to(dtype)
+    if off_target == "others":
+        check_others(prior, num_classes)
+    scale = counts = counted.to(dtype)
+    if sample_weight is not None:
+        scale = counts = torch.where(counted, sample_weight, 0.0).to(dtype)
+    if weight is not None:
+        check_class_weight(weight, num_classes)
+        weight = weight.to(dtype)
+        row_weight = (target * weight).sum(-1) if soft else weight[target]
+        if weighting == "sample":
+            scale = counts = scale * row_weight
+            weight = None
+        elif not soft and denominator is None:
+            counts = scale * row_weight
+    return Criterion(
+        Measures(target, counted, prior, weight, exclude_target=off_target == "others"),
+        strength("label_smoothing", label_smoothing, target, num_classes, scale),
+        scale,
+        counts,
+        reduction,
+        denominator,
+        z_loss,
+    )
+
+
+def strength(name: str, eps: Strength, target: Tensor, num_classes: int, like: Tensor) -> Tensor:
+    """eps as a tensor that broadcasts against the rows, ``like`` one of which it is; NaN if out of range."""
+    if isinstance(eps, ByClass):
+        if target.is_floating_point():
+            raise ValueError(f"{name}: by_class goes with class indices, got class probabilities")
+        if eps.eps.numel() != num_classes:
+            raise ValueError(f"{name}: by_class has K={eps.eps.numel()} classes, input K={num_classes}")
+        eps = eps.eps[target]
+    check_strength(name, eps)
+    if isinstance(eps, Tensor):
+        check_broadcasts(name, eps, like.shape, "the rows'")
+        eps = eps.to(like.dtype)
+        return torch.where((eps >= 0) & (eps <= 1), eps, torch.nan)
+    return like.new_ones(()) * eps  # arithmetic: torch.compile keeps the float open, one graph for all

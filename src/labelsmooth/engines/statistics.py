@@ -1,0 +1,49 @@
+"""What an engine is given beside the logits, and what it finds in each row of them."""
+
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+
+class Measures(NamedTuple):
+    """The two measures over the classes, the target's and the prior's, that each row's logits are held to."""
+
+    target: Tensor  # (...) class indices or (..., K) class probabilities
+    counted: Tensor  # (...) whether a row counts; the others may hold anything
+    prior: Tensor | None = None  # (K,), or (K, K) whose row k serves the rows of class k; None is uniform
+    weight: Tensor | None = None  # (K,) class weights
+    exclude_target: bool = False  # whether the prior leaves the target class out
+
+    @property
+    def soft(self) -> bool:
+        return self.target.is_floating_point()
+
+    def rows(self, part: slice) -> Self:
+        return self._replace(target=self.target[part], counted=self.counted[part])
+
+
+class RowStatistics(NamedTuple):
+    """What a loss has to know of a row of logits z: one number each per row.
+
+    A non-negative measure a over the classes enters by its mass, sum_k a_k, and by <a, z>; its cross
+    entropy to the model is then mass * lse - <a, z>. Logits are measured from the row's largest, on
+    which no cross entropy depends, so that a common offset costs no precision. Rows that do not count
+    are finite and have no gradient.
+    """
+
+    lse: Tensor  # log sum_k exp(z_k - z_max)
+    target_z: Tensor  # <target, z - z_max>; the target is e_y, or the class probabilities, times the weights
+    prior_z: Tensor  # <prior, z - z_max>; the prior is renormalised over the valid classes, times the weights
+    target_mass: Tensor
+    prior_mass: Tensor
+    valid_mass: Tensor  # the prior's mass over the valid classes, before it is renormalised
+    z_max: Tensor  # a constant to autograd, as the masses are: the gradient of lse is that of lse + z_max
+
+
+DIFFERENTIABLE = 3  # the leading statistics that have a gradient by the logits
+
+
+def times(a: Tensor, x: Tensor) -> Tensor:
+    """``a * x``, and 0 where a is 0 and x infinite."""
+    return a * torch.where((a == 0) & x.isinf(), 0.0, x)
