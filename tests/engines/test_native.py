@@ -1,0 +1,135 @@
+"""The kernel is loaded where it was built, changes nothing else, and has a reason where it is absent."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from labelsmooth import engines
+from labelsmooth.engines import native
+
+# Fast-math in a library switches denormals off in every thread that its loading starts from.
+PROBE = """
+import json, threading
+import torch
+
+def denormals():
+    one = float("1")  # read at run time: Python's compiler would multiply constants itself
+    double, single = torch.tensor([1e-310], dtype=torch.float64), torch.tensor([1e-40])
+    return [float("1e-310") * one > 0, (double * one > 0).item(), (single * one > 0).item()]
+
+def everywhere():
+    found = [denormals()]
+    thread = threading.Thread(target=lambda: found.append(denormals()))
+    thread.start()
+    thread.join()
+    return found
+
+states = [everywhere()]
+{statements}
+print(json.dumps(states))
+"""
+THEY_STAY = [[True] * 3] * 2
+LOAD_AND_CALL = """
+from labelsmooth.engines import native
+library = native.library()
+states.append(everywhere())
+library.labelsmooth_abi()
+states.append(everywhere())
+"""
+
+
+def states(statements: str) -> list[list[list[bool]]]:
+    """Whether denormals stay, in two threads and three kinds, before and after what the statements do."""
+    run = [sys.executable, "-c", PROBE.format(statements=statements)]
+    return json.loads(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.fixture
+def built() -> None:
+    if native.library() is None and os.environ.get("LABELSMOOTH_REQUIRE_NATIVE") != "1":
+        pytest.skip(f"no kernel: {native.absence()}")
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state in which nothing has been loaded; what has been stays as it is for the other tests."""
+    monkeypatch.setattr(native, "_load", cache(native._load.__wrapped__))
+    monkeypatch.delenv("LABELSMOOTH_NATIVE", raising=False)
+
+
+@pytest.mark.usefixtures("built")
+def test_library_is_loaded() -> None:
+    library = native.library()
+    assert library is not None, native.absence()
+    assert native.absence() is None
+    assert library.labelsmooth_abi() == native.ABI
+    assert native.library() is library
+
+
+@pytest.mark.usefixtures("built")
+def test_denormals_stay() -> None:
+    assert states(LOAD_AND_CALL) == [THEY_STAY] * 3
+
+
+def test_probe_sees_flushed_denormals() -> None:
+    before, after = states("torch.set_flush_denormal(True); states.append(everywhere())")
+    assert before == THEY_STAY
+    assert not any(after[0])
+
+
+@pytest.mark.usefixtures("fresh")
+def test_absence_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELSMOOTH_NATIVE", "0")
+    assert native.library() is None
+    assert native.absence() == "switched off by LABELSMOOTH_NATIVE=0"
+
+
+@pytest.mark.usefixtures("fresh")
+def test_absence_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "__path__", [str(tmp_path / "sources"), str(tmp_path / "compiled")])
+    assert native.library() is None
+    reason = native.absence()
+    assert reason is not None
+    assert reason.startswith(f"not built with this install: no {native.NAME} in {tmp_path / 'sources'}, ")
+    assert str(tmp_path / "compiled") in reason
+
+
+@pytest.mark.usefixtures("fresh")
+def test_absence_not_loadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / native.NAME
+    path.write_bytes(b"no library")
+    with pytest.raises(OSError) as of_the_system:  # noqa: PT011 - the words are the system's own
+        ctypes.CDLL(str(path))
+    monkeypatch.setattr(engines, "__path__", [str(tmp_path)])
+    assert native.library() is None
+    assert native.absence() == f"{path} cannot be loaded: {of_the_system.value}"
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(
+    ("stand_in", "reason"),
+    [
+        (
+            SimpleNamespace(labelsmooth_abi=lambda: native.ABI + 1),
+            f"has ABI {native.ABI + 1} and this version",
+        ),
+        (SimpleNamespace(), "cannot be loaded: 'types.SimpleNamespace' object has no attribute"),
+    ],
+    ids=["another", "none"],
+)
+def test_absence_stale(
+    stand_in: object, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / native.NAME
+    path.touch()
+    monkeypatch.setattr(engines, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: stand_in)
+    assert native.library() is None
+    assert (native.absence() or "").startswith(f"{path} {reason}")
