@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from labelsmooth.checks import compute_dtype, readable
-from labelsmooth.engines.statistics import Measures, RowStatistics, times
+from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics, times
 
 
 def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
@@ -36,14 +36,17 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
 def _hard_measures(
     z: Tensor, target: Tensor, prior: Tensor, weight: Tensor | None, exclude_target: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    target_z = z.gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    target_mass = torch.ones_like(target_z) if weight is None else weight[target]
+    absent = target == ABSENT
+    index = target.masked_fill(absent, 0)
+    target_z = z.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    target_mass = torch.ones_like(target_z) if weight is None else weight[index]
+    target_mass = target_mass.masked_fill(absent, 0.0)
     target_z = times(target_mass, target_z)
 
     masked = z == -torch.inf
     if exclude_target:
         masked = masked | (torch.arange(z.size(-1), device=z.device) == target.unsqueeze(-1))
-    rows = torch.where(masked, 0.0, prior[target] if prior.dim() == 2 else prior)
+    rows = torch.where(masked, 0.0, prior[index] if prior.dim() == 2 else prior)
     valid_mass = mass = rows.sum(-1)
     if weight is not None:
         rows = rows * weight

@@ -1,15 +1,18 @@
 """What an engine is given beside the logits, and what it finds in each row of them."""
 
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 
+ABSENT: Final = torch.iinfo(torch.int64).min  # the index of a target class that another shard of z has
+
+
 class Measures(NamedTuple):
     """The two measures over the classes, the target's and the prior's, that each row's logits are held to."""
 
-    target: Tensor  # (...) class indices or (..., K) class probabilities
+    target: Tensor  # (...) class indices, or ABSENT, or (..., K) class probabilities
     counted: Tensor  # (...) whether a row counts; the others may hold anything
     prior: Tensor | None = None  # (K,), or (K, K) whose row k serves the rows of class k; None is uniform
     weight: Tensor | None = None  # (K,) class weights
