@@ -1,0 +1,177 @@
+"""What is measured, and the goals: data."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from benchmarks.providers import (
+    CCE_PLAIN,
+    CHUNKED,
+    COMPILED,
+    COPY,
+    DENSE,
+    FLASH,
+    HF,
+    LIGER,
+    LINEAR,
+    OURS,
+    OURS_COMPILED,
+    OURS_PLAIN,
+    PLAIN,
+    PLAIN_COMPILED,
+    SEED,
+    TIMM,
+    TORCH,
+    Provider,
+)
+
+Load = Literal["quiet", "busy"]
+Quantity = Literal["time", "peak", "peak beyond the gradients"]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Logits, or with features what a linear head makes them of."""
+
+    rows: int
+    classes: int
+    features: int | None = None
+
+    def small(self) -> "Size":
+        """For a try of the benchmarks themselves; what was fourfold stays fourfold."""
+        features = self.features and max(8, self.features // 16)
+        return Size(max(4, self.rows // 32), max(10, self.classes // 32), features)
+
+    def __str__(self) -> str:
+        return "x".join(str(n) for n in (self.rows, self.features, self.classes) if n is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A provider at a size, and which entrant of its case it is a ratio of."""
+
+    label: str
+    provider: Provider
+    size: Size
+    baseline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """At most so many times what another entrant takes."""
+
+    quantity: Quantity
+    against: str | None  # None: against the bytes of its own gradients
+    most: float
+    entrant: str = OURS
+    device: Literal["cpu", "cuda"] = "cpu"
+    load: Load = "quiet"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured in turns."""
+
+    name: str
+    entrants: tuple[Entrant, ...]
+    goals: tuple[Goal, ...] = ()
+    dtype: torch.dtype = torch.float32
+
+    def small(self) -> "Case":
+        return replace(self, entrants=tuple(replace(e, size=e.size.small()) for e in self.entrants))
+
+
+def _side_by_side(size: Size, *names: str) -> tuple[Entrant, ...]:
+    providers = DENSE if size.features is None else LINEAR
+    return tuple(Entrant(name, providers[name], size, baseline=TORCH) for name in names)
+
+
+def _growth(size: Size, *names: str) -> tuple[Entrant, ...]:
+    """Each at a size, at 4 times the rows, at 4 times the classes: a ratio of 4 is linear growth."""
+    providers = DENSE if size.features is None else LINEAR
+    return tuple(
+        Entrant(name + suffix, providers[name], grown, baseline=name)
+        for name in names
+        for suffix, grown in (
+            ("", size),
+            (", 4 N", replace(size, rows=4 * size.rows)),
+            (", 4 K", replace(size, classes=4 * size.classes)),
+        )
+    )
+
+
+NO_COLLAPSE = Goal("time", TORCH, 1.0, load="busy")
+# The gradient and nothing else as wide as the classes: what is left is a few numbers per row.
+ONE_BUFFER = Goal("peak", None, 1.01)
+# 85 % of a copy's speed: the loss moves the logits three times (read, read, gradient), a copy twice.
+CUDA = (
+    Goal("time", COPY, 3 / 2 / 0.85, device="cuda"),
+    *(
+        Goal(quantity, peer, 1.0, device="cuda")
+        for peer in (LIGER, FLASH, COMPILED)
+        for quantity in ("time", "peak")
+    ),
+)
+CUDA_LINEAR = tuple(
+    Goal(quantity, peer, 1.0, device="cuda")
+    for peer in (LIGER, CCE_PLAIN, COMPILED)
+    for quantity in ("time", "peak")
+)
+DENSE_PEERS = (OURS, TORCH, PLAIN, SEED, TIMM, HF, LIGER, FLASH, COPY)
+COMPILED_PEERS = (OURS_COMPILED, COMPILED, PLAIN_COMPILED)
+
+CASES = (
+    Case(
+        "dense 2048x32000",
+        _side_by_side(Size(2048, 32000), *DENSE_PEERS, *COMPILED_PEERS),
+        (Goal("time", TORCH, 0.15), Goal("time", PLAIN, 0.25), ONE_BUFFER, NO_COLLAPSE, *CUDA),
+    ),
+    Case(
+        "dense 512x128256",
+        _side_by_side(Size(512, 128256), *DENSE_PEERS),
+        (Goal("time", TORCH, 0.15), Goal("time", PLAIN, 0.25), ONE_BUFFER, NO_COLLAPSE),
+    ),
+    Case(
+        "dense 1024x1000",
+        _side_by_side(Size(1024, 1000), *DENSE_PEERS, *COMPILED_PEERS),
+        (Goal("time", TORCH, 0.5), Goal("time", PLAIN, 0.7), NO_COLLAPSE),
+    ),
+    Case(
+        "dense 4096x100",
+        _side_by_side(Size(4096, 100), *DENSE_PEERS, *COMPILED_PEERS),
+        (Goal("time", TORCH, 0.5), Goal("time", PLAIN, 1.0), NO_COLLAPSE),
+    ),
+    Case(
+        "dense 128x10",
+        _side_by_side(Size(128, 10), *DENSE_PEERS),
+        (Goal("time", PLAIN, 1.5), NO_COLLAPSE),
+    ),
+    Case(
+        "linear 2048x512x32000",
+        _side_by_side(
+            Size(2048, 32000, 512), OURS, OURS_PLAIN, TORCH, PLAIN, CHUNKED, COMPILED, LIGER, CCE_PLAIN
+        ),
+        (
+            Goal("time", TORCH, 0.7),
+            Goal("peak beyond the gradients", TORCH, 1 / 8),
+            Goal("time", OURS_PLAIN, 1.03),
+            NO_COLLAPSE,
+            *CUDA_LINEAR,
+        ),
+    ),
+    Case("growth, dense", _growth(Size(512, 8000), OURS, TORCH)),
+    Case("growth, linear", _growth(Size(512, 8000, 256), OURS, TORCH)),
+    Case(
+        "bf16, dense 2048x32000",
+        _side_by_side(Size(2048, 32000), OURS, TORCH, PLAIN, LIGER, FLASH, COPY),
+        CUDA,
+        dtype=torch.bfloat16,
+    ),
+    Case(
+        "bf16, linear 2048x512x32000",
+        _side_by_side(Size(2048, 32000, 512), OURS, TORCH, PLAIN, CHUNKED, LIGER, CCE_PLAIN),
+        CUDA_LINEAR,
+        dtype=torch.bfloat16,
+    ),
+)

@@ -1,0 +1,79 @@
+"""Where and of what a run was made. Never the host's name."""
+
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+import labelsmooth
+from labelsmooth import engines
+
+HERE = Path(__file__).parent
+PEERS = ("triton", "liger-kernel", "flash-attn", "cut-cross-entropy")
+
+
+def facts(device: str, load: str, quick: bool) -> dict[str, object]:
+    """What every row carries."""
+    return {
+        "device": device_name(device),
+        "cores": num_cores(),
+        "threads": torch.get_num_threads(),
+        "load": load,
+        "quick": quick,
+        "engines": engines.available(),
+        "labelsmooth": labelsmooth.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "peers": _installed(),
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def file_name(facts: dict[str, object]) -> str:
+    """The machine, the time, the commit."""
+    machine = f"{facts['device']} {facts['cores']} cores"
+    stamp = re.sub(r"[-:]", "", str(facts["utc"]))[:13]
+    parts = [re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-"), stamp, facts["commit"] or "no-commit"]
+    return "-".join(map(str, [*parts, *(["busy"] if facts["load"] == "busy" else [])])) + ".jsonl"
+
+
+def device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        model = None
+    return model[1].strip() if model else platform.processor() or platform.machine()
+
+
+def num_cores() -> int:
+    """Those this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _installed() -> dict[str, str]:
+    found = {}
+    for name in PEERS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(*args: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *args], cwd=HERE, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

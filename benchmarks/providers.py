@@ -1,0 +1,146 @@
+"""All that can be measured: one small function each, which takes the leaves and the target to the mean loss.
+
+The leaves are the logits, or for a linear head the features and the weight. The formulas of others are
+written down here from the sources named, so that neither has to be installed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from labelsmooth import functional
+
+EPS = 0.1
+OURS = "labelsmooth"
+OURS_PLAIN = "labelsmooth plain"
+OURS_COMPILED = "labelsmooth compiled"
+TORCH = "torch"
+PLAIN = "torch plain"
+CHUNKED = "torch plain, chunked"
+COMPILED = "torch compiled"
+PLAIN_COMPILED = "torch plain, compiled"
+SEED = "one-hot KLDivLoss"
+TIMM = "timm's formula"
+HF = "HF's formula"
+LIGER = "Liger"
+FLASH = "flash-attn"
+CCE_PLAIN = "CCE plain"
+COPY = "device copy"
+
+Loss = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One that takes part."""
+
+    name: str
+    build: Callable[[], Loss]  # raises if what it needs is missing
+    eps: float = EPS
+    is_divergence: bool = False  # the loss less the entropy of the target
+    is_loss: bool = True
+    cuda_only: bool = False
+    writes_leaves: bool = False  # needs its own
+
+
+def one_hot_divergence(z: Tensor, target: Tensor) -> Tensor:
+    """The way tutorials write label smoothing."""
+    p = F.one_hot(target, num_classes=z.size(-1)).float()
+    p = (1 - EPS) * p + EPS / z.size(-1)
+    return F.kl_div(F.log_softmax(z, dim=-1), p, reduction="batchmean")
+
+
+def timm(z: Tensor, target: Tensor) -> Tensor:
+    """timm.loss.LabelSmoothingCrossEntropy."""
+    log_q = F.log_softmax(z, dim=-1)
+    nll = -log_q.gather(-1, target.unsqueeze(1)).squeeze(1)
+    return ((1 - EPS) * nll - EPS * log_q.mean(-1)).mean()
+
+
+def hf(z: Tensor, target: Tensor) -> Tensor:
+    """transformers.trainer_pt_utils.LabelSmoother."""
+    surprise = -F.log_softmax(z, dim=-1)
+    index = target.unsqueeze(-1)
+    ignored = index == -100
+    nll = surprise.gather(-1, index.clamp(min=0)).masked_fill(ignored, 0.0)
+    spread = surprise.sum(-1, keepdim=True, dtype=torch.float32).masked_fill(ignored, 0.0)
+    num_counted = ignored.numel() - ignored.long().sum()
+    return (1 - EPS) * nll.sum() / num_counted + EPS * spread.sum() / (num_counted * z.size(-1))
+
+
+def _torch_linear(h: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(h, weight), target, label_smoothing=EPS)
+
+
+def _torch_chunked() -> Loss:
+    return partial(F.linear_cross_entropy, options=torch.nn.LinearCrossEntropyOptions())
+
+
+def _compiled(loss: Loss) -> Loss:
+    return torch.compile(loss, dynamic=False)
+
+
+def _liger() -> Loss:
+    from liger_kernel.transformers.functional import liger_cross_entropy  # type: ignore[reportMissingImports]
+
+    return partial(liger_cross_entropy, label_smoothing=EPS)
+
+
+def _liger_linear() -> Loss:
+    from liger_kernel.transformers.functional import (  # type: ignore[reportMissingImports]
+        liger_fused_linear_cross_entropy,
+    )
+
+    return partial(liger_fused_linear_cross_entropy, label_smoothing=EPS)
+
+
+def _flash() -> Loss:
+    from flash_attn.ops.triton.cross_entropy import cross_entropy_loss  # type: ignore[reportMissingImports]
+
+    return lambda z, target: cross_entropy_loss(z, target, label_smoothing=EPS)[0].mean()
+
+
+def _cce() -> Loss:
+    from cut_cross_entropy import linear_cross_entropy  # type: ignore[reportMissingImports]
+
+    return partial(linear_cross_entropy, impl="cce_exact")  # its default leaves small gradients out
+
+
+_torch_smoothed = partial(F.cross_entropy, label_smoothing=EPS)
+_ours = partial(functional.cross_entropy, label_smoothing=EPS)
+
+DENSE = {
+    provider.name: provider
+    for provider in (
+        Provider(name=OURS, build=lambda: _ours),
+        Provider(name=OURS_COMPILED, build=lambda: _compiled(_ours)),
+        Provider(name=TORCH, build=lambda: _torch_smoothed),
+        Provider(name=PLAIN, build=lambda: F.cross_entropy, eps=0.0),
+        Provider(name=COMPILED, build=lambda: _compiled(_torch_smoothed)),
+        Provider(name=PLAIN_COMPILED, build=lambda: _compiled(partial(F.cross_entropy)), eps=0.0),
+        Provider(name=SEED, build=lambda: one_hot_divergence, is_divergence=True),
+        Provider(name=TIMM, build=lambda: timm),
+        Provider(name=HF, build=lambda: hf),
+        Provider(name=LIGER, build=_liger, cuda_only=True, writes_leaves=True),
+        Provider(name=FLASH, build=_flash, cuda_only=True),
+        Provider(name=COPY, build=lambda: lambda z, _: z.detach().clone(), cuda_only=True, is_loss=False),
+    )
+}
+
+LINEAR = {
+    provider.name: provider
+    for provider in (
+        Provider(name=OURS, build=lambda: partial(functional.linear_cross_entropy, label_smoothing=EPS)),
+        Provider(name=OURS_PLAIN, build=lambda: functional.linear_cross_entropy, eps=0.0),
+        Provider(name=TORCH, build=lambda: partial(F.linear_cross_entropy, label_smoothing=EPS)),
+        Provider(name=PLAIN, build=lambda: F.linear_cross_entropy, eps=0.0),
+        Provider(name=CHUNKED, build=_torch_chunked, eps=0.0),
+        Provider(name=COMPILED, build=lambda: _compiled(_torch_linear)),
+        Provider(name=LIGER, build=_liger_linear, cuda_only=True),
+        Provider(name=CCE_PLAIN, build=_cce, cuda_only=True, eps=0.0),
+    )
+}

@@ -1,0 +1,246 @@
+"""The benchmarks run end to end, and their arithmetic is right. No time is asserted."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from benchmarks import results
+from benchmarks.cases import CASES, Case, Entrant, Goal, Size
+from benchmarks.exact import answer, disagreement, entropy
+from benchmarks.machine import file_name
+from benchmarks.measure import QUICK, SPIN, Effort, busy, in_turns, measure, peak
+from benchmarks.providers import DENSE, LINEAR, OURS, PLAIN, TORCH, Provider
+from benchmarks.results import Measurement
+
+ROOT = Path(__file__).parent.parent
+SIZE = Size(6, 11)
+
+
+def entrant(label: str = OURS, baseline: str = TORCH) -> Entrant:
+    return Entrant(label, DENSE[label], SIZE, baseline)
+
+
+def measured(label: str, times: tuple[float, ...], peak: int = 264, gradients: int = 264) -> Measurement:
+    return Measurement(entrant(label), times, peak, gradients)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", "--quick", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("load", ["quiet", "busy"])
+def test_a_run_ends_in_tables_and_rows(tmp_path: Path, load: str):
+    file = tmp_path / "rows.jsonl"
+    arguments = ["--only", "dense 128x10", "--save", str(file), *(["--load"] if load == "busy" else [])]
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "[1/1] dense 128x10" in done.stderr
+    assert "20 to 80 %" in done.stdout
+    assert "the goals" in done.stdout
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    providers = [row["provider"] for row in rows if row["kind"] == "measurement"]
+    assert providers == [e.label for e in CASES[4].entrants if not e.provider.cuda_only]
+    for row in rows:
+        assert row["load"] == load
+        assert row["torch"] == torch.__version__
+        assert row["cores"] >= 1
+        assert row["device"]
+        if row["kind"] == "measurement":
+            assert row["ms_p20"] <= row["ms"] <= row["ms_p80"]
+            assert len(row["ms_rounds"]) >= 2
+            assert row["peak_bytes"] >= row["gradient_bytes"] == 4 * row["N"] * row["K"]
+            assert (row["ratio"], row["peak_ratio"]) == (1, 1) or row["provider"] != TORCH
+    goals = [row for row in rows if row["kind"] == "goal"]
+    expected = {"quiet": (PLAIN, 1.5), "busy": (TORCH, 1.0)}
+    assert [(row["against"], row["goal"]) for row in goals] == [expected[load]]
+    assert goals[0]["figure"] > 0
+    assert goals[0]["met"] is None  # the sizes are not the goal's
+
+
+def test_a_case_that_is_not_there_is_refused():
+    done = run("--only", "dense 3x3")
+    assert done.returncode == 2
+    assert "--only 'dense 3x3' is in no case's name: dense 2048x32000, " in done.stderr
+
+
+def test_quantiles():
+    assert results.quantiles([5.0, 1.0, 2.0, 3.0, 4.0, 6.0]) == (2.0, 3.5, 5.0)
+    assert results.quantiles([7.0]) == (7.0, 7.0, 7.0)
+
+
+def test_a_time_ratio_is_taken_within_rounds():
+    """Ours is at its slowest where both are, torch not: the ratio of the medians would be 5."""
+    ours, torch_ = (1.0, 10.0, 10.0), (2.0, 20.0, 2.0)
+    assert results.time_ratio(ours, torch_) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("goal", "figure", "met"),
+    [
+        (Goal("time", TORCH, 0.5), 0.5, True),
+        (Goal("time", TORCH, 0.49), 0.5, False),
+        (Goal("time", PLAIN, 1.0), None, None),
+        (Goal("peak", TORCH, 0.5), 0.4, True),
+        (Goal("peak", None, 1.01), 300 / 264, False),
+        (Goal("peak beyond the gradients", TORCH, 0.1), 36 / 486, True),
+    ],
+)
+def test_goals_are_judged(goal: Goal, figure: float | None, met: bool | None):
+    missing = Measurement(entrant(PLAIN), failure="ImportError: no")
+    case = Case("case", (entrant(), entrant(TORCH)), (goal,))
+    found = [measured(OURS, (1.0, 2.0), peak=300), measured(TORCH, (2.0, 4.0), peak=750), missing]
+    [judged] = results.judge(case, found, device="cpu", load="quiet", quick=False)
+    assert (judged.figure, judged.met) == (figure and pytest.approx(figure), met)
+    assert results.judge(case, found, device="cpu", load="busy", quick=False) == []
+    assert results.judge(case, found, device="cuda", load="quiet", quick=False) == []
+    assert results.judge(case, found, device="cpu", load="quiet", quick=True)[0].met is None
+
+
+def test_nothing_beyond_the_gradients_is_no_ratio():
+    assert results.peak_ratio(3, 0) is None
+
+
+def test_rows_carry_the_facts_and_the_failures():
+    case = Case("case", (entrant(), entrant(TORCH)), (Goal("time", TORCH, 0.5),))
+    found = [measured(OURS, (1.0, 3.0)), Measurement(entrant(TORCH), failure="ImportError: no")]
+    judged = results.judge(case, found, device="cpu", load="quiet", quick=False)
+    ours, theirs, goal = results.rows(case, found, judged, {"commit": "abc"})
+    assert ours["ms"] == 2.0
+    assert ours["ratio"] is None
+    assert theirs["failure"] == "ImportError: no"
+    assert "ms" not in theirs
+    assert (goal["kind"], goal["figure"], goal["met"]) == ("goal", None, None)
+    assert {row["commit"] for row in (ours, theirs, goal)} == {"abc"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_cases_refer_to_what_they_measure(case: Case):
+    labels = [e.label for e in case.entrants]
+    assert len(set(labels)) == len(labels)
+    assert {e.baseline for e in case.entrants} <= set(labels)
+    assert {g.entrant for g in case.goals} <= set(labels)
+    compiled_too = {g.against for g in case.goals if g.device == "cpu" and g.against}
+    assert compiled_too <= set(labels)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.name.startswith("growth")], ids=lambda case: case.name
+)
+def test_growth_is_fourfold_small_or_not(case: Case):
+    for sized in (case, case.small()):
+        for base, rows, classes in zip(*(iter(sized.entrants),) * 3, strict=True):
+            assert rows.baseline == classes.baseline == base.label
+            assert (rows.size.rows, rows.size.classes) == (4 * base.size.rows, base.size.classes)
+            assert (classes.size.rows, classes.size.classes) == (base.size.rows, 4 * base.size.classes)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_the_exact_answer_is_torchs(eps: float):
+    """Over more rows than are done at a time, from logits and from a head."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(7, (300,), generator=generator)
+    h = torch.randn(300, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    z = (h @ weight.T).detach().requires_grad_()
+    for leaves, logits in (((z,), z), ((h, weight), h @ weight.T)):
+        loss, gradients = answer(leaves, target, eps)
+        expected = F.cross_entropy(logits, target, label_smoothing=eps)
+        torch.testing.assert_close(loss, expected.item())
+        torch.testing.assert_close(gradients, torch.autograd.grad(expected, leaves))
+
+
+def test_entropy():
+    assert entropy(0.0, 5) == 0
+    assert entropy(1.0, 5) == pytest.approx(math.log(5))
+    assert entropy(0.5, 2) == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+
+
+@pytest.mark.parametrize("name", [TORCH, PLAIN])
+def test_another_smoothing_is_a_wrong_answer(name: str):
+    z = torch.randn(64, 1000, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    target = torch.arange(64)
+    loss, gradients = answer((z,), target, DENSE[name].eps)
+    value = DENSE[name].build()(z, target)
+    ours = torch.autograd.grad(value, z)
+    assert disagreement(value, ours, loss, gradients) is None
+    assert "wrong loss" in str(disagreement(value * 1.01, ours, loss, gradients))
+    assert "wrong gradient" in str(disagreement(value, (ours[0] * 1.01,), loss, gradients))
+    assert "wrong loss" in str(disagreement(value * torch.nan, ours, loss, gradients))
+    assert "wrong gradient" in str(disagreement(value, (ours[0] * torch.nan,), loss, gradients))
+
+
+def test_who_fails_or_errs_is_left_out_and_the_others_are_measured():
+    def broken():
+        raise ImportError("not here\nand more")
+
+    providers = (
+        DENSE[TORCH],
+        Provider(name="absent", build=broken),
+        Provider(name="wrong", build=lambda: F.cross_entropy),
+        Provider(name="on CUDA", build=broken, cuda_only=True),
+    )
+    case = Case("case", tuple(Entrant(p.name, p, SIZE, TORCH) for p in providers))
+    said: list[str] = []
+    right, absent, wrong = measure(case, "cpu", QUICK, said.append)
+    assert right.failure is None
+    assert len(right.times) >= QUICK.min_rounds
+    assert absent.failure == "ImportError: not here"
+    assert wrong.failure is not None
+    assert wrong.failure.startswith("wrong loss")
+    assert said[:2] == ["absent left out: ImportError: not here", f"wrong left out: {wrong.failure}"]
+
+
+def test_all_take_one_turn_in_each_round():
+    calls: list[int] = []
+    effort = Effort(seconds=0.0, min_rounds=4, max_rounds=4, sample_ms=0.0)
+    times = in_turns([lambda i=i: calls.append(i) for i in range(3)], "cpu", effort)
+    assert [len(t) for t in times] == [4, 4, 4]
+    rounds = [calls[-12:][start : start + 3] for start in range(0, 12, 3)]
+    assert [sorted(r) for r in rounds] == [[0, 1, 2]] * 4
+    assert len({tuple(r) for r in rounds}) > 1
+
+
+def test_the_peak_is_what_is_held_at_once():
+    def step():
+        a = torch.empty(1000, dtype=torch.float64)
+        del a
+        b = torch.empty(500, dtype=torch.float64), torch.empty(250, dtype=torch.float64)
+        del b
+
+    assert peak(step, "cpu") == 8000
+
+
+def test_the_cores_are_busy_until_the_end():
+    with busy(2) as spinning:
+        assert [process.poll() for process in spinning] == [None, None]
+    assert None not in [process.poll() for process in spinning]
+
+
+def test_the_load_ends_with_the_run_however_it_ends():
+    """The number is no process's, so that this one is not the parent it expects."""
+    done = subprocess.run([sys.executable, "-c", SPIN, "-1"], timeout=30)
+    assert done.returncode == 0
+
+
+def test_a_file_is_named_by_machine_time_and_commit():
+    about: dict[str, object] = {
+        "device": "Some CPU(R) @ 2.6GHz",
+        "cores": 2,
+        "utc": "2026-01-02T03:04:05+00:00",
+        "commit": "abc1234",
+        "load": "quiet",
+    }
+    assert file_name(about) == "some-cpu-r-2-6ghz-2-cores-20260102T0304-abc1234.jsonl"
+    assert file_name(about | {"load": "busy"}).endswith("-abc1234-busy.jsonl")
+
+
+def test_every_provider_is_in_a_case():
+    used = {e.provider for case in CASES for e in case.entrants}
+    assert used == {*DENSE.values(), *LINEAR.values()}
