@@ -11,9 +11,19 @@ def readable(*tensors: Tensor) -> bool:
     synchronisation or a graph break, or is impossible."""
     return (
         not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is None  # pyright: ignore[reportAttributeAccessIssue]
-        and all(type(t) in (Tensor, torch.nn.Parameter) and t.device.type == "cpu" for t in tensors)
+        and not transformed()
+        and all(plain(t) and t.device.type == "cpu" for t in tensors)
     )
+
+
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` is at work."""
+    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def plain(tensor: Tensor) -> bool:
+    """Whether it is torch's own kind of tensor, and no subclass, whose memory may be elsewhere."""
+    return type(tensor) in (Tensor, torch.nn.Parameter)
 
 
 def check_choice(name: str, value: object, choices: object) -> None:

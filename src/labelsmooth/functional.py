@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labelsmooth.checks import as_rows, as_targets, check_broadcasts, compute_dtype
 from labelsmooth.criterion import CrossEntropyOptions, criterion, strength
-from labelsmooth.engines.reference import row_statistics
+from labelsmooth.engines.route import Engine, row_statistics, uniform
 from labelsmooth.engines.statistics import Measures
 from labelsmooth.formulas import smoothed_entropy, smoothed_nll
 from labelsmooth.reduction import Reduction, reduce
@@ -55,6 +55,7 @@ def cross_entropy(
     sample_weight: Tensor | None = None,
     denominator: float | Tensor | None = None,
     z_loss: float = 0.0,
+    engine: Engine | None = None,
     return_nll: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Cross entropy to a smoothed target; a superset of :func:`torch.nn.functional.cross_entropy`.
@@ -86,6 +87,7 @@ def cross_entropy(
         denominator: Divides a "mean" instead of what counts, at least 0: the number of tokens of all
             processes, say. With it the mean over nothing is 0, without it NaN.
         z_loss: The coefficient, at least 0, of :math:`\mathrm{lse}(z)^2`, added to each row's loss.
+        engine: "reference" (plain torch) or "dense" (the compiled kernel); None takes the fastest that can.
         return_nll: Whether to return the loss without smoothing too.
 
     Returns:
@@ -109,6 +111,15 @@ def cross_entropy(
     Reference:
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
+    if (
+        engine in (None, "dense")
+        and weight is prior is sample_weight is denominator is None
+        and (off_target, weighting, z_loss) == ("all", "torch", 0)
+    ):
+        found = uniform(input, target, label_smoothing, ignore_index, reduction)
+        if found is not None:
+            loss, hard = found
+            return (loss, loss.new_tensor(hard)) if return_nll else loss
     z = as_rows(input)
     wanted = criterion(
         input.shape,
@@ -125,7 +136,7 @@ def cross_entropy(
         denominator=denominator,
         z_loss=z_loss,
     )
-    statistics = row_statistics(z, wanted.measures)
+    statistics = row_statistics(z, wanted.measures, engine)
     loss = wanted.loss(statistics)
     return (loss, wanted.nll(statistics)) if return_nll else loss
 

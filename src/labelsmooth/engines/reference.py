@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from labelsmooth.checks import compute_dtype, readable
-from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics, times
+from labelsmooth.engines.statistics import ABSENT, DIFFERENTIABLE, Measures, RowStatistics, times
 
 
 def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
@@ -31,6 +31,15 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
         prior = z.new_full((z.size(-1),), 1 / z.size(-1))
     find = _soft_measures if measures.soft else _hard_measures
     return RowStatistics(z.exp().sum(-1).log(), *find(z, target, prior, weight, exclude_target), z_max)
+
+
+def gradient(grad: Tensor, z: Tensor, measures: Measures) -> Tensor:
+    """The gradient by z, given that by the differentiable statistics, (3, ...); itself differentiable."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaf = z if again and z.requires_grad else z.detach().requires_grad_()
+        found = torch.stack(row_statistics(leaf, measures)[:DIFFERENTIABLE])
+    return torch.autograd.grad(found, leaf, grad, create_graph=again)[0]
 
 
 def _hard_measures(
@@ -87,7 +96,7 @@ def _soft_measures(
         rows = prior / divisor
     rows = torch.where(empty, rows + target, rows)
 
-    valid_mass = (target * mass).sum(-1)
+    valid_mass = (target * mass).sum(-1) if per_class or exclude_target else mass.squeeze(-1)
     if weight is not None:
         target, rows = target * weight, rows * weight
     target_z, prior_z = times(target, z).sum(-1), times(rows, z).sum(-1)

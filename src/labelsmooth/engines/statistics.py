@@ -5,7 +5,6 @@ from typing import Final, NamedTuple, Self
 import torch
 from torch import Tensor
 
-
 ABSENT: Final = torch.iinfo(torch.int64).min  # the index of a target class that another shard of z has
 
 

@@ -1,0 +1,212 @@
+"""The dense engine on a CPU: the compiled kernel of native/, which writes no more than the gradient."""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labelsmooth.checks import compute_dtype, transformed
+from labelsmooth.engines import native, reference
+from labelsmooth.engines.operator import STATISTICS, operator
+from labelsmooth.engines.statistics import Measures
+
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+
+
+class _Problem(ctypes.Structure):
+    """As in native/labelsmooth.cpp, field by field."""
+
+    _fields_ = (
+        ("z", ctypes.c_void_p),
+        ("dtype", ctypes.c_int64),
+        ("rows", ctypes.c_int64),
+        ("inner", ctypes.c_int64),
+        ("outer_stride", ctypes.c_int64),
+        ("inner_stride", ctypes.c_int64),
+        ("classes", ctypes.c_int64),
+        ("target", ctypes.c_void_p),
+        ("soft", ctypes.c_void_p),
+        ("counted", ctypes.c_void_p),
+        ("prior", ctypes.c_void_p),
+        ("prior_stride", ctypes.c_int64),
+        ("weight", ctypes.c_void_p),
+        ("exclude_target", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+    )
+
+
+def _bound() -> ctypes.CDLL | None:
+    library = native.library()
+    if library is not None:
+        pointer, problem = ctypes.c_void_p, ctypes.POINTER(_Problem)
+        int64, double = ctypes.c_int64, ctypes.c_double
+        library.labelsmooth_forward.argtypes = (problem, pointer)
+        library.labelsmooth_forward.restype = int64
+        library.labelsmooth_backward.argtypes = (problem, pointer, pointer, pointer)
+        library.labelsmooth_backward.restype = None
+        library.labelsmooth_uniform_forward.argtypes = (problem, int64, double, pointer, pointer)
+        library.labelsmooth_uniform_forward.restype = ctypes.c_int
+        library.labelsmooth_uniform_backward.argtypes = (problem, int64, double, double, pointer, pointer)
+        library.labelsmooth_uniform_backward.restype = None
+    return library
+
+
+_library = _bound()
+ABSENCE = native.absence()
+
+
+def serves(z: Tensor, measures: Measures) -> str | None:
+    """Why the kernel cannot do it, or None if it can."""
+    if ABSENCE is not None:
+        return ABSENCE
+    if z.device.type != "cpu":
+        return f"it runs on a CPU, and input is on {z.device}"
+    if z.dtype not in DTYPES:
+        return f"it has no {z.dtype}"
+    matrix = measures.prior is not None and measures.prior.dim() == 2
+    if measures.soft and (matrix or measures.exclude_target):
+        return "with class probabilities it takes neither a (K, K) prior nor off_target='others'"
+    return None
+
+
+def forward(z: Tensor, measures: Measures) -> Tensor:
+    z, problem, _keep = _problem(z, *measures)
+    out = z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
+    bad = _kernel().labelsmooth_forward(problem, out.data_ptr())
+    if bad >= 0:
+        got = int(measures.target.reshape(-1)[bad])
+        raise ValueError(f"target must hold class indices in [0, {z.size(-1)}), got {got}")
+    return out
+
+
+def backward(
+    grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
+) -> Tensor:
+    z, problem, _keep = _problem(z, *measures)
+    if out is None:
+        out = z.new_empty(z.shape)
+    grad, statistics = grad.contiguous(), statistics.contiguous()
+    _kernel().labelsmooth_backward(problem, statistics.data_ptr(), grad.data_ptr(), out.data_ptr())
+    return out
+
+
+row_statistics = operator("dense", "CPU", forward, backward)
+
+
+def uniform(
+    z: Tensor, target: Tensor, eps: float, ignore_index: int, mean: bool
+) -> tuple[Tensor, float] | None:
+    """The commonest loss in a single pass, and what it is without smoothing.
+
+    None if a target is out of range. It is the sum, or mean, over the rows that are not ignored, for class indices and the uniform prior.
+    """
+    rows, problem, _keep = _problem(z, target)
+    saved = rows.new_empty((5, target.numel()), dtype=compute_dtype(z))
+    sums = (ctypes.c_double * 3)()
+    if _kernel().labelsmooth_uniform_forward(problem, ignore_index, eps, saved.data_ptr(), sums):
+        return None
+    total, hard, count = sums
+    divisor = 1.0 if not mean else count or torch.nan
+    loss = saved.new_tensor(total / divisor)
+    if torch.is_grad_enabled() and z.requires_grad:
+        loss = _Uniform.apply(z, target, saved, loss, eps, ignore_index, divisor)
+    return loss, hard / divisor
+
+
+class _Uniform(torch.autograd.Function):
+    """Gives the loss its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        target: Tensor,
+        saved: Tensor,
+        loss: Tensor,
+        *options: float,
+    ) -> Tensor:
+        ctx.save_for_backward(z, target, saved)
+        ctx.options = options
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        z, target, saved = ctx.saved_tensors
+        eps, ignore_index, divisor = ctx.options
+        (grad,) = grads
+        if torch.is_grad_enabled() or transformed():
+            counted = target != ignore_index
+            by_row = torch.where(counted, grad / divisor, 0.0)
+            by_statistics = torch.stack([by_row, by_row * (eps - 1), by_row * -eps])
+            measures = Measures(target.masked_fill(~counted, 0), counted)
+            by_z = reference.gradient(by_statistics, z, measures)
+        else:
+            rows, problem, _keep = _problem(z, target)
+            by_z = rows.new_empty(rows.shape)
+            scale = float(grad) / divisor
+            _kernel().labelsmooth_uniform_backward(
+                problem, ignore_index, eps, scale, saved.data_ptr(), by_z.data_ptr()
+            )
+        return by_z, *[None] * 6
+
+
+def _kernel() -> ctypes.CDLL:
+    if _library is None:
+        raise RuntimeError(f"the compiled kernel is not there: {ABSENCE}")
+    return _library
+
+
+def _problem(
+    z: Tensor,
+    target: Tensor,
+    counted: Tensor | None = None,
+    prior: Tensor | None = None,
+    weight: Tensor | None = None,
+    exclude_target: bool = False,
+) -> tuple[Tensor, _Problem, tuple[Tensor | None, ...]]:
+    """The logits as the kernel can read them, all it needs to know, and what has to live as long."""
+    z, inner, outer_stride, inner_stride = _rows(z)
+    classes = z.size(-1)
+    soft = target.is_floating_point()
+    target = target.contiguous()
+    counted, prior, weight = (x if x is None else x.contiguous() for x in (counted, prior, weight))
+    problem = _Problem(
+        z.data_ptr(),
+        DTYPES[z.dtype],
+        z.numel() // classes,
+        inner,
+        outer_stride,
+        inner_stride,
+        classes,
+        None if soft else target.data_ptr(),
+        target.data_ptr() if soft else None,
+        None if counted is None else counted.data_ptr(),
+        None if prior is None else prior.data_ptr(),
+        0 if prior is None or prior.dim() == 1 else classes,
+        None if weight is None else weight.data_ptr(),
+        exclude_target,
+        torch.get_num_threads(),
+    )
+    return z, problem, (target, counted, prior, weight)
+
+
+def _rows(z: Tensor) -> tuple[Tensor, int, int, int]:
+    """Logits whose rows lie at two strides, with the size of the inner dimension and both strides.
+
+    Rows that are scattered otherwise, and classes that do not lie side by side, are copied.
+    """
+    if not z.is_contiguous():
+        dims: list[tuple[int, int]] = []
+        for size, stride in zip(z.shape[:-1], z.stride()[:-1], strict=True):
+            if size == 1:
+                continue
+            if dims and dims[-1][1] == size * stride:
+                dims[-1] = (dims[-1][0] * size, stride)
+            else:
+                dims.append((size, stride))
+        if len(dims) <= 2 and (z.size(-1) == 1 or z.stride(-1) == 1):
+            (_, outer_stride), (inner, inner_stride) = [(1, 0), (1, 0), *dims][-2:]
+            return z, inner, outer_stride, inner_stride
+        z = z.contiguous()
+    return z, z.numel() // z.size(-1), 0, z.size(-1)

@@ -1,0 +1,91 @@
+"""An engine as an operator of torch: opaque to the compiler, and differentiable as often as one likes.
+
+Its gradient is the engine's own. Where the gradient itself is to be differentiated or mapped, it is that of
+the reference, which torch can see through.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from labelsmooth.checks import compute_dtype, transformed
+from labelsmooth.engines import reference
+from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatistics
+
+STATISTICS = len(RowStatistics._fields)
+
+_library = torch.library.Library("labelsmooth", "FRAGMENT")
+_measures = "Tensor target, Tensor counted, Tensor? prior, Tensor? weight, bool exclude_target"
+
+
+class Forward(Protocol):
+    def __call__(self, z: Tensor, measures: Measures) -> Tensor:
+        """The statistics of each row, stacked: (7, ...)."""
+        ...
+
+
+class Backward(Protocol):
+    def __call__(
+        self,
+        grad: Tensor,
+        z: Tensor,
+        measures: Measures,
+        statistics: Tensor,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """The gradient by z, given that by the differentiable statistics, (3, ...); ``out`` may be z."""
+        ...
+
+
+def operator(
+    name: str, device: str, forward: Forward, backward: Backward
+) -> Callable[[Tensor, Measures], RowStatistics]:
+    """Register an engine under that name; what comes back finds statistics as ``reference`` does."""
+    _library.define(f"{name}(Tensor z, {_measures}) -> Tensor")
+    _library.define(f"{name}_backward(Tensor grad, Tensor z, {_measures}, Tensor statistics) -> Tensor")
+
+    def forward_impl(z: Tensor, *measures: Any) -> Tensor:
+        return forward(z, Measures(*measures))
+
+    def backward_impl(grad: Tensor, z: Tensor, *rest: Any) -> Tensor:
+        *measures, statistics = rest
+        return backward(grad, z, Measures(*measures), statistics)
+
+    _library.impl(name, forward_impl, device)
+    _library.impl(f"{name}_backward", backward_impl, device)
+
+    @torch.library.register_fake(f"labelsmooth::{name}", lib=_library)
+    def _(z: Tensor, *measures: Any) -> Tensor:
+        return z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
+
+    @torch.library.register_fake(f"labelsmooth::{name}_backward", lib=_library)
+    def _(grad: Tensor, z: Tensor, *rest: Any) -> Tensor:
+        return z.new_empty(z.shape)
+
+    op = getattr(torch.ops.labelsmooth, name).default
+    op_backward = getattr(torch.ops.labelsmooth, f"{name}_backward").default
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, target, counted, prior, weight, ctx.exclude_target = inputs
+        ctx.save_for_backward(z, target, counted, prior, weight, output)
+
+    def differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, target, counted, prior, weight, statistics = ctx.saved_tensors
+        measures = Measures(target, counted, prior, weight, ctx.exclude_target)
+        grad = grad[:DIFFERENTIABLE]
+        if torch.is_grad_enabled() or transformed():
+            by_z = reference.gradient(grad, z, measures)
+        else:
+            by_z = op_backward(grad, z, *measures, statistics)
+        return by_z, None, None, None, None, None
+
+    torch.library.register_autograd(
+        f"labelsmooth::{name}", differentiate, setup_context=setup_context, lib=_library
+    )
+
+    def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
+        return RowStatistics(*op(z, *measures).unbind())
+
+    return row_statistics

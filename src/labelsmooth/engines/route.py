@@ -1,0 +1,87 @@
+"""The one place that picks an engine."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from labelsmooth.checks import check_choice, plain, transformed
+from labelsmooth.engines import dense, reference
+from labelsmooth.engines.statistics import Measures, RowStatistics
+from labelsmooth.reduction import Reduction
+from labelsmooth.targets import Strength
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+Engine = Literal["reference", "dense"]
+
+
+def available() -> dict[Engine, str | None]:
+    """The engines, each with the reason why it is not there, or None if it is.
+
+    Example:
+        >>> available()["reference"] is None
+        True
+    """
+    return {"reference": None, "dense": dense.ABSENCE}
+
+
+def row_statistics(z: Tensor, measures: Measures, engine: Engine | None = None) -> RowStatistics:
+    """The statistics of each row of ``z``, by that engine or else by the fastest that can."""
+    if engine is not None:
+        check_choice("engine", engine, Engine)
+    if engine != "reference":
+        obstacle = opaque(z, measures) or dense.serves(z, measures)
+        if obstacle is None:
+            return dense.row_statistics(z, measures)
+        if engine == "dense":
+            raise ValueError(f"engine={engine!r} cannot serve: {obstacle}")
+    return reference.row_statistics(z, measures)
+
+
+def uniform(
+    input: Tensor, target: Tensor, eps: Strength, ignore_index: int, reduction: Reduction
+) -> tuple[Tensor, float] | None:
+    """The smoothed loss and the plain one, reduced, at once; None where that takes more care.
+
+    This is for class indices, the uniform prior and one strength, and looks at nothing but whether they are:
+    what is wrong with arguments is left to those who say it.
+    """
+    if (
+        dense.ABSENCE is not None
+        or torch.compiler.is_compiling()
+        or type(input) not in _PLAIN
+        or type(target) is not Tensor
+        or target.dtype != torch.int64
+        or not input.is_cpu
+        or not target.is_cpu
+        or input.dtype not in dense.DTYPES
+        or not input.dim()
+        or reduction not in ("mean", "sum")
+        or transformed()
+        or forward_ad._current_level >= 0
+    ):
+        return None
+    if type(eps) is Tensor and eps.is_cpu and not eps.dim() and not eps.requires_grad:
+        eps = eps.item()
+    if not isinstance(eps, float | int) or not 0 <= eps <= 1:
+        return None
+    z = input if input.dim() <= 2 else input.movedim(1, -1)
+    if target.shape != z.shape[:-1] or not z.size(-1):
+        return None
+    return dense.uniform(z, target, eps, ignore_index, reduction == "mean")
+
+
+def opaque(z: Tensor, measures: Measures) -> str | None:
+    """What of a call an operator would hide from torch, or None: then any engine gives the right gradient."""
+    others = [x for x in measures[:-1] if isinstance(x, Tensor)]
+    if not torch.compiler.is_compiling():
+        if not all(map(plain, [z, *others])):
+            return "a tensor is of a subclass"
+        if transformed():
+            return "a transform of torch.func is at work"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation is on"
+    if torch.is_grad_enabled() and any(x.requires_grad for x in others):
+        return "a gradient is asked for by more than input"
+    return None
