@@ -1,0 +1,511 @@
+"""The Triton engine gives the reference's numbers: in Triton's interpreter and, where there is one, on a GPU.
+
+Whether Triton interprets or compiles is settled when it is first imported, and torch.compile may import it in
+any test. So the interpreter has a process to itself, in which this file runs once more.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from labelsmooth.checks import compute_dtype
+from labelsmooth.engines import reference, triton
+from labelsmooth.engines.statistics import ABSENT, DIFFERENTIABLE, Measures, RowStatistics
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+INF, NAN = float("inf"), float("nan")
+BLOCK = 16  # of most tests, so that few classes are several blocks
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+compiled = pytest.mark.skipif(
+    find_spec("triton") is None or INTERPRETED, reason="triton is not installed, or interprets"
+)
+
+
+@compiled
+def test_in_the_interpreter() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::TestEngine"]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": ""}
+    run = subprocess.run(
+        command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.fixture
+def device() -> str:
+    return "cpu" if INTERPRETED else "cuda"
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "BLOCK", BLOCK)
+
+
+def logits(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return (3 * torch.randn(*shape, generator=generator, dtype=torch.float64)).to(device, dtype)
+
+
+def measures_for(
+    z: Tensor,
+    *,
+    soft: bool = False,
+    prior: str | None = None,
+    weight: bool = False,
+    exclude: bool = False,
+) -> Measures:
+    K = z.size(-1)
+    real = compute_dtype(z)
+    generator = torch.Generator().manual_seed(K)
+
+    def positive(*shape: int) -> Tensor:
+        return (torch.rand(*shape, generator=generator, dtype=torch.float64) + 0.1).to(z.device, real)
+
+    # Class probabilities need not sum to 1.
+    target = positive(*z.shape) / K if soft else torch.randint(K, z.shape[:-1], generator=generator)
+    priors = {None: (), "vector": (K,), "matrix": (K, K)}[prior]
+    pi = positive(*priors) if priors else None
+    if pi is not None:
+        pi[..., ::3] = 0
+        pi[..., 0] = 0.1
+        pi /= pi.sum(-1, keepdim=True)
+    weights = positive(K) if weight else None
+    if weights is not None and K > 4:
+        weights[3] = 0
+    counted = torch.ones(z.shape[:-1], dtype=torch.bool, device=z.device)
+    return Measures(target.to(z.device), counted, pi, weights, exclude)
+
+
+def cotangent(z: Tensor) -> Tensor:
+    return logits(DIFFERENTIABLE, *z.shape[:-1], device=z.device.type).to(compute_dtype(z))
+
+
+def of_tensors(change: Callable[[Tensor], Tensor], measures: Measures) -> Measures:
+    changed = {k: change(x) for k, x in measures._asdict().items() if isinstance(x, Tensor)}
+    return measures._replace(**changed)
+
+
+def expected(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
+    """The reference's statistics and gradient, in the type of ``z``."""
+    real = compute_dtype(z)
+    measures = of_tensors(lambda x: x.to(real) if x.is_floating_point() else x, measures)
+    leaf = z.detach().clone().requires_grad_()
+    found = torch.stack(reference.row_statistics(leaf, measures))
+    (gradient,) = torch.autograd.grad(found[:DIFFERENTIABLE], leaf, cotangent(z))
+    return found.detach(), gradient
+
+
+def assert_close(ours: Tensor, naive: Tensor, truth: Tensor) -> None:
+    """At most twice the naive error, and two last digits, for the naive one may have luck."""
+    finite = truth.isfinite()
+    torch.testing.assert_close(ours[~finite].double(), truth[~finite], rtol=0, atol=0, equal_nan=True)
+    assert ours.isfinite().equal(finite)
+    if finite.any():
+        digits = 2 * torch.finfo(ours.dtype).eps * truth[finite].abs().max()
+        worst = (naive.double() - truth)[finite].abs().max()
+        assert (ours.double() - truth)[finite].abs().max() <= 2 * worst + digits
+
+
+def assert_equals_reference(z: Tensor, measures: Measures, **options: Tensor) -> None:
+    before = z.clone()
+    statistics = triton.forward(z, measures)
+    gradient = triton.backward(cotangent(z), z, measures, statistics, **options)
+    assert statistics.dtype == compute_dtype(z)
+    assert gradient.dtype == z.dtype
+    if not options:
+        assert gradient.is_contiguous()
+        torch.testing.assert_close(z, before, rtol=0, atol=0, equal_nan=True)
+    naive, naive_gradient = expected(before, measures)
+    truth, true_gradient = expected(before.double(), measures)
+    counted = measures.counted
+    assert not statistics[:, ~counted].any()
+    assert not gradient[~counted].any()
+    for one, *others in zip(statistics, naive, truth, strict=True):
+        assert_close(one[counted], *(other[counted] for other in others))
+    assert_close(gradient[counted], naive_gradient[counted], true_gradient[counted])
+
+
+HARD: list[dict[str, Any]] = [
+    {"prior": prior, "weight": weight, "exclude": exclude}
+    for prior, weight, exclude in product((None, "vector", "matrix"), (False, True), (False, True))
+]
+SOFT: list[dict[str, Any]] = [
+    {"soft": True, "prior": p, "weight": w} for p, w in product((None, "vector"), (False, True))
+]
+PLAIN: dict[str, Any] = {}
+FULL: dict[str, Any] = {"prior": "matrix", "weight": True, "exclude": True}
+FULL_SOFT: dict[str, Any] = {"soft": True, "prior": "vector", "weight": True}
+
+
+def named(options: object) -> str:
+    if isinstance(options, dict):
+        return (
+            "-".join(key if value is True else str(value) for key, value in options.items() if value)
+            or "plain"
+        )
+    return str(options).removeprefix("torch.")
+
+
+# Each is a view of memory whose other elements are NaN, and whether it can be read where it lies.
+LAYOUTS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "one row": (lambda x: x[0, 0, 0, :5], True),
+    "every other row": (lambda x: x[0, 0, ::2, :5], True),
+    "two strides": (lambda x: x[0, :, 1:, :5], True),
+    "rows exchanged": (lambda x: x[0, :, :, :5].transpose(0, 1), True),
+    "three rows in one": (lambda x: x[:, :, :, 2:7], True),
+    "one class": (lambda x: x[0, 0, :, 3:4], True),
+    "three strides": (lambda x: x[:, 1:, 1:, :5], False),
+    "classes apart": (lambda x: x[0, 0, :, ::2], False),
+    "classes first": (lambda x: x[0, 0].T, False),
+}
+
+OUTSIDE = [-1, -100, 20, 2**31 - 1, 2**32 + 1, 2**62, -(2**32) + 1, ABSENT + 1]
+
+
+class TestEngine:
+    """Where it can serve: in the interpreter, or on a GPU."""
+
+    __test__ = triton.absence() is None
+
+    @pytest.mark.usefixtures("small_blocks")
+    @pytest.mark.parametrize(
+        ("options", "dtype"),
+        [(options, torch.float32) for options in HARD + SOFT]
+        + list(product((PLAIN, FULL, FULL_SOFT), DTYPES[1:])),
+        ids=named,
+    )
+    def test_every_option(self, device: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+        K = BLOCK + 5
+        z = logits(8, K, dtype=dtype, device=device)
+        measures = measures_for(z, **options)
+        if not measures.soft:
+            measures.target[:3] = torch.tensor([2, BLOCK - 1, BLOCK])
+            measures.target[7] = ABSENT
+        z[1, ::2] = -INF  # the target is one of those that are left
+        z[2, :BLOCK] = -INF  # the whole first block; the target is the next class
+        z[3, BLOCK:] = -INF
+        z[4] = -INF  # all but a class without prior, which falls back to the target
+        z[4, 6] = 1.0
+        z[5] = NAN
+        measures.counted[5] = False
+        z[6] += 1e4 if dtype != torch.bfloat16 else 0
+        assert_equals_reference(z, measures)
+
+    @pytest.mark.usefixtures("small_blocks")
+    @pytest.mark.parametrize("classes", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 31, 4 * BLOCK])
+    @pytest.mark.parametrize(
+        ("rows", "options"), [(1, FULL_SOFT), (2, FULL), (7, PLAIN)], ids=["1 row", "2 rows", "7 rows"]
+    )
+    def test_every_size(self, device: str, rows: int, classes: int, options: dict[str, Any]) -> None:
+        z = logits(rows, classes, device=device)
+        assert_equals_reference(z, measures_for(z, **options))
+
+    @pytest.mark.parametrize(
+        "classes", [triton.BLOCK - 1, triton.BLOCK, triton.BLOCK + 1, 5003, 4 * triton.BLOCK]
+    )
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=named)
+    def test_blocks_of_their_real_size(self, device: str, classes: int, dtype: torch.dtype) -> None:
+        z = logits(2, classes, dtype=dtype, device=device)
+        assert_equals_reference(z, measures_for(z))
+        assert_equals_reference(z, measures_for(z, prior="vector", weight=True, exclude=True))
+
+    @pytest.mark.usefixtures("small_blocks")
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_every_layout(self, device: str, layout: str) -> None:
+        view, in_place = LAYOUTS[layout]
+        memory = torch.full((2, 3, 3, 8), NAN, device=device)
+        z = view(memory)
+        z.copy_(logits(*z.shape))
+        assert_equals_reference(z, measures_for(z))
+        # Class probabilities have strides of their own.
+        other = z.clone()
+        soft = measures_for(other, soft=True)
+        target = view(torch.full_like(memory, NAN)).copy_(soft.target)
+        assert_equals_reference(other, soft._replace(target=target))
+        assert (triton._rows(z)[0] is z) == in_place
+
+    @pytest.mark.usefixtures("small_blocks")
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_gradient_in_place(self, device: str, layout: str) -> None:
+        memory = torch.full((2, 3, 3, 8), NAN, device=device)
+        z = LAYOUTS[layout][0](memory)
+        z.copy_(logits(*z.shape))
+        outside = memory.isnan()
+        assert_equals_reference(z, measures_for(z), out=z)
+        assert memory.isnan().equal(outside)
+        # And into other memory than that of the logits.
+        out = LAYOUTS[layout][0](torch.full_like(memory, NAN))
+        other = logits(*z.shape, device=device)
+        assert_equals_reference(other, measures_for(other), out=out)
+
+    def test_repeated_rows(self, device: str) -> None:
+        z = logits(2, 1, 5, device=device).expand(-1, 3, -1)
+        assert triton._rows(z)[0] is z
+        assert_equals_reference(z, measures_for(z))
+
+    def test_gradient_comes_back_in_out(self, device: str) -> None:
+        z = logits(2, 5, device=device)
+        measures = measures_for(z)
+        statistics = triton.forward(z, measures)
+        assert triton.backward(cotangent(z), z, measures, statistics, z) is z
+
+    def test_other_tensors_may_be_strided(self, device: str) -> None:
+        z = logits(4, 5, device=device)
+        plain = measures_for(z, prior="matrix", weight=True)
+        assert plain.prior is not None
+        assert plain.weight is not None
+
+        def apart(x: Tensor) -> Tensor:
+            return torch.stack([x, torch.zeros_like(x)], -1)[..., 0]
+
+        strided = of_tensors(apart, plain)
+        statistics, grad = triton.forward(z, plain), cotangent(z)
+        assert triton.forward(z, strided).equal(statistics)
+        gradient = triton.backward(apart(grad), z, strided, apart(statistics))
+        assert gradient.equal(triton.backward(grad, z, plain, statistics))
+        assert_equals_reference(z, strided._replace(prior=plain.prior.T))
+
+    @pytest.mark.parametrize("shape", [(0, 5), (3, 0, 5)])
+    def test_no_rows(self, device: str, shape: tuple[int, ...]) -> None:
+        z = torch.empty(shape, device=device)
+        measures = measures_for(z)
+        statistics = triton.forward(z, measures)
+        assert statistics.shape == (len(RowStatistics._fields), *shape[:-1])
+        assert triton.backward(cotangent(z), z, measures, statistics).shape == shape
+
+    @pytest.mark.usefixtures("small_blocks")
+    @pytest.mark.parametrize("offset", [1e4, -1e4])
+    def test_offset_costs_no_precision(self, device: str, offset: float) -> None:
+        # Halves stay exact beside the offset, so that the truth is that of the logits without it.
+        z = (2 * logits(3, 40, device=device)).round() / 2
+        for options in (PLAIN, FULL, FULL_SOFT):
+            measures = measures_for(z, **options)
+            expected, found = triton.forward(z, measures), triton.forward(z + offset, measures)
+            assert found[:-1].equal(expected[:-1])
+            assert found[-1].equal(expected[-1] + offset)
+
+    @pytest.mark.usefixtures("small_blocks")
+    @pytest.mark.parametrize("options", [PLAIN, {"weight": True}, FULL, FULL_SOFT], ids=named)
+    def test_masked_target(self, device: str, options: dict[str, Any]) -> None:
+        z = logits(4, 40, device=device)
+        measures = measures_for(z, **options)
+        if not measures.soft:
+            measures.target[:] = torch.tensor([1, 20, 3, 39])  # class 3 has weight 0: it loses nothing
+        z[0, 1] = z[1, 20] = z[2, 3] = -INF
+        z[3, :39] = -INF
+        assert_equals_reference(z, measures)
+        target_z = triton.forward(z, measures)[1]
+        assert target_z[1] == -INF
+        assert not target_z.isnan().any()
+
+    @pytest.mark.usefixtures("small_blocks")
+    @pytest.mark.parametrize("options", [{"weight": True}, FULL], ids=named)
+    def test_target_out_of_range(self, device: str, options: dict[str, Any]) -> None:
+        z = logits(len(OUTSIDE) + 1, 20, device=device)
+        measures = measures_for(z, **options)
+        measures.target[1:] = torch.tensor(OUTSIDE)
+        z[2, 0] = -INF
+        statistics = triton.forward(z, measures)
+        gradient = triton.backward(cotangent(z), z, measures, statistics)
+        assert statistics[:, 1:].isnan().all()
+        assert gradient[1:].isnan().all()
+        first = measures.rows(slice(1))
+        assert statistics[:, :1].equal(triton.forward(z[:1], first))
+        assert gradient[0].isfinite().all()
+        # Where rows do not count, neither does what is in them.
+        measures.counted[1:] = False
+        assert_equals_reference(z, measures._replace(target=measures.target.clamp(0, 19)))
+        again = triton.forward(z, measures)
+        assert not again[:, 1:].any()
+        assert not triton.backward(cotangent(z), z, measures, again)[1:].any()
+        assert not triton.backward(torch.full_like(cotangent(z), NAN), z, measures, again)[1:].any()
+
+    @pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+    @pytest.mark.usefixtures("small_blocks")
+    @pytest.mark.parametrize("options", [PLAIN, FULL, FULL_SOFT], ids=named)
+    @pytest.mark.parametrize("at", [0, 2, BLOCK, 19])
+    def test_nan_is_seen(self, device: str, options: dict[str, Any], at: int) -> None:
+        z = logits(4, 20, device=device)
+        measures = measures_for(z, **options)
+        if not measures.soft:
+            measures.target[:] = 2  # NaN in the excluded class is NaN nonetheless
+        z[0, at] = NAN
+        z[1] = -INF
+        z[1, at] = NAN
+        z[2] = -INF
+        differentiable = [0, 1, 2, 6]
+        statistics = triton.forward(z, measures)
+        assert statistics[differentiable, :3].isnan().all()
+        gradient = triton.backward(cotangent(z), z, measures, statistics)
+        assert gradient[:3].isnan().all()
+        assert statistics[:, 3].isfinite().all()
+        assert gradient[3].isfinite().all()
+
+    @pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+    def test_infinite_logit_has_no_loss(self, device: str) -> None:
+        z = logits(1, 5, device=device)
+        z[0, 3] = INF
+        assert triton.forward(z, measures_for(z))[0].isnan().all()
+
+    @pytest.mark.usefixtures("small_blocks")
+    def test_offsets_have_64_bits(self, device: str) -> None:
+        # Two rows of a virtual memory of 2^31 elements and more, of which only the pages in use are there.
+        K, stride = 40, 2**30
+        memory = torch.empty(2 * stride + K, dtype=torch.float16, device=device)
+        z = memory.as_strided((3, K), (stride, 1))
+        z.copy_(logits(3, K))
+        assert_equals_reference(z, measures_for(z), out=z)
+
+    def test_what_it_does_not_serve(self, device: str) -> None:
+        z = logits(2, 5, device=device)
+        with pytest.raises(NotImplementedError, match="no prior per class with class probabilities"):
+            triton.forward(z, measures_for(z, soft=True, exclude=True))
+
+
+def test_block_holds_the_classes_that_there_are() -> None:
+    assert [triton._block(K) for K in (1, 2, 3, 1000, 1025)] == [(1, 1), (2, 1), (4, 1), (1024, 4), (2048, 8)]
+    assert triton._block(256_000) == triton._block(triton.BLOCK)
+
+
+def test_what_it_serves() -> None:
+    z = logits(2, 5)
+    assert all(triton.serves(measures_for(z, **options)) for options in HARD + SOFT)
+    assert not triton.serves(measures_for(z, soft=True, prior="matrix"))
+    assert not triton.serves(measures_for(z, soft=True, exclude=True))
+
+
+WITHOUT_TRITON = """
+import sys
+sys.modules["triton"] = None
+import torch
+from labelsmooth.engines import triton
+from labelsmooth.engines.statistics import Measures
+assert triton.absence() == "triton is not installed"
+z = torch.zeros(2, 5)
+measures = Measures(torch.tensor([0, 1]), torch.ones(2, dtype=torch.bool))
+for call in (
+    lambda: triton.forward(z, measures),
+    lambda: triton.backward(torch.zeros(3, 2), z, measures, torch.zeros(7, 2)),
+):
+    try:
+        call()
+    except RuntimeError as error:
+        assert str(error) == "the triton engine cannot serve: triton is not installed", error
+    else:
+        raise AssertionError("it served")
+"""
+
+
+def test_import_without_triton() -> None:
+    run = subprocess.run([sys.executable, "-c", WITHOUT_TRITON], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@compiled
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_absence_says_what_is_missing() -> None:
+    z = logits(2, 5)
+    with pytest.raises(RuntimeError, match="no CUDA device, and TRITON_INTERPRET=1 was not set before"):
+        triton.forward(z, measures_for(z))
+
+
+@compiled
+@pytest.mark.parametrize("kernel", ["forward", "backward"])
+@pytest.mark.parametrize("options", [PLAIN, FULL, FULL_SOFT], ids=named)
+def test_compiles_for_a_gpu(
+    kernel: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the interpreter cannot show: Triton's compiler takes it, and loads whole vectors of logits."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.compiler import compile as compile_for
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    function = {"forward": triton._forward_kernel, "backward": triton._backward_kernel}[kernel]
+    constants = {"EXCLUDE": options.get("exclude", False), "ALIGN": 8, "BLOCK": 2048, "ABSENT": ABSENT}
+    pointers = {"z": "*bf16", "counted": "*u8", "statistics": "*fp32", "grad": "*fp32"}
+    pointers["soft" if options.get("soft") else "target"] = "*fp32" if options.get("soft") else "*i64"
+    pointers |= {name: "*fp32" for name in ("prior", "weight") if options.get(name)}
+    if kernel == "backward":
+        pointers["out"] = "*bf16"
+    tensors = ("out", "target", "soft", "prior", "weight")
+    constants |= dict.fromkeys([name for name in tensors if name not in pointers])
+    types = {name: pointers.get(name, "i32") for name in function.arg_names}
+    types |= {name: "constexpr" for name in types if name in constants}
+    places = {name: (i,) for i, name in enumerate(types)}
+    source = ASTSource(
+        function,
+        types,
+        {places[name]: value for name, value in constants.items() if name in places},
+        {places[name]: [["tt.divisibility", 16]] for name in pointers if name in places},
+    )
+    found = compile_for(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
+    assert "ld.global.v4.b32" in found.asm["ptx"]
+    assert ("st.global.v4.b32" in found.asm["ptx"]) == (kernel == "backward")
+    # One logit at a time would be 16 bits; the only one is that of the target.
+    assert found.asm["ptx"].count("ld.global.b16") == (kernel == "forward" and not options.get("soft"))
+
+
+@pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="there is no CUDA device")
+class TestCuda:
+    """What only a GPU has."""
+
+    def test_graph(self) -> None:
+        z = logits(16, 5003, device="cuda")
+        grad = cotangent(z)
+        for options in (PLAIN, FULL, FULL_SOFT):
+            measures = measures_for(z, **options)
+            out = torch.empty_like(z)
+            statistics = triton.forward(z, measures)  # outside the graph: this compiles
+            triton.backward(grad, z, measures, statistics, out)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                statistics = triton.forward(z, measures)
+                triton.backward(grad, z, measures, statistics, out)
+            z.mul_(0.5)
+            if not measures.soft:
+                measures.target.add_(1).remainder_(z.size(-1))
+            graph.replay()
+            expected = triton.forward(z, measures)
+            assert statistics.equal(expected)
+            assert out.equal(triton.backward(grad, z, measures, expected))
+
+    def test_no_synchronisation(self) -> None:
+        z = logits(16, 5003, device="cuda")
+        measures, grad = measures_for(z), cotangent(z)
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            triton.backward(grad, z, measures, triton.forward(z, measures))
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+
+    def test_more_than_2_to_the_31_elements(self) -> None:
+        K = 2**16 + 8
+        rows = 2**31 // K + 9
+        if torch.cuda.mem_get_info()[0] < 2**33:
+            pytest.skip("there are less than 8 GiB of free GPU memory")
+        z = torch.zeros(rows, K, dtype=torch.bfloat16, device="cuda")
+        last = slice(rows - 8, rows)
+        z[last] = logits(8, K, dtype=torch.bfloat16, device="cuda")
+        measures = measures_for(z, weight=True)
+        grad = torch.zeros(DIFFERENTIABLE, rows, device="cuda")
+        grad[:, last] = cotangent(z[last])
+        tail = z[last].clone()
+        statistics = triton.forward(z, measures)
+        gradient = triton.backward(grad, z, measures, statistics, z)
+        tail_measures = measures.rows(last)
+        expected = triton.forward(tail, tail_measures)
+        assert statistics[:, last].equal(expected)
+        assert gradient[last].equal(triton.backward(cotangent(tail), tail, tail_measures, expected))
+        assert not gradient[: rows - 8].any()
