@@ -6,7 +6,6 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from benchmarks import __doc__ as description
@@ -69,5 +68,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     sys.exit(main())

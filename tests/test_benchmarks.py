@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks import __main__ as command_line
 from benchmarks import results
 from benchmarks.cases import CASES, Case, Entrant, Goal, Size
 from benchmarks.exact import answer, disagreement, entropy
@@ -68,6 +69,19 @@ def test_a_case_that_is_not_there_is_refused():
     done = run("--only", "dense 3x3")
     assert done.returncode == 2
     assert "--only 'dense 3x3' is in no case's name: dense 2048x32000, " in done.stderr
+
+
+@pytest.mark.parametrize(("label", "code"), [(OURS, 1), (TORCH, 0)])
+def test_only_a_failure_of_ours_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str, code: int
+):
+    failed = [Measurement(entrant(label), failure="wrong loss")]
+    monkeypatch.setattr(command_line, "measure", lambda *_: failed)
+    file = tmp_path / "new" / "rows.jsonl"
+    assert command_line.main(["--only", "dense 128x10", "--save", str(file)]) == code
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert (rows[0]["provider"], rows[0]["failure"]) == (label, "wrong loss")
+    assert [row["met"] for row in rows[1:]] == [None]
 
 
 def test_quantiles():
@@ -197,9 +211,17 @@ def test_who_fails_or_errs_is_left_out_and_the_others_are_measured():
     assert said[:2] == ["absent left out: ImportError: not here", f"wrong left out: {wrong.failure}"]
 
 
+@pytest.mark.parametrize(
+    ("rounds", "seconds", "enough"),
+    [(5, 9.9, False), (5, 10.0, True), (4, 10.0, False), (3, 30.0, True), (2, 99.0, False), (7, 0.0, True)],
+)
+def test_rounds_go_on_until_the_seconds_are_over(rounds: int, seconds: float, enough: bool):
+    assert Effort(seconds=10.0, few_rounds=3, min_rounds=5, max_rounds=7).enough(rounds, seconds) is enough
+
+
 def test_all_take_one_turn_in_each_round():
     calls: list[int] = []
-    effort = Effort(seconds=0.0, min_rounds=4, max_rounds=4, sample_ms=0.0)
+    effort = Effort(seconds=0.0, few_rounds=4, min_rounds=4, max_rounds=4, sample_ms=0.0)
     times = in_turns([lambda i=i: calls.append(i) for i in range(3)], "cpu", effort)
     assert [len(t) for t in times] == [4, 4, 4]
     rounds = [calls[-12:][start : start + 3] for start in range(0, 12, 3)]
