@@ -1,0 +1,331 @@
+"""Row statistics of logits whose classes are spread over processes: two all-reduces, and none in backward.
+
+Every process finds the statistics of its own classes with another engine. An all-reduce finds the largest
+logit of the whole row, and one more sums, once they are measured from it, what adds up over the classes.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+from labelsmooth.checks import compute_dtype, readable
+from labelsmooth.engines import route
+from labelsmooth.engines.route import Engine
+from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics, times
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor, Placement
+
+
+class Span(NamedTuple):
+    """The classes of a process: from ``start`` up to ``stop``, of ``num_classes`` in all."""
+
+    start: int
+    stop: int
+    num_classes: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+def span_of(
+    local_size: int, num_classes: int | None, start: int | None, group: "dist.ProcessGroup | None"
+) -> Span:
+    """Which classes a shard of that size has."""
+    rank, world = dist.get_rank(group), dist.get_world_size(group)
+    if rank < 0:
+        raise ValueError("group must be one that this process is in")
+    if num_classes is None:
+        if start is not None:
+            raise ValueError(f"start goes with num_classes only, got start={start}")
+        num_classes = world * local_size
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if start is None:
+        chunk = -(-num_classes // world)
+        start = rank * max(chunk, local_size)
+        expected = min(chunk, max(num_classes - start, 0))
+        if local_size < chunk and local_size != expected:
+            raise ValueError(
+                f"start must be given: shard {rank} of {world} of num_classes={num_classes} would have "
+                f"{expected} classes, or with padding at least {chunk}, got {local_size}"
+            )
+    if start < 0:
+        raise ValueError(f"start must be at least 0, got {start}")
+    start = min(start, num_classes)
+    return Span(start, min(start + local_size, num_classes), num_classes)
+
+
+class Layout(NamedTuple):
+    """How the rows and classes of a DTensor lie on its mesh."""
+
+    class_dim: int
+    class_mesh_dim: int | None  # the dimension of the mesh that shards the classes
+    rows: torch.Size
+    placements: list["Placement"]  # of the rows
+    row_groups: list["dist.ProcessGroup"]  # those that the rows are spread over
+
+
+def layout_of(input: "DTensor") -> Layout:
+    from torch.distributed.tensor import Replicate, Shard
+
+    placements: list[Placement] = []
+    class_mesh_dims: list[int] = []
+    class_dim = min(1, input.dim() - 1)
+    for mesh_dim, placement in enumerate(input.placements):
+        if type(placement) is Shard and placement.dim == class_dim:
+            class_mesh_dims.append(mesh_dim)
+            placements.append(Replicate())
+        elif type(placement) is Shard:
+            placements.append(Shard(placement.dim - (placement.dim > class_dim)))
+        elif type(placement) is Replicate:
+            placements.append(placement)
+        else:
+            raise ValueError(
+                f"input must be placed by Shard and Replicate, got {input.placements}: redistribute it first"
+            )
+    if len(class_mesh_dims) > 1:
+        raise ValueError(
+            f"input must have its classes, dimension {class_dim}, sharded over one dimension of the mesh, "
+            f"got {input.placements}"
+        )
+    return Layout(
+        class_dim,
+        class_mesh_dims[0] if class_mesh_dims else None,
+        input.shape[:class_dim] + input.shape[class_dim + 1 :],
+        placements,
+        [input.device_mesh.get_group(d) for d, p in enumerate(placements) if p.is_shard()],
+    )
+
+
+class LocalLogits(Protocol):
+    """The logits of a process's classes, at hand or to be computed."""
+
+    def nothing(self) -> Tensor:
+        """A zero for each row, which depends on the logits and has gradient 0 by them."""
+        ...
+
+    def masked(self) -> Tensor:
+        """Which classes are masked; broadcasts against the logits."""
+        ...
+
+    def statistics(self, measures: Measures) -> RowStatistics:
+        """Those of the local classes. Where all of them are masked, z_max is -inf, nothing else infinite or
+        NaN, and there is no gradient."""
+        ...
+
+
+class LogitsShard(NamedTuple):
+    """Logits without their padding, ``(..., K_local)``."""
+
+    z: Tensor
+    engine: Engine | None = None
+
+    def nothing(self) -> Tensor:
+        return self.z[..., :0].sum(-1, dtype=compute_dtype(self.z))
+
+    def masked(self) -> Tensor:
+        return self.z == -torch.inf
+
+    def statistics(self, measures: Measures) -> RowStatistics:
+        if not readable(self.z):
+            empty = self.z.detach().amax(-1) == -torch.inf
+            return self._without(empty, measures)
+        # Another pass over the logits only where it is seen to be needed.
+        found = route.row_statistics(self.z, measures, self.engine)
+        empty = found.z_max == -torch.inf
+        return self._without(empty, measures) if bool(empty.any()) else found
+
+    def _without(self, empty: Tensor, measures: Measures) -> RowStatistics:
+        """Those of rows some of which are empty: they must not count, as -inf less -inf is NaN."""
+        counted = measures._replace(counted=measures.counted & ~empty)
+        found = route.row_statistics(self.z, counted, self.engine)
+        return found._replace(
+            target_z=found.target_z.masked_fill(empty, 0.0),
+            prior_z=found.prior_z.masked_fill(empty, 0.0),
+            target_mass=torch.where(empty, _target_mass(measures).to(found.lse.dtype), found.target_mass),
+            prior_mass=found.prior_mass.masked_fill(empty, 0.0),
+            valid_mass=found.valid_mass.masked_fill(empty, 0.0),
+            z_max=found.z_max.masked_fill(empty, -torch.inf),
+        )
+
+
+class LinearShard(NamedTuple):
+    """The head of a process's classes without their padding: ``(K_local, D)`` and ``(K_local,)``."""
+
+    input: Tensor  # (..., D)
+    weight: Tensor
+    bias: Tensor | None = None
+    engine: Engine | None = None
+
+    def nothing(self) -> Tensor:
+        bias = None if self.bias is None else self.bias[:0]
+        return LogitsShard(linear(self.input, self.weight[:0], bias)).nothing()
+
+    def masked(self) -> Tensor:
+        """Masks enter by the bias alone."""
+        if self.bias is None:
+            return torch.zeros(self.weight.size(0), dtype=torch.bool, device=self.weight.device)
+        return self.bias == -torch.inf
+
+    def statistics(self, measures: Measures) -> RowStatistics:
+        return LogitsShard(linear(self.input, self.weight, self.bias), self.engine).statistics(measures)
+
+
+def row_statistics(
+    shard: LocalLogits, measures: Measures, span: Span, group: "dist.ProcessGroup | None"
+) -> RowStatistics:
+    """The statistics of whole rows, the same on every process of the group.
+
+    Args:
+        shard: The logits of this process's classes, masks but no padding among them.
+        measures: What each row is held to, of all classes. Class probabilities take neither a prior for each
+            class nor one that leaves the target class out: their rows depend on what is masked elsewhere.
+        span: Which classes are this process's, perhaps none.
+        group: The processes that have the others.
+    """
+    local = local_measures(measures, span, group)
+    if span.size <= 0:
+        found = _nothing(shard.nothing(), local)
+    elif measures.prior is not None and measures.prior.dim() == 2:
+        found = _with_class_priors(shard, local, measures, span, group)
+    else:
+        found = shard.statistics(local)
+        # A uniform prior is that over the local classes.
+        share = span.size / span.num_classes if local.prior is None else 1.0
+        found = _unnormalised(found, found.valid_mass * share)
+    return combine(found, group)
+
+
+def local_measures(measures: Measures, span: Span, group: "dist.ProcessGroup | None") -> Measures:
+    """What the rows of a shard are held to; priors for each class become rows of that many classes."""
+
+    def cut(x: Tensor) -> Tensor:
+        return replicated(x, group)[..., span.start : span.stop]
+
+    if measures.soft:
+        target = cut(measures.target)
+    else:
+        target = measures.target - span.start
+        target = target.masked_fill((target < 0) | (target >= span.size), ABSENT)
+    return measures._replace(
+        target=target,
+        prior=None if measures.prior is None else cut(measures.prior),
+        weight=None if measures.weight is None else cut(measures.weight),
+    )
+
+
+def combine(local: RowStatistics, group: "dist.ProcessGroup | None") -> RowStatistics:
+    """Whole rows' statistics from those of each process's classes, in which the prior is not renormalised."""
+    z_max = local.z_max.detach().clone()
+    dist.all_reduce(z_max, dist.ReduceOp.MAX, group=group)
+    shift = local.z_max - z_max  # -inf on a process whose classes are all masked
+    # Where one class has nearly everything, the digits of lse are those that the sum of exp has beyond 1.
+    has_top = shift == 0
+    parts = (
+        torch.where(has_top, local.lse.expm1(), (local.lse + shift).exp()),
+        has_top,
+        local.target_z + times(local.target_mass, shift),
+        local.prior_z + times(local.prior_mass, shift),
+        local.target_mass,
+        local.prior_mass,
+        local.valid_mass,
+    )
+    stacked = torch.stack([part.to(z_max.dtype) for part in parts])
+    total, tops, target_z, prior_z, target_mass, prior_mass, valid_mass = summed(stacked, group).unbind()
+    # A prior without mass on the allowed classes leaves everything on the target.
+    empty = valid_mass == 0
+    divisor = valid_mass.masked_fill(empty, 1.0)
+    prior_mass = torch.where(empty, target_mass, prior_mass / divisor)
+    prior_z = torch.where(empty, target_z, prior_z / divisor)
+    lse = (total + (tops - 1)).log1p()
+    return RowStatistics(lse, target_z, prior_z, target_mass, prior_mass, valid_mass, z_max)
+
+
+def summed(x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
+    """The sum over the group, for computations that go on alike on every process of it."""
+    return _Sum.apply(x, group)
+
+
+def replicated(x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
+    """x, alike on every process of the group, for computations that are each process's own."""
+    return _Replicated.apply(x, group) if x.requires_grad else x
+
+
+class _Sum(torch.autograd.Function):
+    """As every process computes the same loss of the sum, its gradient is at hand on each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x, dist.ReduceOp.SUM, group=group)
+        return x
+
+    @staticmethod
+    @once_differentiable  # a loss of the gradients would not be the same on every process
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return grad, None
+
+
+class _Replicated(torch.autograd.Function):
+    """The gradient is the sum of what each process has found for its part."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
+        ctx.group = group
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad, dist.ReduceOp.SUM, group=ctx.group)
+        return grad, None
+
+
+def _nothing(zero: Tensor, local: Measures) -> RowStatistics:
+    """The statistics of no class at all."""
+    none = zero.detach()
+    # The gradients of what is replicated are summed in backward, and every process has to take part.
+    for x in (local.target, local.prior, local.weight):
+        if x is not None and x.requires_grad:
+            zero = zero + x.sum()
+    return RowStatistics(zero, zero, zero, none, none, none, none - torch.inf)
+
+
+def _target_mass(measures: Measures) -> Tensor:
+    target, weight = measures.target, measures.weight
+    if measures.soft:
+        return (target if weight is None else target * weight).sum(-1)
+    absent = target == ABSENT
+    mass = torch.ones_like(target) if weight is None else weight[target.masked_fill(absent, 0)]
+    return mass.masked_fill(absent, 0)
+
+
+def _unnormalised(found: RowStatistics, valid_mass: Tensor) -> RowStatistics:
+    return found._replace(
+        prior_z=times(valid_mass, found.prior_z),
+        prior_mass=valid_mass * found.prior_mass,
+        valid_mass=valid_mass,
+    )
+
+
+def _with_class_priors(
+    shard: LocalLogits, local: Measures, measures: Measures, span: Span, group: "dist.ProcessGroup | None"
+) -> RowStatistics:
+    """With the prior that each row's own class has, ``(..., K_local)``, as the target of a second pass."""
+    assert local.prior is not None
+    rows = local.prior[measures.target]
+    if measures.exclude_target:
+        own = torch.arange(span.size, device=rows.device) == local.target.unsqueeze(-1)
+        rows = rows.masked_fill(own, 0.0)
+    rows = torch.where(shard.masked(), 0.0, rows)
+    plain = local._replace(prior=None, exclude_target=False)
+    found = shard.statistics(plain)
+    of_prior = shard.statistics(plain._replace(target=rows))
+    return found._replace(prior_z=of_prior.target_z, prior_mass=of_prior.target_mass, valid_mass=rows.sum(-1))
