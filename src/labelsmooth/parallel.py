@@ -1,0 +1,520 @@
+r"""Cross entropies of logits whose classes are sharded over processes (tensor parallel).
+
+Every process of a group calls them alike, with its own classes of the logits and with the same targets and
+options for all of them, and gets the same loss.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, overload
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from labelsmooth.checks import check_broadcasts, check_tensor, compute_dtype
+from labelsmooth.criterion import Criterion, CrossEntropyOptions, criterion
+from labelsmooth.engines import route
+from labelsmooth.engines.route import Engine
+from labelsmooth.engines.sharded import (
+    Layout,
+    LinearShard,
+    LocalLogits,
+    LogitsShard,
+    Span,
+    layout_of,
+    replicated,
+    row_statistics,
+    span_of,
+    summed,
+)
+from labelsmooth.engines.statistics import times
+from labelsmooth.formulas import nll
+from labelsmooth.reduction import reduce
+from labelsmooth.targets import ByClass
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor, Placement
+
+
+@overload
+def vocab_parallel_cross_entropy(
+    logits_shard: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: Engine | None = None,
+    return_nll: Literal[False] = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor: ...
+
+
+@overload
+def vocab_parallel_cross_entropy(
+    logits_shard: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: Engine | None = None,
+    return_nll: Literal[True],
+    **options: Unpack[CrossEntropyOptions],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def vocab_parallel_cross_entropy(
+    logits_shard: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: Engine | None = None,
+    return_nll: bool = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Cross entropy to a smoothed target, of logits of which each process has some of the classes.
+
+    .. math::
+        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad
+        \mathrm{lse}(z) = m + \log \sum_r \sum_{k \in r} e^{z_k - m}, \qquad
+        \langle p, z \rangle = \sum_r \sum_{k \in r} p_k z_k
+
+    The sums over the processes r, the largest logit m and the sums, are two all-reduces of a few numbers per
+    row, whatever the smoothing. The backward pass communicates nothing: each process finds the gradient
+    by its own logits. Every process of the group has to make the same call, all arguments but the first and
+    ``start`` being the same; they speak of all K classes. The loss cannot be differentiated twice.
+
+    Args:
+        logits_shard: This process's classes of the logits, ``(..., K_local)``, any floating-point type. Those
+            beyond ``num_classes`` are padding: they have no probability and gradient 0.
+        target: Class indices in ``[0, K)`` of any integer type, ``(...)``; or class probabilities,
+            ``(..., K)``, which go with ``off_target="all"`` and a prior of shape ``(K,)`` only.
+        weight: A weight for each class, ``(K,)``.
+        group: The processes that have the classes, in the order of their ranks. None is all processes.
+        num_classes: K, without padding. None: the shards are equally large and there is no padding.
+        start: This process's first class. None: shards are as large as the first, but for the last ones,
+            which may hold fewer classes, or none, for want of more (as :func:`torch.chunk` parts them, and
+            DTensor), or padding.
+        check_ranks: Whether to compare the arguments over the group first, the values of the options that are
+            no tensors and a checksum of the target included. A mismatch, or an error on any process, is then
+            the same error on every one; without it the others may hang. It costs a synchronisation.
+        engine: As in :func:`labelsmooth.functional.cross_entropy`, for each process's own part.
+        return_nll: Whether to return the loss without smoothing too.
+        options: As in :func:`labelsmooth.functional.cross_entropy`, of whose rows the shape is ``(...)``. A
+            prior of shape ``(K, K)`` makes a second pass over the logits and rows as large as they are.
+
+    Returns:
+        The loss in float32 (float64 if the logits are), the same on every process: a scalar, or one per row
+        for "none". With ``return_nll``, a pair (loss, nll): nll has eps = 0, the same weights and reduction,
+        no gradient.
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+
+    Example:
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+        >>> target = torch.tensor([0, 1])
+        >>> vocab_parallel_cross_entropy(logits, target, group=None, label_smoothing=0.1)
+        tensor(0.3157)
+        >>> dist.destroy_process_group()
+
+    Reference:
+        Shoeybi et al., *Megatron-LM: Training Multi-Billion Parameter Language Models Using Model
+        Parallelism*, 2019.
+    """
+
+    def call() -> _Call:
+        _check_floating("logits_shard", logits_shard)
+        rows, size = logits_shard.shape[:-1], logits_shard.size(-1)
+        return _Call(rows, size, logits_shard.dtype, target, weight, options)
+
+    def shard(size: int) -> LogitsShard:
+        return LogitsShard(_first_classes(logits_shard, -1, size), engine)
+
+    return _vocab_parallel(call, shard, group, num_classes, start, check_ranks, return_nll)
+
+
+@overload
+def vocab_parallel_linear_cross_entropy(
+    input: Tensor,
+    weight_shard: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: Engine | None = None,
+    return_nll: Literal[False] = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor: ...
+
+
+@overload
+def vocab_parallel_linear_cross_entropy(
+    input: Tensor,
+    weight_shard: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: Engine | None = None,
+    return_nll: Literal[True],
+    **options: Unpack[CrossEntropyOptions],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def vocab_parallel_linear_cross_entropy(
+    input: Tensor,
+    weight_shard: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: Engine | None = None,
+    return_nll: bool = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Cross entropy of a linear head of which each process has the rows of some of the classes.
+
+    .. math::
+        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = W h + b
+
+    As :func:`vocab_parallel_cross_entropy` of :math:`W_r h + b_r`. The loss itself communicates in the
+    forward pass only; but the gradient by the input is :math:`W^T \partial\ell / \partial z`, a sum over all
+    classes, and so one all-reduce in the backward pass, as in any linear layer whose outputs are sharded.
+
+    Args:
+        input: h, ``(..., D)``, the same on every process.
+        weight_shard: The rows of W of this process's classes, ``(K_local, D)``. Those beyond
+            ``num_classes`` are padding.
+        target: Class indices in ``[0, K)`` of any integer type, ``(...)``; or class probabilities,
+            ``(..., K)``, which go with ``off_target="all"`` and a prior of shape ``(K,)`` only.
+        linear_bias: b of this process's classes, ``(K_local,)``. A class of bias -inf is masked.
+        weight: A weight for each class in the loss, ``(K,)``.
+        group: The processes that have the classes, in the order of their ranks. None is all processes.
+        num_classes: K, without padding; see :func:`vocab_parallel_cross_entropy`.
+        start: This process's first class; see there.
+        check_ranks: Whether to compare the arguments over the group first; see there.
+        engine: As in :func:`labelsmooth.functional.cross_entropy`, for each process's own part.
+        return_nll: Whether to return the loss without smoothing too.
+        options: As in :func:`labelsmooth.functional.cross_entropy`, of whose rows the shape is ``(...)``.
+
+    Returns:
+        The loss in float32 (float64 if the input is), the same on every process; see there.
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+
+    Example:
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> input, weight = torch.ones(2, 4), torch.zeros(3, 4)
+        >>> vocab_parallel_linear_cross_entropy(input, weight, torch.tensor([0, 1]), group=None)
+        tensor(1.0986)
+        >>> dist.destroy_process_group()
+
+    Reference:
+        Shoeybi et al., *Megatron-LM: Training Multi-Billion Parameter Language Models Using Model
+        Parallelism*, 2019.
+    """
+
+    def call() -> _Call:
+        _check_head(input, weight_shard, linear_bias)
+        return _Call(input.shape[:-1], weight_shard.size(0), input.dtype, target, weight, options)
+
+    def shard(size: int) -> LinearShard:
+        bias = None if linear_bias is None else _first_classes(linear_bias, 0, size)
+        return LinearShard(replicated(input, group), _first_classes(weight_shard, 0, size), bias, engine)
+
+    return _vocab_parallel(call, shard, group, num_classes, start, check_ranks, return_nll)
+
+
+def dtensor_cross_entropy(
+    input: "DTensor",
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    engine: Engine | None = None,
+    return_nll: bool = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> "DTensor | tuple[DTensor, DTensor]":
+    """:func:`labelsmooth.functional.cross_entropy` of a DTensor; every process of its mesh has to call it.
+
+    One dimension of the mesh may shard the classes, others any other dimension of the input. A mean is that
+    over the rows of all processes, as if there were one, and so is its gradient: a sum and a count are
+    all-reduced over the dimensions of the mesh that shard rows.
+
+    Args:
+        input: Logits, placed by ``Shard`` and ``Replicate`` only.
+        target: Class indices or probabilities, as of the whole input. Plain tensors, here and among the
+            options, are whole too and the same on every process. DTensors may be sharded.
+        weight: A weight for each class, ``(K,)``.
+        engine: As in :func:`labelsmooth.functional.cross_entropy`, for each process's own part.
+        return_nll: Whether to return the loss without smoothing too.
+        options: As in :func:`labelsmooth.functional.cross_entropy`.
+
+    Returns:
+        A DTensor on the same mesh: a replicated scalar, or for "none" one loss per row, sharded as the rows.
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+    """
+    from torch.distributed.tensor import DTensor, Replicate
+
+    layout = layout_of(input)
+    mesh, num_classes = input.device_mesh, input.size(layout.class_dim)
+    target, weight, options = _local_call(layout, input, target, weight, options)
+    z = input.to_local()
+    shape = torch.Size(num_classes if d == layout.class_dim else size for d, size in enumerate(z.shape))
+    wanted = criterion(shape, compute_dtype(z), target, weight, **options)
+    z = z.movedim(layout.class_dim, -1)
+    if layout.class_mesh_dim is None:
+        statistics = route.row_statistics(z, wanted.measures, engine)
+    else:
+        _check_servable(wanted)
+        group = mesh.get_group(layout.class_mesh_dim)
+        span = span_of(z.size(-1), num_classes, None, group)
+        statistics = row_statistics(LogitsShard(z, engine), wanted.measures, span, group)
+
+    found = [wanted.losses(statistics)]
+    if return_nll:
+        found.append(times(wanted.scale, nll(statistics)).detach())
+    if wanted.reduction == "none":
+        stride = torch.empty(layout.rows, device="meta").stride()
+        results = [
+            DTensor.from_local(x, mesh, layout.placements, run_check=False, shape=layout.rows, stride=stride)
+            for x in found
+        ]
+    else:
+        sums = torch.stack([x.sum() for x in (*found, wanted.counts)])
+        for group in layout.row_groups:
+            sums = summed(sums, group)
+        *totals, count = sums.unbind()
+        reduced = [reduce(x, count, wanted.reduction, wanted.denominator) for x in totals]
+        everywhere = [Replicate()] * mesh.ndim
+        results = [DTensor.from_local(x, mesh, everywhere, run_check=False) for x in reduced]
+    return (results[0], results[1]) if return_nll else results[0]
+
+
+def is_dtensor(x: object) -> bool:
+    """Whether x is a DTensor, without importing what would tell."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
+
+
+class _Call(NamedTuple):
+    """What a process is asked for, but for its logits."""
+
+    rows: torch.Size
+    local_size: int  # of its classes, with padding
+    dtype: torch.dtype
+    target: Tensor
+    weight: Tensor | None
+    options: CrossEntropyOptions
+
+    def criterion(self, num_classes: int) -> Criterion:
+        target, whole = self.target, (*self.rows, num_classes)
+        check_tensor("target", target)
+        _check_target_shape(target, self.rows, whole)
+        if target.shape == whole and self.rows:
+            target = target.movedim(-1, 1)
+        # In torch's order, where the classes come second.
+        shape = torch.Size((*self.rows[:1], num_classes, *self.rows[1:]))
+        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        wanted = criterion(shape, dtype, target, self.weight, **self.options)
+        _check_servable(wanted)
+        return wanted
+
+    def summary(self) -> dict[str, str]:
+        """What has to be the same on every process."""
+        told = {name: _described(x) for name, x in {"weight": self.weight, **self.options}.items()}
+        target = f"{_described(self.target)}, checksum {_checksum(self.target)}"
+        return {
+            "the rows' shape": str(tuple(self.rows)),
+            "the type": str(self.dtype),
+            "target": target,
+            **told,
+        }
+
+
+def _vocab_parallel(
+    make_call: Callable[[], _Call],
+    shard: Callable[[int], LocalLogits],
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None,
+    start: int | None,
+    check_ranks: bool,
+    return_nll: bool,
+) -> Tensor | tuple[Tensor, Tensor]:
+    try:
+        call = make_call()
+        span = span_of(call.local_size, num_classes, start, group)
+        wanted = call.criterion(span.num_classes)
+    except ValueError as error:
+        if check_ranks:
+            _check_ranks(str(error), {}, group)
+        raise
+    if check_ranks:
+        _check_ranks(span, call.summary(), group)
+    statistics = row_statistics(shard(span.size), wanted.measures, span, group)
+    loss = wanted.loss(statistics)
+    return (loss, wanted.nll(statistics)) if return_nll else loss
+
+
+def _first_classes(x: Tensor, dim: int, size: int) -> Tensor:
+    """x without padding."""
+    return x if x.size(dim) == size else x.narrow(dim, 0, size)
+
+
+def _check_floating(name: str, value: Tensor) -> None:
+    check_tensor(name, value)
+    if not value.is_floating_point() or value.dim() == 0:
+        raise ValueError(
+            f"{name} must be floating point, with at least one dimension, "
+            f"got {value.dtype} of shape {tuple(value.shape)}"
+        )
+
+
+def _check_head(input: Tensor, weight_shard: Tensor, linear_bias: Tensor | None) -> None:
+    _check_floating("input", input)
+    _check_floating("weight_shard", weight_shard)
+    if weight_shard.dim() != 2 or weight_shard.size(1) != input.size(-1):
+        raise ValueError(
+            f"weight_shard must have shape (K_local, D) with D={input.size(-1)} for input of shape "
+            f"{tuple(input.shape)}, got {tuple(weight_shard.shape)}"
+        )
+    if linear_bias is not None and linear_bias.shape != weight_shard.shape[:1]:
+        raise ValueError(
+            f"linear_bias must have shape (K_local,) with K_local={weight_shard.size(0)} for weight_shard "
+            f"of shape {tuple(weight_shard.shape)}, got {tuple(linear_bias.shape)}"
+        )
+
+
+def _check_target_shape(target: Tensor, rows: tuple[int, ...], whole: tuple[int, ...]) -> None:
+    if target.shape not in (rows, whole):
+        raise ValueError(
+            f"target must have shape {tuple(rows)} (class indices) or {tuple(whole)} (class probabilities), "
+            f"where the classes of all processes are counted, got {tuple(target.shape)}"
+        )
+
+
+def _check_servable(wanted: Criterion) -> None:
+    """What a class shares out over the others would depend on which are masked in other processes."""
+    prior = wanted.measures.prior
+    if wanted.measures.soft and (wanted.measures.exclude_target or (prior is not None and prior.dim() == 2)):
+        raise ValueError(
+            "target must hold class indices where the classes are sharded and "
+            'off_target="others" or a prior of shape (K, K) is given, got class probabilities'
+        )
+
+
+def _check_ranks(found: Span | str, summary: dict[str, str], group: "dist.ProcessGroup | None") -> None:
+    """The same error on every process if one has found an error, or if their calls do not go together."""
+    told: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(told, (found, summary), group=group)
+    for rank, (span, _) in enumerate(told):
+        if isinstance(span, str):
+            raise ValueError(f"{span} (on rank {rank} of the group)")
+    spans, summaries = zip(*told, strict=True)
+    for rank, summary in enumerate(summaries):
+        for name in {**summaries[0], **summary}:
+            first, other = summaries[0].get(name), summary.get(name)
+            if first != other:
+                raise ValueError(
+                    f"{name} must be the same on every rank of the group, got {first} on rank 0 and {other} "
+                    f"on rank {rank}"
+                )
+    totals = {span.num_classes for span in spans}
+    ends = [0, *(span.stop for span in spans)]
+    if len(totals) > 1 or ends[:-1] != [span.start for span in spans] or ends[-1:] != list(totals):
+        parts = ", ".join(f"[{span.start}, {span.stop}) of {span.num_classes}" for span in spans)
+        raise ValueError(
+            f"the shards' classes must follow one another and be num_classes in all, got by rank {parts}"
+        )
+
+
+def _described(x: object) -> str:
+    if isinstance(x, ByClass):
+        return f"by_class({_described(x.eps)})"
+    return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
+
+
+def _checksum(x: Tensor) -> str:
+    values = x.detach().flatten().double()
+    return repr((values * torch.arange(1, values.numel() + 1, device=x.device)).sum().item())
+
+
+def _local_call(
+    layout: Layout, input: "DTensor", target: Tensor, weight: Tensor | None, options: CrossEntropyOptions
+) -> tuple[Tensor, Tensor | None, CrossEntropyOptions]:
+    """The target, weight and options of this process's rows."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = input.device_mesh
+    by_class = [
+        Replicate() if d == layout.class_mesh_dim else placement
+        for d, placement in enumerate(input.placements)
+    ]
+
+    def whole(x: Tensor) -> Tensor:
+        return x.full_tensor() if isinstance(x, DTensor) else x
+
+    def place(x: Tensor, placements: list["Placement"]) -> Tensor:
+        if not isinstance(x, DTensor) or x.device_mesh != mesh:
+            x = DTensor.from_local(whole(x), mesh, [Replicate()] * mesh.ndim, run_check=False)
+        return x.redistribute(placements=placements).to_local()
+
+    def by_row(name: str, x: Tensor) -> Tensor:
+        check_broadcasts(name, x, layout.rows, "the rows'")
+        return place(x.expand(layout.rows), layout.placements)
+
+    def everywhere(x: Tensor) -> Tensor:
+        x = whole(x)
+        for group in layout.row_groups:
+            x = replicated(x, group)
+        return x
+
+    check_tensor("target", target)
+    _check_target_shape(target, layout.rows, input.shape)
+    local = options.copy()
+    match options.get("label_smoothing"):
+        case Tensor() as eps:
+            local["label_smoothing"] = by_row("label_smoothing", eps)
+        case ByClass() as strength if strength.eps.requires_grad:
+            local["label_smoothing"] = ByClass(everywhere(strength.eps))
+    if (sample_weight := options.get("sample_weight")) is not None:
+        check_tensor("sample_weight", sample_weight)
+        local["sample_weight"] = by_row("sample_weight", sample_weight)
+    if (prior := options.get("prior")) is not None:
+        check_tensor("prior", prior)
+        local["prior"] = everywhere(prior)
+    if isinstance(denominator := options.get("denominator"), Tensor):
+        local["denominator"] = whole(denominator)
+    if weight is not None:
+        check_tensor("weight", weight)
+        weight = everywhere(weight)
+    target = place(target, by_class if target.shape == input.shape else layout.placements)
+    return target, weight, local

@@ -1,0 +1,163 @@
+"""DTensors on meshes of one and two dimensions against one process."""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.debug import CommDebugMode
+
+from labelsmooth import by_class, functional
+from labelsmooth.parallel import dtensor_cross_entropy
+
+from .harness import (
+    CASES,
+    K,
+    Make,
+    Options,
+    assert_near,
+    assert_near_as_vectors,
+    case,
+    class_weight,
+    given,
+    soft,
+    vector,
+)
+
+
+def dtensor(
+    generator: torch.Generator,
+    placements: list[Placement],
+    shape: tuple[int, ...],
+    make: Make = lambda generator, K: {},
+    target_placements: list[Placement] | None = None,
+) -> None:
+    """A DTensor and one process, in torch's order of dimensions."""
+    world = dist.get_world_size()
+    mesh_shape = (world,) if len(placements) == 1 else (2, world // 2)
+    mesh = init_device_mesh("cpu", mesh_shape)
+    rows = shape[:1] + shape[2:]
+    z = torch.randn(*shape, dtype=torch.float64, generator=generator)
+    options = {"label_smoothing": 0.1, **make(generator, shape[1])}
+    target = options.pop("target", torch.randint(shape[1], rows, generator=generator))
+    by_row = [name for name, x in options.items() if isinstance(x, Tensor) and x.shape == rows]
+    leaf = z.clone().requires_grad_()
+    expected = functional.cross_entropy(leaf, target, return_nll=True, **options)
+    expected[0].sum().backward()
+    assert leaf.grad is not None
+
+    z_parts = distribute_tensor(z, mesh, placements).requires_grad_()
+    assert isinstance(z_parts, DTensor)
+    local_options = dict(options)
+    if target_placements is not None:
+        target = distribute_tensor(target, mesh, target_placements)
+        for name in by_row:
+            local_options[name] = distribute_tensor(options[name], mesh, target_placements)
+    found = dtensor_cross_entropy(z_parts, target, return_nll=True, **local_options)
+    assert isinstance(found, tuple)
+    for name, x, e in zip(("loss", "nll"), found, expected, strict=True):
+        assert isinstance(x, DTensor)
+        assert_near(x.full_tensor(), e.detach(), 1e-12, name)
+    found[0].sum().backward()
+    assert isinstance(z_parts.grad, DTensor)
+    assert tuple(z_parts.grad.placements) == tuple(placements)
+    assert_near_as_vectors(z_parts.grad.full_tensor(), leaf.grad, 1e-12, "gradient")
+
+
+REPLICATE: Placement = Replicate()
+ROW: Placement = Shard(0)
+CLASS: Placement = Shard(1)
+LAST: Placement = Shard(2)
+
+
+def all_by_row(generator: torch.Generator, num_classes: int) -> Options:
+    eps, sample_weight = torch.rand(2, 7, dtype=torch.float64, generator=generator)
+    return {"label_smoothing": eps, "sample_weight": sample_weight}
+
+
+for name, arguments in {
+    "classes": ([CLASS], (7, 11)),
+    "few classes": ([CLASS], (7, 5)),
+    "rows": ([ROW], (7, 11)),
+    "replicated": ([REPLICATE], (7, 11)),
+    "three dimensions": ([CLASS], (3, 11, 5)),
+    "mesh": ([ROW, CLASS], (7, 11)),
+    "mesh, classes first": ([CLASS, ROW], (7, 11)),
+    "mesh, last dimension": ([LAST, CLASS], (3, 11, 5)),
+    "mesh, rows twice": ([ROW, ROW], (7, 11)),
+    "mesh, rows and last": ([ROW, LAST], (3, 11, 5)),
+    "mesh, replicated": ([REPLICATE, CLASS], (7, 11)),
+    "mesh, by row": ([ROW, CLASS], (7, 11), all_by_row),
+    "mesh, targets sharded": ([ROW, CLASS], (7, 11), all_by_row, [ROW, REPLICATE]),
+    "mesh, targets replicated": ([ROW, CLASS], (7, 11), all_by_row, [REPLICATE, REPLICATE]),
+    "mesh, none": ([ROW, CLASS], (7, 11), given(reduction="none")),
+    "mesh, sum": ([ROW, CLASS], (7, 11), given(reduction="sum")),
+    "mesh, denominator": ([ROW, CLASS], (7, 11), given(denominator=5.0)),
+    "mesh, one row": ([ROW, CLASS], (1, 11)),
+    "mesh, weight": (
+        [ROW, CLASS],
+        (7, 11),
+        lambda g, n: {"weight": class_weight(g, n), "prior": vector(g, n)},
+    ),
+}.items():
+    CASES[f"dtensor, {name}"] = partial(dtensor, **dict(zip(
+        ("placements", "shape", "make", "target_placements"), arguments, strict=False)))  # fmt: skip
+of_target: list[list[Placement]] = [[ROW, REPLICATE], [REPLICATE, REPLICATE], [ROW, CLASS]]
+for placement in of_target:
+    CASES[f"dtensor, class probabilities {placement}"] = partial(
+        dtensor,
+        placements=[ROW, CLASS],
+        shape=(12, 11),
+        make=lambda g, n: {"target": soft(g, n).flatten(0, 1)},
+        target_placements=placement,
+    )
+
+
+@case
+def dtensor_gradient_by_options(generator: torch.Generator) -> None:
+    """Of options that are plain tensors, alike on every process."""
+    N, n = 7, 11
+    z = torch.randn(N, n, dtype=torch.float64, generator=generator)
+    target = torch.randint(n, (N,), generator=generator)
+    mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2))
+    tensors = [torch.tensor(0.3, dtype=torch.float64), class_weight(generator, n), vector(generator, n)]
+    for wrap in (lambda eps: eps, lambda eps: by_class_of(eps.expand(n)), lambda eps: eps.expand(N)):
+        grads: list[list[Tensor | None]] = []
+        for alone in (True, False):
+            eps, weight, prior = leaves = [x.clone().requires_grad_() for x in tensors]
+            options: Options = {"label_smoothing": wrap(eps), "prior": prior}
+            if alone:
+                loss = functional.cross_entropy(z, target, weight, **options)
+            else:
+                z_parts = distribute_tensor(z, mesh, [ROW, CLASS])
+                loss = dtensor_cross_entropy(z_parts, target, weight, **options)
+                assert isinstance(loss, Tensor)
+            loss.backward()
+            grads.append([x.grad for x in leaves])
+        for expected, found in zip(*grads, strict=True):
+            assert expected is not None
+            assert found is not None
+            assert_near_as_vectors(found, expected, 1e-12, "gradient")
+
+
+def by_class_of(eps: Tensor) -> Any:
+    return by_class(eps)
+
+
+@case
+def dtensor_collectives(generator: torch.Generator) -> None:
+    """A mean takes one more all-reduce for each dimension of the mesh that shards rows."""
+    mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2))
+    z_parts = distribute_tensor(torch.randn(4, K, generator=generator), mesh, [ROW, CLASS]).requires_grad_()
+    assert isinstance(z_parts, DTensor)
+    target = torch.randint(K, (4,), generator=generator)
+    with CommDebugMode() as forward:
+        loss = dtensor_cross_entropy(z_parts, target, label_smoothing=0.1)
+    with CommDebugMode() as backward:
+        assert isinstance(loss, DTensor)
+        loss.backward()
+    assert forward.get_total_counts() == 3, forward.get_comm_counts()
+    assert backward.get_total_counts() == 0, backward.get_comm_counts()

@@ -1,0 +1,90 @@
+"""Errors: the same on every process where that is asked for."""
+
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Shard
+
+from labelsmooth.parallel import (
+    dtensor_cross_entropy,
+    vocab_parallel_cross_entropy,
+    vocab_parallel_linear_cross_entropy,
+)
+
+from .harness import K, case, raises
+
+
+@case
+def refusals(generator: torch.Generator) -> None:
+    world = dist.get_world_size()
+    z, target = torch.zeros(2, 3), torch.zeros(2, dtype=torch.long)
+    call = partial(vocab_parallel_cross_entropy, group=None)
+    with raises("target must have shape (2,) (class indices) or (2, " + str(3 * world)):
+        call(z, torch.zeros(3, dtype=torch.long))
+    with raises(f"target must hold class indices in [0, {3 * world})"):
+        call(z, target + 3 * world)
+    with raises("logits_shard must be floating point, with at least one dimension, got torch.int64"):
+        call(target, target)
+    with raises("start goes with num_classes only, got start=0"):
+        call(z, target, start=0)
+    with raises("start must be at least 0, got -1"):
+        call(z, target, start=-1, num_classes=K)
+    with raises("num_classes must be at least 1, got 0"):
+        call(z, target, num_classes=0)
+    with raises(f"start must be given: shard {dist.get_rank()} of {world} of num_classes=400 would have"):
+        call(z, target, num_classes=400)
+    with raises('off_target="others" or a prior of shape (K, K) is given, got class probabilities'):
+        call(z, torch.full((2, 3 * world), 1 / (3 * world)), off_target="others")
+    with raises("weight_shard must have shape (K_local, D) with D=3 for input of shape (2, 3), got (3, 4)"):
+        vocab_parallel_linear_cross_entropy(z, torch.zeros(3, 4), target, group=None)
+    with raises("linear_bias must have shape (K_local,) with K_local=4 for weight_shard of shape (4, 3)"):
+        vocab_parallel_linear_cross_entropy(
+            z, torch.zeros(4, 3), target, linear_bias=torch.zeros(5), group=None
+        )
+    mesh = init_device_mesh("cpu", (world,))
+    with raises("input must be placed by Shard and Replicate, got (Partial(sum),): redistribute it first"):
+        dtensor_cross_entropy(DTensor.from_local(z, mesh, [Partial()]), target)
+    mesh = init_device_mesh("cpu", (2, world // 2))
+    with raises("input must have its classes, dimension 1, sharded over one dimension of the mesh"):
+        dtensor_cross_entropy(DTensor.from_local(z, mesh, [Shard(1), Shard(1)]), target)
+    parts = DTensor.from_local(z, mesh, [Shard(0), Shard(1)])
+    with raises("target must have shape (4,) (class indices)"):
+        dtensor_cross_entropy(parts, target)
+
+
+@case
+def check_ranks(generator: torch.Generator) -> None:
+    """What is not the same on every process is the same error on every one."""
+    world = dist.get_world_size()
+    last = dist.get_rank() == world - 1
+    z, target = torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)
+    call = partial(vocab_parallel_cross_entropy, group=None, check_ranks=True)
+    call(z, target, num_classes=3 * world, label_smoothing=0.1)
+    same = "must be the same on every rank of the group, got"
+    with raises(f"the rows' shape {same} (4,) on rank 0 and (3,) on rank {world - 1}"):
+        call(z[last:], target[last:])
+    with raises(f"the type {same} torch.float32 on rank 0 and torch.float64"):
+        call(z.double() if last else z, target)
+    with raises(f"label_smoothing {same} 0.0 on rank 0 and 1.0 on rank {world - 1}"):
+        call(z, target, label_smoothing=float(last))
+    with raises(f"target {same} torch.int64 of shape (4,), checksum 0.0 on rank 0 and torch.int64 of shape"):
+        call(z, target + last)
+    with raises(f"weight {same} None on rank 0 and torch.float32 of shape"):
+        call(z, target, torch.ones(3 * world) if last else None)
+    with raises("the shards' classes must follow one another and be num_classes in all, got by rank [0, 3)"):
+        call(z[:, last:], target)
+    with raises("the shards' classes must follow one another"):
+        call(z, target, num_classes=3 * world - last)
+    with raises(f"target must have shape (4,) (class indices) or (4, {3 * world})"):
+        call(z, target[1:] if last else target)
+    with raises(f"(on rank {world - 1} of the group)"):
+        call(z, target[1:] if last else target)
+    with raises("logits_shard must be floating point, with at least one dimension, got torch.int64"):
+        call(z.long() if last else z, target)
+    with raises(f"the type {same}"):
+        W = torch.zeros(3, 5, dtype=torch.double if last else torch.float)
+        vocab_parallel_linear_cross_entropy(
+            torch.zeros(4, 5, dtype=W.dtype), W, target, group=None, check_ranks=True
+        )
