@@ -109,23 +109,29 @@ struct Vectors {
     R weight_at(int64_t k) const { return weight ? weight[k] : R(1); }
 };
 
-// Calls f with what the vectors are as constants, so that the plain case pays for none of them.
+// Calls f with what there is as constants, so that the plain case pays for nothing: class probabilities, and
+// any vector at all. A vector that is missing beside another one is then read as ones.
 template <typename R, typename F>
 INLINE void specialised(const Vectors<R>& v, F&& f) {
     using yes = std::true_type;
     using no = std::false_type;
-    if (v.soft) {
-        if (v.prior)
-            v.weight ? f(yes{}, yes{}, yes{}) : f(yes{}, yes{}, no{});
-        else
-            v.weight ? f(yes{}, no{}, yes{}) : f(yes{}, no{}, no{});
-    } else {
-        if (v.prior)
-            v.weight ? f(no{}, yes{}, yes{}) : f(no{}, yes{}, no{});
-        else
-            v.weight ? f(no{}, no{}, yes{}) : f(no{}, no{}, no{});
-    }
+    if (v.soft)
+        f(yes{}, yes{});
+    else if (v.prior || v.weight)
+        f(no{}, yes{});
+    else
+        f(no{}, no{});
 }
+
+template <typename R>
+struct Ones {
+    R values[width];
+    constexpr Ones() : values() {
+        for (R& value : values) value = 1;
+    }
+};
+template <typename R>
+constexpr Ones<R> ones;
 
 // Sums over the classes seen so far; the masked ones, whose logit is -inf, are in none of the prior's.
 template <typename R>
@@ -157,14 +163,14 @@ struct Sums {
     }
 };
 
-template <bool has_soft, bool has_prior, bool has_weight, typename Z, typename R>
+template <bool has_soft, bool has_vectors, typename Z, typename R>
 INLINE void add(Sums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vectors) {
     R buffer[width];
     for (int64_t begin = 0; begin < classes; begin += width) {
         const int64_t n = classes - begin < width ? classes - begin : width;
         const R* x = load(z + begin, n, buffer);
-        const R* prior = has_prior ? vectors.prior + begin : nullptr;
-        const R* weight = has_weight ? vectors.weight + begin : nullptr;
+        const R* prior = vectors.prior ? vectors.prior + begin : ones<R>.values;
+        const R* weight = vectors.weight ? vectors.weight + begin : ones<R>.values;
         const R* soft = has_soft ? vectors.soft + begin : nullptr;
 
         R top = -inf<R>;
@@ -173,8 +179,8 @@ INLINE void add(Sums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vecto
         if (top == -inf<R>) {  // all masked, or NaN, which no comparison finds
             for (int64_t k = 0; k < n; ++k) {
                 if (x[k] != x[k]) s.exp = nan;
-                if (has_soft && soft[k] * (has_weight ? weight[k] : R(1)) != 0) {
-                    s.soft_weighted += soft[k] * (has_weight ? weight[k] : R(1));
+                if (has_soft && soft[k] * weight[k] != 0) {
+                    s.soft_weighted += soft[k] * weight[k];
                     s.soft_dot = -inf<double>;
                 }
             }
@@ -187,12 +193,12 @@ INLINE void add(Sums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vecto
 #pragma omp simd reduction(+ : exp, mass, weighted, dot, soft_weighted, soft_dot)
         for (int64_t k = 0; k < n; ++k) {
             const R d = x[k] - max;
-            const R w = has_weight ? weight[k] : R(1);
+            const R w = has_vectors ? weight[k] : R(1);
             const bool valid = x[k] > -inf<R>;
-            const R pi = valid ? (has_prior ? prior[k] : R(1)) : R(0);
+            const R pi = valid ? (has_vectors ? prior[k] : R(1)) : R(0);
             exp += exp_nonpositive(d);
             mass += pi;
-            if (has_weight) weighted += pi * w;
+            if (has_vectors) weighted += pi * w;
             dot += pi * w * (valid ? d : R(0));
             if (has_soft) {
                 const R t = soft[k] * w;
@@ -202,7 +208,7 @@ INLINE void add(Sums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vecto
         }
         s.exp += exp;
         s.mass += mass;
-        s.weighted += has_weight ? weighted : mass;
+        s.weighted += has_vectors ? weighted : mass;
         s.dot += dot;
         s.soft_weighted += soft_weighted;
         s.soft_dot += soft_dot;
@@ -212,15 +218,15 @@ INLINE void add(Sums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vecto
 template <typename Z, typename R>
 INLINE Sums<R> sums_of(const Z* z, int64_t classes, const Vectors<R>& vectors, int64_t excluded) {
     Sums<R> s;
-    specialised(vectors, [&](auto soft, auto prior, auto weight) __attribute__((always_inline)) {
-        if (excluded < 0) {
-            add<soft, prior, weight>(s, z, classes, vectors);
-        } else {
-            add<soft, prior, weight>(s, z, excluded, vectors);
-            add<soft, prior, weight>(s, z + excluded + 1, classes - excluded - 1, vectors.from(excluded + 1));
-            s.add_outside_prior(one(z[excluded]));
+    specialised(vectors, [&](auto soft, auto any) __attribute__((always_inline)) {
+        int64_t begin = 0;
+        for (int64_t end : {excluded, classes}) {
+            if (end < 0) continue;
+            add<soft, any>(s, z + begin, end - begin, vectors.from(begin));
+            begin = end + 1;
         }
     });
+    if (excluded >= 0) s.add_outside_prior(one(z[excluded]));
     if (s.max == -inf<R>) s.exp = nan;  // a distribution over no class
     return s;
 }
@@ -282,7 +288,7 @@ struct Coefficients {
     R max, of_exp, of_prior, of_target;
 };
 
-template <bool has_soft, bool has_prior, bool has_weight, typename Z, typename R>
+template <bool has_soft, bool has_vectors, typename Z, typename R>
 INLINE void write(Z* out, const Z* z, int64_t classes, const Vectors<R>& vectors, Coefficients<R> c) {
     R buffer[width], result[width];
     for (int64_t begin = 0; begin < classes; begin += width) {
@@ -293,13 +299,13 @@ INLINE void write(Z* out, const Z* z, int64_t classes, const Vectors<R>& vectors
             g = out + begin;
         else
             g = result;
-        const R* prior = has_prior ? vectors.prior + begin : nullptr;
-        const R* weight = has_weight ? vectors.weight + begin : nullptr;
+        const R* prior = vectors.prior ? vectors.prior + begin : ones<R>.values;
+        const R* weight = vectors.weight ? vectors.weight + begin : ones<R>.values;
         const R* soft = has_soft ? vectors.soft + begin : nullptr;
 #pragma omp simd
         for (int64_t k = 0; k < n; ++k) {
-            const R w = has_weight ? weight[k] : R(1);
-            const R pi = x[k] == -inf<R> ? R(0) : (has_prior ? prior[k] : R(1)) * w;
+            const R w = has_vectors ? weight[k] : R(1);
+            const R pi = x[k] == -inf<R> ? R(0) : (has_vectors ? prior[k] : R(1)) * w;
             R value = c.of_exp * exp_nonpositive(x[k] - c.max) + c.of_prior * pi;
             if (has_soft) value += c.of_target * (soft[k] * w);
             g[k] = value;
@@ -350,8 +356,8 @@ INLINE void backward_rows(void* context, int64_t begin, int64_t end) {
             at_target = c.of_exp * exp_nonpositive(z_y - z_max) + c.of_target * vectors.weight_at(y);
             if (in_prior) at_target += c.of_prior * vectors.prior_at(y) * vectors.weight_at(y);
         }
-        specialised(vectors, [&](auto soft, auto prior, auto weight) __attribute__((always_inline)) {
-            write<soft, prior, weight>(out, z, p.classes, vectors, c);
+        specialised(vectors, [&](auto soft, auto any) __attribute__((always_inline)) {
+            write<soft, any>(out, z, p.classes, vectors, c);
         });
         if (y != absent) put(at_target, out[y]);
     }
@@ -423,7 +429,7 @@ INLINE void uniform_backward_rows(void* context, int64_t begin, int64_t end) {
         const R z_y = one(z[y]);
         R at_target = c.of_exp * exp_nonpositive(z_y - z_max) + c.of_target;
         if (z_y != -inf<R>) at_target += c.of_prior;
-        write<false, false, false>(out, z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), c);
+        write<false, false>(out, z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), c);
         put(at_target, out[y]);
     }
 }

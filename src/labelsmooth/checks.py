@@ -1,6 +1,6 @@
 """The one place that validates: every message names the argument, the value and the rule."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -16,9 +16,12 @@ def readable(*tensors: Tensor) -> bool:
     )
 
 
-def transformed() -> bool:
-    """Whether a transform of ``torch.func`` is at work."""
-    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+def transformed(*tensors: Tensor) -> bool:
+    """Whether a transform of ``torch.func`` is at work, or one of the tensors is a batch of gradients."""
+    functorch: Any = torch._C._functorch
+    return functorch.peek_interpreter_stack() is not None or any(
+        map(functorch.is_legacy_batchedtensor, tensors)
+    )
 
 
 def plain(tensor: Tensor) -> bool:
@@ -38,11 +41,11 @@ def check_tensor(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
 
 
-def check_number(name: str, value: object) -> None:
+def check_number(name: str, value: object, *, above_zero: bool = False) -> None:
     if not isinstance(value, int | float):
         raise ValueError(f"{name} must be a number, got {type(value).__name__}")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be finite and at least 0, got {value}")
+    if not 0 <= value < float("inf") or (above_zero and not value):
+        raise ValueError(f"{name} must be finite and {'above' if above_zero else 'at least'} 0, got {value}")
 
 
 def check_strength(name: str, eps: object) -> None:
@@ -100,6 +103,40 @@ def check_class_weight(weight: Tensor, num_classes: int) -> None:
         raise ValueError(
             f"weight must have shape (K,) with K={num_classes} classes, got {tuple(weight.shape)}"
         )
+
+
+def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> torch.dtype:
+    """Whether the parts of a linear head fit together; the type that its product is computed in."""
+    given = {"input": input, "linear_weight": linear_weight, "linear_bias": linear_bias}
+    for name, value in given.items():
+        if name == "linear_bias" and value is None:
+            continue
+        check_tensor(name, value)
+        if not value.is_floating_point():
+            raise ValueError(f"{name} must be floating point, got {value.dtype}")
+    if linear_weight.dim() < 2 or linear_weight.size(0) == 0:
+        raise ValueError(f"linear_weight must have shape (K, D), got {tuple(linear_weight.shape)}")
+    features = linear_weight.size(-1)
+    if input.dim() == 0 or input.size(-1) != features:
+        raise ValueError(
+            f"input must have shape (..., D) with D={features} as linear_weight, got {tuple(input.shape)}"
+        )
+    if linear_weight.dim() > 2 and input.dim() != 2:
+        raise ValueError(
+            f"input must have shape (N, D) for linear_weight of shape {tuple(linear_weight.shape)}, "
+            f"got {tuple(input.shape)}"
+        )
+    if linear_bias is not None and linear_bias.shape != linear_weight.shape[:-1]:
+        raise ValueError(
+            f"linear_bias must have shape {tuple(linear_weight.shape[:-1])}, got {tuple(linear_bias.shape)}"
+        )
+    device = input.device.type
+    if torch.is_autocast_enabled(device) and input.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    for name, value in given.items():
+        if value is not None and value.dtype != input.dtype:
+            raise ValueError(f"{name} must have input's type {input.dtype}, got {value.dtype}")
+    return input.dtype
 
 
 def check_denominator(denominator: float | Tensor, reduction: str) -> None:
@@ -176,8 +213,12 @@ def as_targets(
 
 
 def compute_dtype(input: Tensor) -> torch.dtype:
+    return accurate(input.dtype)
+
+
+def accurate(dtype: torch.dtype) -> torch.dtype:
     """float64 stays; everything else is computed, and returned, in float32."""
-    return torch.float64 if input.dtype == torch.float64 else torch.float32
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _hard_target(target: Tensor, num_classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor]:

@@ -61,6 +61,25 @@ class Criterion(NamedTuple):
         """The loss without smoothing, without gradient."""
         return reduce(times(self.scale, nll(s)), self.counts, self.reduction, self.denominator).detach()
 
+    @property
+    def learns(self) -> bool:
+        """Whether a gradient is asked for by anything in it."""
+        tensors = (*self.measures, self.eps, self.scale, self.counts, self.denominator)
+        return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in tensors)
+
+    def flat(self) -> Self:
+        """The same with all rows in one dimension."""
+        target = self.measures.target
+        return self._replace(
+            measures=self.measures._replace(
+                target=target.reshape(-1, target.size(-1)) if self.measures.soft else target.reshape(-1),
+                counted=self.measures.counted.reshape(-1),
+            ),
+            eps=self.eps.expand_as(self.scale).reshape(-1),
+            scale=self.scale.reshape(-1),
+            counts=self.counts.reshape(-1),
+        )
+
     def rows(self, part: slice) -> Self:
         """The same of some of the rows, which have one dimension."""
         return self._replace(
@@ -86,17 +105,18 @@ def criterion(
     sample_weight: Tensor | None = None,
     denominator: float | Tensor | None = None,
     z_loss: float = 0.0,
+    class_dim: int | None = None,
 ) -> Criterion:
-    """The cross entropy of logits of that shape, torch's class dimension, computed in ``dtype``."""
+    """The cross entropy of logits of that shape, computed in ``dtype``; torch's class dimension if none."""
     check_choice("reduction", reduction, Reduction)
     check_choice("off_target", off_target, OffTarget)
     check_choice("weighting", weighting, Weighting)
     check_number("z_loss", z_loss)
     if denominator is not None:
         check_denominator(denominator, reduction)
-    num_classes = shape[min(1, len(shape) - 1)]
+    num_classes = shape[min(1, len(shape) - 1) if class_dim is None else class_dim]
     target, counted = as_targets(
-        target, shape, dtype=dtype, ignore_index=ignore_index, sample_weight=sample_weight
+        target, shape, class_dim, dtype=dtype, ignore_index=ignore_index, sample_weight=sample_weight
     )
     soft = target.is_floating_point()
     if prior is not None:

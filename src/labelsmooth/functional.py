@@ -10,9 +10,20 @@ from typing import Literal, Unpack, overload
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import as_rows, as_targets, check_broadcasts, compute_dtype
+from labelsmooth.checks import (
+    accurate,
+    as_rows,
+    as_targets,
+    check_broadcasts,
+    check_choice,
+    check_head,
+    check_number,
+    compute_dtype,
+)
 from labelsmooth.criterion import CrossEntropyOptions, criterion, strength
-from labelsmooth.engines.route import Engine, row_statistics, uniform
+from labelsmooth.engines import linear
+from labelsmooth.engines.linear import HeadEngine
+from labelsmooth.engines.route import Engine, opaque, row_statistics, uniform
 from labelsmooth.engines.statistics import Measures
 from labelsmooth.formulas import smoothed_entropy, smoothed_nll
 from labelsmooth.reduction import Reduction, reduce
@@ -139,6 +150,116 @@ def cross_entropy(
     statistics = row_statistics(z, wanted.measures, engine)
     loss = wanted.loss(statistics)
     return (loss, wanted.nll(statistics)) if return_nll else loss
+
+
+@overload
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    softcap: float | None = None,
+    engine: HeadEngine | None = None,
+    return_nll: Literal[False] = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor: ...
+
+
+@overload
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    softcap: float | None = None,
+    engine: HeadEngine | None = None,
+    return_nll: Literal[True],
+    **options: Unpack[CrossEntropyOptions],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    softcap: float | None = None,
+    engine: HeadEngine | None = None,
+    return_nll: bool = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Cross entropy of a linear head to a smoothed target, without its logits ever being there as a whole.
+
+    .. math::
+        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = W h + b, \qquad
+        p = (1 - \epsilon)\, e_y + \epsilon\, \pi
+
+    A superset of torch's ``linear_cross_entropy``. Logits are made and used up in chunks of rows, so beside
+    the gradients a call needs the memory of one chunk (64 MiB, or 128 rows), and a sum or mean takes the
+    time of its three matrix products; reduction "none", a learnable strength, and ``torch.compile`` take a
+    fourth. Where a gradient by the prior, the class weights or class probabilities is asked for, in
+    ``torch.func``, and for the gradient of the gradient, the logits are made as a whole.
+
+    Args:
+        input: What the head is applied to, h: ``(D,)``, ``(N, D)`` or ``(..., D)``.
+        linear_weight: W, ``(K, D)``. As in torch also ``(K, d1, ..., D)``, with whole logits
+            ``(N, K, d1, ...)``.
+        target: Class indices, ``(N,)`` or ``(...)``; or class probabilities, ``(N, K)`` or ``(..., K)``.
+        linear_bias: b, ``(K,)``.
+        weight: A weight for each class, ``(K,)``.
+        softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
+        engine: "reference" makes the logits as a whole, "linear" never; None does where it has to.
+        return_nll: Whether to return the loss without smoothing too.
+        **options: Those of :func:`cross_entropy`: ``ignore_index``, ``reduction``, ``label_smoothing``,
+            ``prior``, ``off_target``, ``weighting``, ``sample_weight``, ``denominator``, ``z_loss``.
+
+    Returns:
+        The loss in float32 (float64 if the input is): a scalar, or one per row for "none". With
+        ``return_nll``, a pair (loss, nll), as of :func:`cross_entropy`.
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+
+    Example:
+        >>> input, linear_weight = torch.eye(2, 4), torch.eye(3, 4)
+        >>> linear_cross_entropy(input, linear_weight, torch.tensor([0, 1]), label_smoothing=0.1)
+        tensor(0.6181)
+
+    Reference:
+        Wijmans et al., *Cut Your Losses in Large-Vocabulary Language Models*, ICLR 2025.
+    """
+    dtype = check_head(input, linear_weight, linear_bias)
+    if softcap is not None:
+        check_number("softcap", softcap, above_zero=True)
+    if engine is not None:
+        check_choice("engine", engine, HeadEngine)
+    if options.get("ignore_index") is None:
+        options.pop("ignore_index", None)
+    classes, positions = linear_weight.size(0), linear_weight.shape[1:-1]
+    rows = (*input.shape[:-1], *positions)
+    class_dim = -1 if not positions else 1
+    shape = torch.Size((*input.shape[:-1], classes, *positions))
+    wanted = criterion(shape, accurate(dtype), target, weight, class_dim=class_dim, **options).flat()
+    head = linear.Head(input.reshape(-1, input.size(-1)), linear_weight, linear_bias, softcap, dtype)
+    obstacle = "linear_weight has more than 2 dimensions" if positions else opaque(head[:3], wanted.measures)
+    if engine == "linear" and obstacle is not None:
+        raise ValueError(f"engine={engine!r} cannot serve: {obstacle}")
+    if engine == "reference" or obstacle is not None:
+        statistics = row_statistics(head.logits(), wanted.measures, engine and "reference")
+        loss = wanted.loss(statistics)
+    elif wanted.reduction == "none" or wanted.learns or torch.compiler.is_compiling():
+        statistics = linear.row_statistics(head, wanted.measures)
+        loss = wanted.loss(statistics)
+    else:
+        loss, statistics = linear.reduced(head, wanted)
+    loss, nll = (x.reshape(rows) if wanted.reduction == "none" else x for x in (loss, wanted.nll(statistics)))
+    return (loss, nll) if return_nll else loss
 
 
 def label_smoothing_loss(

@@ -99,7 +99,8 @@ def uniform(
 ) -> tuple[Tensor, float] | None:
     """The commonest loss in a single pass, and what it is without smoothing.
 
-    None if a target is out of range. It is the sum, or mean, over the rows that are not ignored, for class indices and the uniform prior.
+    None if a target is out of range. It is the sum, or mean, over the rows that are not ignored, for class
+    indices and the uniform prior.
     """
     rows, problem, _keep = _problem(z, target)
     saved = rows.new_empty((5, target.numel()), dtype=compute_dtype(z))
@@ -135,7 +136,7 @@ class _Uniform(torch.autograd.Function):
         z, target, saved = ctx.saved_tensors
         eps, ignore_index, divisor = ctx.options
         (grad,) = grads
-        if torch.is_grad_enabled() or transformed():
+        if torch.is_grad_enabled() or transformed(grad):
             counted = target != ignore_index
             by_row = torch.where(counted, grad / divisor, 0.0)
             by_statistics = torch.stack([by_row, by_row * (eps - 1), by_row * -eps])

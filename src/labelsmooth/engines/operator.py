@@ -16,8 +16,8 @@ from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatisti
 
 STATISTICS = len(RowStatistics._fields)
 
-_library = torch.library.Library("labelsmooth", "FRAGMENT")
-_measures = "Tensor target, Tensor counted, Tensor? prior, Tensor? weight, bool exclude_target"
+LIBRARY = torch.library.Library("labelsmooth", "FRAGMENT")
+MEASURES = "Tensor target, Tensor counted, Tensor? prior, Tensor? weight, bool exclude_target"
 
 
 class Forward(Protocol):
@@ -43,8 +43,8 @@ def operator(
     name: str, device: str, forward: Forward, backward: Backward
 ) -> Callable[[Tensor, Measures], RowStatistics]:
     """Register an engine under that name; what comes back finds statistics as ``reference`` does."""
-    _library.define(f"{name}(Tensor z, {_measures}) -> Tensor")
-    _library.define(f"{name}_backward(Tensor grad, Tensor z, {_measures}, Tensor statistics) -> Tensor")
+    LIBRARY.define(f"{name}(Tensor z, {MEASURES}) -> Tensor")
+    LIBRARY.define(f"{name}_backward(Tensor grad, Tensor z, {MEASURES}, Tensor statistics) -> Tensor")
 
     def forward_impl(z: Tensor, *measures: Any) -> Tensor:
         return forward(z, Measures(*measures))
@@ -53,14 +53,14 @@ def operator(
         *measures, statistics = rest
         return backward(grad, z, Measures(*measures), statistics)
 
-    _library.impl(name, forward_impl, device)
-    _library.impl(f"{name}_backward", backward_impl, device)
+    LIBRARY.impl(name, forward_impl, device)
+    LIBRARY.impl(f"{name}_backward", backward_impl, device)
 
-    @torch.library.register_fake(f"labelsmooth::{name}", lib=_library)
+    @torch.library.register_fake(f"labelsmooth::{name}", lib=LIBRARY)
     def _(z: Tensor, *measures: Any) -> Tensor:
         return z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
 
-    @torch.library.register_fake(f"labelsmooth::{name}_backward", lib=_library)
+    @torch.library.register_fake(f"labelsmooth::{name}_backward", lib=LIBRARY)
     def _(grad: Tensor, z: Tensor, *rest: Any) -> Tensor:
         return z.new_empty(z.shape)
 
@@ -75,14 +75,14 @@ def operator(
         z, target, counted, prior, weight, statistics = ctx.saved_tensors
         measures = Measures(target, counted, prior, weight, ctx.exclude_target)
         grad = grad[:DIFFERENTIABLE]
-        if torch.is_grad_enabled() or transformed():
+        if torch.is_grad_enabled() or transformed(grad):
             by_z = reference.gradient(grad, z, measures)
         else:
             by_z = op_backward(grad, z, *measures, statistics)
         return by_z, None, None, None, None, None
 
     torch.library.register_autograd(
-        f"labelsmooth::{name}", differentiate, setup_context=setup_context, lib=_library
+        f"labelsmooth::{name}", differentiate, setup_context=setup_context, lib=LIBRARY
     )
 
     def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:

@@ -1,6 +1,7 @@
 """The one place that picks an engine."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch.autograd import forward_ad
 
 from labelsmooth.checks import check_choice, plain, transformed
 from labelsmooth.engines import dense, reference
+from labelsmooth.engines.operator import Backward, Forward
 from labelsmooth.engines.statistics import Measures, RowStatistics
 from labelsmooth.reduction import Reduction
 from labelsmooth.targets import Strength
@@ -31,7 +33,7 @@ def row_statistics(z: Tensor, measures: Measures, engine: Engine | None = None) 
     if engine is not None:
         check_choice("engine", engine, Engine)
     if engine != "reference":
-        obstacle = opaque(z, measures) or dense.serves(z, measures)
+        obstacle = opaque([z], measures) or dense.serves(z, measures)
         if obstacle is None:
             return dense.row_statistics(z, measures)
         if engine == "dense":
@@ -72,16 +74,31 @@ def uniform(
     return dense.uniform(z, target, eps, ignore_index, reduction == "mean")
 
 
-def opaque(z: Tensor, measures: Measures) -> str | None:
-    """What of a call an operator would hide from torch, or None: then any engine gives the right gradient."""
+def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
+    """What of a call an operator on these tensors would hide from torch, or None: its gradient is right."""
     others = [x for x in measures[:-1] if isinstance(x, Tensor)]
     if not torch.compiler.is_compiling():
-        if not all(map(plain, [z, *others])):
+        if not all(x is None or plain(x) for x in (*tensors, *others)):
             return "a tensor is of a subclass"
         if transformed():
             return "a transform of torch.func is at work"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation is on"
     if torch.is_grad_enabled() and any(x.requires_grad for x in others):
-        return "a gradient is asked for by more than input"
+        return "a gradient is asked for by the target, the prior or the class weights"
     return None
+
+
+class Kernels(Protocol):
+    """The two halves of an engine, for those that hold logits of their own."""
+
+    @property
+    def forward(self) -> Forward: ...
+
+    @property
+    def backward(self) -> Backward: ...
+
+
+def kernels(z: Tensor, measures: Measures) -> Kernels:
+    """The fastest engine that serves these logits, which no autograd knows of."""
+    return reference if dense.serves(z, measures) else dense

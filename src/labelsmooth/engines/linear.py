@@ -1,0 +1,240 @@
+"""The linear head, logits and all, in chunks of rows: z = input W^T + b never exists as a whole.
+
+A chunk's logits turn into their own gradient in place, so beside the gradients that are asked for a call
+needs the memory of one chunk.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from labelsmooth.checks import accurate, transformed
+from labelsmooth.criterion import Criterion
+from labelsmooth.engines import reference, route
+from labelsmooth.engines.operator import LIBRARY, MEASURES, STATISTICS
+from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatistics
+from labelsmooth.reduction import divisor
+
+BUDGET = 64 * 2**20
+"""Bytes that a chunk of logits may take, unless that is fewer than ``LEAST`` rows."""
+
+LEAST = 128
+"""With fewer rows a chunk would spend its time reading the weight."""
+
+
+HeadEngine = Literal["reference", "linear"]
+
+
+class Head(NamedTuple):
+    """z = input W^T + b, then bent to softcap * tanh(z / softcap) if there is one."""
+
+    input: Tensor  # (N, D)
+    weight: Tensor  # (K, D)
+    bias: Tensor | None  # (K,)
+    softcap: float | None
+    dtype: torch.dtype  # of the products
+
+    def logits(self) -> Tensor:
+        """All of them, a row each; a weight (K, d1, ..., D) gives N * d1 * ... rows."""
+        bias = None if self.bias is None else self.bias.to(self.dtype).flatten()
+        z = linear(self.input.to(self.dtype), self.weight.to(self.dtype).flatten(0, -2), bias)
+        z = z.unflatten(-1, self.weight.shape[:-1]).movedim(1, -1).flatten(0, -2)
+        return z if self.softcap is None else self.softcap * (z / self.softcap).tanh()
+
+
+def row_statistics(head: Head, measures: Measures) -> RowStatistics:
+    """The statistics of each row; their gradient finds the logits again, which makes four products."""
+    return RowStatistics(*torch.ops.labelsmooth.linear(*head, *measures).unbind())
+
+
+def reduced(head: Head, wanted: Criterion) -> tuple[Tensor, RowStatistics]:
+    """A loss that is a sum or mean, and the statistics of the rows, which have no gradient here.
+
+    Its gradients are found on the way, but for a factor that the backward pass brings: three products.
+    """
+    loss, found = _Reduced.apply(*head, wanted)
+    return loss, RowStatistics(*found.unbind())
+
+
+class _Reduced(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        *parts, wanted = arguments
+        head = Head(*parts)
+        ctx.save_for_backward(head.input, head.weight, head.bias)
+        ctx.call = head.softcap, head.dtype, wanted
+        found, ctx.gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
+        ctx.mark_non_differentiable(found)
+        return wanted.loss(RowStatistics(*found.unbind())), found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad, _ = grads
+        hidden, weight, bias = ctx.saved_tensors
+        softcap, dtype, wanted = ctx.call
+        head = Head(hidden, weight, bias, softcap, dtype)
+        if torch.is_grad_enabled() or transformed(grad):
+            gradients = _differentiable(head, lambda h: wanted.loss(_reference(h, wanted.measures)), grad)
+            return *gradients, None, None, None
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:  # an earlier backward pass was given them, to keep and to change
+            _, gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
+        if wanted.reduction == "mean":
+            by = divisor(wanted.counts, wanted.denominator)
+            grad = (grad / by).masked_fill(by == 0, 0.0)
+        return *(x if x is None else x.mul_(grad) for x in gradients), None, None, None
+
+
+def _derivative(wanted: Criterion) -> Callable[[slice, Tensor], Tensor]:
+    """The gradient of the sum of the losses by the statistics of some rows.
+
+    The factor of a mean comes at the end: in float16 the gradients by single logits would vanish.
+    """
+
+    def derivative(part: slice, statistics: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = statistics.detach().requires_grad_()
+            total = wanted.rows(part).losses(RowStatistics(*leaf.unbind())).sum()
+            return torch.autograd.grad(total, leaf)[0][:DIFFERENTIABLE]
+
+    return derivative
+
+
+def _passes(
+    head: Head,
+    measures: Measures,
+    needs: Sequence[bool],
+    derivative: Callable[[slice, Tensor], Tensor],
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The statistics of all rows, (7, N), and the gradients by input, weight and bias that are needed.
+
+    ``derivative`` tells a loss's gradient by the statistics of a chunk of rows, (3, n), given these.
+    """
+    hidden, weight, bias, softcap, dtype = head
+    found = hidden.new_empty((STATISTICS, len(hidden)), dtype=accurate(dtype))
+    by_input = torch.empty_like(hidden, dtype=dtype) if needs[0] else None
+    by_weight = torch.zeros_like(weight, dtype=accurate(dtype)) if needs[1] else None
+    by_bias = torch.zeros_like(bias, dtype=accurate(dtype)) if bias is not None and needs[2] else None
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        for part in _chunks(len(hidden), len(weight) * weight.element_size()):
+            x, rows = hidden[part].to(dtype), measures.rows(part)
+            z, slope = linear(x, weight, bias), None
+            if softcap is not None:
+                slope = 1 - z.div_(softcap).tanh_().square()
+                z.mul_(softcap)
+            engine = route.kernels(z, rows)
+            found[:, part] = statistics = engine.forward(z, rows)
+            if not any(needs[:3]):
+                continue
+            by_z = engine.backward(derivative(part, statistics), z, rows, statistics, out=z)
+            if slope is not None:
+                by_z.mul_(slope)
+            if by_input is not None:
+                torch.mm(by_z, weight, out=by_input[part])
+            if by_weight is not None:
+                _accumulate(by_weight, by_z, x)
+            if by_bias is not None:
+                by_bias += by_z.sum(0, dtype=by_bias.dtype)
+    return found, [by_input, by_weight, by_bias]
+
+
+def _accumulate(total: Tensor, by_z: Tensor, input: Tensor) -> None:
+    """total += by_z^T input, each chunk's product rounded at most once where ``total`` is the wider type."""
+    if total.dtype == by_z.dtype:
+        total.addmm_(by_z.T, input)
+        return
+    for part in _chunks(len(total), input.size(1) * input.element_size()):
+        total[part] += by_z[:, part].T @ input
+
+
+def _chunks(rows: int, row_bytes: int) -> Iterator[slice]:
+    """Even chunks that keep to the budget."""
+    number = -(-rows // max(LEAST, BUDGET // max(row_bytes, 1)))
+    size = -(-rows // max(number, 1))
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1)))
+
+
+def _reference(head: Head, measures: Measures) -> RowStatistics:
+    return reference.row_statistics(head.logits(), measures)
+
+
+def _differentiable(head: Head, of: Callable[[Head], Tensor], grad: Tensor) -> list[Tensor | None]:
+    """The gradients of a function of the head, in a way that torch can differentiate and map."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaves = [
+            x if x is None or (again and x.requires_grad) else x.detach().requires_grad_()
+            for x in (head.input, head.weight, head.bias)
+        ]
+        value = of(Head(*leaves, *head[3:]))  # pyright: ignore[reportArgumentType, reportCallIssue]
+    asked = [x for x in leaves if x is not None]
+    found = iter(torch.autograd.grad(value, asked, grad, create_graph=again))
+    return [None if x is None else next(found) for x in leaves]
+
+
+_arguments = (
+    f"Tensor input, Tensor linear_weight, Tensor? linear_bias, float? softcap, ScalarType dtype, {MEASURES}"
+)
+LIBRARY.define(f"linear({_arguments}) -> Tensor")
+LIBRARY.define(f"linear_backward(Tensor grad, bool[] needs, {_arguments}) -> Tensor[]")
+_HEAD = len(Head._fields)
+
+
+def _linear(*arguments: Any) -> Tensor:
+    head, measures = Head(*arguments[:_HEAD]), Measures(*arguments[_HEAD:])
+    return _passes(head, measures, [False] * 3, lambda part, statistics: statistics)[0]
+
+
+def _linear_backward(grad: Tensor, needs: list[bool], *arguments: Any) -> list[Tensor]:
+    head, measures = Head(*arguments[:_HEAD]), Measures(*arguments[_HEAD:])
+    _, gradients = _passes(head, measures, needs, lambda part, statistics: grad[:, part])
+    of = (head.input, head.weight, head.bias)
+    return [x.to(y.dtype) for x, y in zip(gradients, of, strict=True) if x is not None and y is not None]
+
+
+LIBRARY.impl("linear", _linear, "CompositeExplicitAutograd")
+LIBRARY.impl("linear_backward", _linear_backward, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("labelsmooth::linear", lib=LIBRARY)
+def _(
+    input: Tensor, weight: Tensor, bias: Tensor | None, softcap: Any, dtype: torch.dtype, *_: Any
+) -> Tensor:
+    return input.new_empty((STATISTICS, input.size(0)), dtype=accurate(dtype))
+
+
+@torch.library.register_fake("labelsmooth::linear_backward", lib=LIBRARY)
+def _(grad: Tensor, needs: list[bool], *head: Any) -> list[Tensor]:
+    return [x.new_empty(x.shape) for x, need in zip(head, needs, strict=False) if need]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    head, measures = inputs[:_HEAD], inputs[_HEAD:]
+    ctx.save_for_backward(*head[:3], *measures[:-1])
+    ctx.options = *head[3:], measures[-1]
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    hidden, weight, bias, target, counted, prior, class_weight = ctx.saved_tensors
+    softcap, dtype, exclude_target = ctx.options
+    head = Head(hidden, weight, bias, softcap, dtype)
+    measures = Measures(target, counted, prior, class_weight, exclude_target)
+    grad = grad[:DIFFERENTIABLE]
+    if torch.is_grad_enabled() or transformed(grad):
+        gradients = _differentiable(
+            head, lambda h: torch.stack(_reference(h, measures)[:DIFFERENTIABLE]), grad
+        )
+    else:
+        needs = list(ctx.needs_input_grad[:3])
+        found = iter(torch.ops.labelsmooth.linear_backward(grad, needs, *head, *measures))
+        gradients = [next(found) if need else None for need in needs]
+    return *gradients, *[None] * (len(head) + len(measures) - len(gradients))
+
+
+torch.library.register_autograd(
+    "labelsmooth::linear", _differentiate, setup_context=_setup_context, lib=LIBRARY
+)
