@@ -8,13 +8,12 @@ from rich.text import Text
 from benchmarks.cases import Case
 from benchmarks.results import Judged, Measurement, by_label, peak_ratio, quantiles, time_ratio
 
-MIB = 2**20
 VERDICTS = {True: Text("met", "green"), False: Text("missed", "bold red"), None: Text("not judged", "dim")}
 
 
 def case_table(case: Case, measurements: Sequence[Measurement]) -> Table:
     """Who takes how long and how much, and the ratios to the baseline."""
-    table = _table(case.name, "", "ms", "20 to 80 %", "ratio", "peak MiB", "beyond grad.", "peak ratio")
+    table = _table(case.name, "", "ms", "20 to 80 %", "ratio", "peak", "beyond gradients", "peak ratio")
     found = by_label(measurements)
     for m in measurements:
         if m.failure is not None:
@@ -23,11 +22,11 @@ def case_table(case: Case, measurements: Sequence[Measurement]) -> Table:
         low, middle, high = quantiles(m.times)
         table.add_row(
             m.entrant.label,
-            f"{middle:.3g}",
-            f"{low:.3g} to {high:.3g}",
+            _number(middle),
+            f"{_number(low)} to {_number(high)}",
             _ratio(base and time_ratio(m.times, base.times)),
-            f"{m.peak / MIB:.4g}",
-            f"{(m.peak - m.gradients) / MIB:.3g}",
+            _bytes(m.peak),
+            _bytes(m.peak - m.gradients),
             _ratio(base and peak_ratio(m.peak, base.peak)),
         )
     return table
@@ -51,4 +50,17 @@ def _table(title: str, first: str, *others: str) -> Table:
 
 
 def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+    return "-" if value is None else _number(value)
+
+
+def _number(value: float) -> str:
+    """Three digits, and never an exponent that hides how large it is."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{_number(value)} {unit}"
+        value /= 1024
+    return f"{_number(value)} GiB"

@@ -1,13 +1,16 @@
 """The benchmarks run end to end, and their arithmetic is right. No time is asserted."""
 
+import io
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch.nn import functional as F
 
 from benchmarks import __main__ as command_line
@@ -17,6 +20,7 @@ from benchmarks.exact import answer, disagreement, entropy
 from benchmarks.machine import file_name
 from benchmarks.measure import QUICK, SPIN, Effort, busy, in_turns, measure, peak
 from benchmarks.providers import DENSE, LINEAR, OURS, PLAIN, TORCH, Provider
+from benchmarks.report import case_table, goal_table
 from benchmarks.results import Measurement
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +123,23 @@ def test_goals_are_judged(goal: Goal, figure: float | None, met: bool | None):
 
 def test_nothing_beyond_the_gradients_is_no_ratio():
     assert results.peak_ratio(3, 0) is None
+
+
+def test_tables_show_ratios_to_the_baseline_and_verdicts():
+    case = Case("case", (entrant(), entrant(TORCH)), (Goal("time", TORCH, 0.5), Goal("time", PLAIN, 2.0)))
+    found = [measured(OURS, (1.0, 1.0), peak=3 * 2**20), measured(TORCH, (1234.5, 1234.5), peak=2**19)]
+    console = Console(width=110, record=True, file=io.StringIO())
+    console.print(case_table(case, found))
+    console.print(goal_table(results.judge(case, found, device="cpu", load="quiet", quick=False)))
+    lines = [re.split(r" {2,}", line.strip()) for line in console.export_text().splitlines()]
+    ours = ["labelsmooth", "1", "1 to 1", "0.00081", "3 MiB", "3 MiB", "6"]
+    torch_ = ["torch", "1234", "1234 to 1234", "1", "512 KiB", "512 KiB", "1"]
+    verdicts = [
+        ["case", "time", "torch", "≤ 0.5", "0.00081", "met"],
+        ["case", "time", "torch plain", "≤ 2", "-"],
+    ]
+    assert [line for line in lines if line[0] in (OURS, TORCH)] == [ours, torch_]
+    assert [line[: len(v)] for line, v in zip(lines[-2:], verdicts, strict=True)] == verdicts
 
 
 def test_rows_carry_the_facts_and_the_failures():
