@@ -33,6 +33,20 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
     return RowStatistics(z.exp().sum(-1).log(), *find(z, target, prior, weight, exclude_target), z_max)
 
 
+def forward(z: Tensor, measures: Measures) -> Tensor:
+    """As an operator's: the statistics stacked, without a graph."""
+    return torch.stack(row_statistics(z.detach(), measures))
+
+
+def backward(
+    grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """As an operator's."""
+    with torch.no_grad():
+        found = gradient(grad, z, measures)
+    return found if out is None else out.copy_(found)
+
+
 def gradient(grad: Tensor, z: Tensor, measures: Measures) -> Tensor:
     """The gradient by z, given that by the differentiable statistics, (3, ...); itself differentiable."""
     again = torch.is_grad_enabled()
