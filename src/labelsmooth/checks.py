@@ -18,7 +18,7 @@ def readable(*tensors: Tensor) -> bool:
 
 def transformed(*tensors: Tensor) -> bool:
     """Whether a transform of ``torch.func`` is at work, or one of the tensors is a batch of gradients."""
-    functorch: Any = torch._C._functorch
+    functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
     return functorch.peek_interpreter_stack() is not None or any(
         map(functorch.is_legacy_batchedtensor, tensors)
     )

@@ -18,6 +18,7 @@ from labelsmooth.checks import (
     check_choice,
     check_head,
     check_number,
+    check_prior,
     compute_dtype,
 )
 from labelsmooth.criterion import CrossEntropyOptions, criterion, strength
@@ -28,6 +29,9 @@ from labelsmooth.engines.statistics import Measures
 from labelsmooth.formulas import smoothed_entropy, smoothed_nll
 from labelsmooth.reduction import Reduction, reduce
 from labelsmooth.targets import OffTarget, Strength, Weighting
+
+
+__all__ = ["cross_entropy", "label_smoothing_loss", "linear_cross_entropy", "smoothing_term"]
 
 
 @overload
@@ -260,6 +264,74 @@ def linear_cross_entropy(
         loss, statistics = linear.reduced(head, wanted)
     loss, nll = (x.reshape(rows) if wanted.reduction == "none" else x for x in (loss, wanted.nll(statistics)))
     return (loss, nll) if return_nll else loss
+
+
+def smoothing_term(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    prior: Tensor | None = None,
+    ignore_index: int = -100,
+) -> Tensor:
+    r"""What smoothing adds to the plain cross entropy of a linear head, per row and per unit of eps.
+
+    .. math::
+        z_y - \langle \pi, z \rangle
+        = \langle h, W_y - W^\top \pi \rangle + b_y - \langle \pi, b \rangle, \qquad z = W h + b
+
+    It needs no logits, only O(D) a row and O(K D) once. So *any* fused cross entropy without smoothing can be
+    smoothed: add eps times this, reduced alike. It does not hold for logits that are capped or masked.
+
+    Args:
+        input: What the head is applied to, h: ``(..., D)``.
+        linear_weight: W, ``(K, D)``.
+        target: Class indices in ``[0, K)``, ``(...)``.
+        linear_bias: b, ``(K,)``.
+        prior: pi, ``(K,)``. None is uniform.
+        ignore_index: Class index of rows that do not count.
+
+    Returns:
+        One number per row, ``(...)``, 0 for rows that do not count; float32 (float64 if the input is).
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+
+    Example:
+        >>> from torch.nn.functional import linear_cross_entropy as fused
+        >>> input, linear_weight, target = torch.eye(2, 4), torch.eye(3, 4), torch.tensor([0, 1])
+        >>> term = smoothing_term(input, linear_weight, target)
+        >>> fused(input, linear_weight, target) + 0.1 * term.mean()
+        tensor(0.6181)
+
+    Reference:
+        Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
+    """
+    dtype = accurate(check_head(input, linear_weight, linear_bias))
+    if linear_weight.dim() != 2:
+        raise ValueError(f"linear_weight must have shape (K, D), got {tuple(linear_weight.shape)}")
+    classes = linear_weight.size(0)
+    shape = torch.Size((*input.shape[:-1], classes))
+    target, counted = as_targets(target, shape, -1, ignore_index=ignore_index)
+    if target.is_floating_point():
+        raise ValueError(f"target must hold class indices, got {target.dtype}")
+    if prior is not None:
+        check_prior(prior, classes)
+        if prior.dim() == 2:
+            raise ValueError(f"prior must have shape (K,) here, got {tuple(prior.shape)}")
+        prior = prior.to(dtype)
+
+    def expected(x: Tensor) -> Tensor:
+        """<pi, x> over the classes."""
+        return x.mean(0, dtype=dtype) if prior is None else prior @ x.to(dtype)
+
+    with torch.autocast(input.device.type, enabled=False):
+        h = input.masked_fill(~counted.unsqueeze(-1), 0.0).to(dtype)
+        term = (h * (linear_weight[target].to(dtype) - expected(linear_weight))).sum(-1)
+        if linear_bias is not None:
+            term = term + linear_bias[target].to(dtype) - expected(linear_bias)
+    return torch.where(counted, term, 0.0)
 
 
 def label_smoothing_loss(

@@ -1,9 +1,14 @@
 """The functional losses as modules: frozen bags of options."""
 
+import math
+from typing import TypedDict, Unpack
+
+import torch
 from torch import Tensor, nn
 
-from labelsmooth.checks import check_choice, check_prior, check_strength, check_tensor
-from labelsmooth.functional import cross_entropy, label_smoothing_loss
+from labelsmooth.checks import check_choice, check_number, check_prior, check_strength, check_tensor
+from labelsmooth.criterion import CrossEntropyOptions
+from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
 from labelsmooth.reduction import Reduction
 from labelsmooth.targets import ByClass, OffTarget, Strength, Weighting
 
@@ -66,6 +71,7 @@ class CrossEntropyLoss(nn.Module):
         prior: pi, ``(K,)`` or ``(K, K)``. None is uniform.
         off_target: Where eps goes: to "all" classes or to the "others".
         weighting: "torch" weights the classes inside the smoothed sum, "sample" each row by its class.
+        z_loss: The coefficient of the squared log-sum-exp of the logits.
         train_only: Whether ``eval()`` turns the smoothing off, so that the module gives the plain NLL.
 
     Raises:
@@ -95,9 +101,11 @@ class CrossEntropyLoss(nn.Module):
         prior: Tensor | None = None,
         off_target: OffTarget = "all",
         weighting: Weighting = "torch",
+        z_loss: float = 0.0,
         train_only: bool = False,
     ) -> None:
         super().__init__()
+        check_number("z_loss", z_loss)
         check_choice("reduction", reduction, Reduction)
         check_choice("off_target", off_target, OffTarget)
         check_choice("weighting", weighting, Weighting)
@@ -115,6 +123,7 @@ class CrossEntropyLoss(nn.Module):
         self.reduction: Reduction = reduction
         self.off_target: OffTarget = off_target
         self.weighting: Weighting = weighting
+        self.z_loss = z_loss
         self.train_only = train_only
 
     def forward(
@@ -125,19 +134,24 @@ class CrossEntropyLoss(nn.Module):
         sample_weight: Tensor | None = None,
         denominator: float | Tensor | None = None,
     ) -> Tensor:
-        return cross_entropy(
-            input,
-            target,
-            self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing if self.training or not self.train_only else 0.0,
-            prior=self.prior,
-            off_target=self.off_target,
-            weighting=self.weighting,
-            sample_weight=sample_weight,
-            denominator=denominator,
-        )
+        options = self.options(sample_weight, denominator)
+        return cross_entropy(input, target, self.weight, **options)
+
+    def options(
+        self, sample_weight: Tensor | None = None, denominator: float | Tensor | None = None
+    ) -> CrossEntropyOptions:
+        """Those of the functional form, for this mode of the module."""
+        return {
+            "ignore_index": self.ignore_index,
+            "reduction": self.reduction,
+            "label_smoothing": self.label_smoothing if self.training or not self.train_only else 0.0,
+            "prior": self.prior,
+            "off_target": self.off_target,
+            "weighting": self.weighting,
+            "sample_weight": sample_weight,
+            "denominator": denominator,
+            "z_loss": self.z_loss,
+        }
 
     def extra_repr(self) -> str:
         smoothing = self.label_smoothing
@@ -149,9 +163,101 @@ class CrossEntropyLoss(nn.Module):
             "reduction": repr(self.reduction),
             "off_target": repr(self.off_target),
             "weighting": repr(self.weighting),
+            "z_loss": self.z_loss or None,
             "train_only": self.train_only,
         }
         return ", ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
+
+
+class LossOptions(TypedDict, total=False):
+    """The keyword options of :class:`CrossEntropyLoss`."""
+
+    weight: Tensor | None
+    ignore_index: int
+    reduction: Reduction
+    label_smoothing: Strength
+    prior: Tensor | None
+    off_target: OffTarget
+    weighting: Weighting
+    z_loss: float
+    train_only: bool
+
+
+class LinearCrossEntropyLoss(CrossEntropyLoss):
+    r"""A linear head and cross entropy to a smoothed target in one, whose logits never exist as a whole.
+
+    .. math::
+        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = W h + b, \qquad
+        p = (1 - \epsilon)\, e_y + \epsilon\, \pi
+
+    A superset of torch's ``LinearCrossEntropyLoss``, with the same parameters under the same names; see
+    :func:`labelsmooth.functional.linear_cross_entropy`. For tied embeddings, set ``linear.weight``.
+
+    Args:
+        in_features: D.
+        num_classes: K.
+        out_features: (d1, ...), for a head with K classes at each of these positions.
+        bias: Whether the head has a bias.
+        device: Of the parameters.
+        dtype: Of the parameters.
+        softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
+        **options: Those of :class:`CrossEntropyLoss`.
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+
+    Example:
+        >>> import torch
+        >>> head = LinearCrossEntropyLoss(4, 3, label_smoothing=0.1)
+        >>> loss = head(torch.zeros(2, 4), torch.tensor([0, 2]))
+        >>> loss
+        tensor(1.0986, grad_fn=<_ReducedBackward>)
+
+    Reference:
+        Wijmans et al., *Cut Your Losses in Large-Vocabulary Language Models*, ICLR 2025.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        out_features: tuple[int, ...] = (),
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        softcap: float | None = None,
+        **options: Unpack[LossOptions],
+    ) -> None:
+        super().__init__(**options)
+        if softcap is not None:
+            check_number("softcap", softcap, above_zero=True)
+        self.shape = (num_classes, *out_features)
+        self.linear = nn.Linear(in_features, math.prod(self.shape), bias=bias, device=device, dtype=dtype)
+        self.softcap = softcap
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+    ) -> Tensor:
+        bias = self.linear.bias
+        return linear_cross_entropy(
+            input,
+            self.linear.weight.unflatten(0, self.shape),
+            target,
+            linear_bias=None if bias is None else bias.unflatten(0, self.shape),
+            weight=self.weight,
+            softcap=self.softcap,
+            **self.options(sample_weight, denominator),
+        )
+
+    def extra_repr(self) -> str:
+        softcap = "" if self.softcap is None else f"softcap={self.softcap}, "
+        return softcap + super().extra_repr()
 
 
 def _keep(module: nn.Module, name: str, option: Strength | None) -> None:
