@@ -1,17 +1,12 @@
 // Row statistics of logits and their gradient: the dense engine on a CPU, behind a plain C interface.
 //
-// reference.py is the specification. A row is read in blocks that stay in the first cache: the forward pass
-// keeps a running maximum and writes nothing as wide as the classes, the backward pass finds exp again, which
-// is cheaper than to store it. Arithmetic is in float (double for double), sums over blocks are in double.
+// reference.py is the specification. The forward pass writes nothing as wide as the classes; the backward pass
+// finds exp again, which is cheaper than to store it, and writes the gradient once.
 
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <limits>
-#include <type_traits>
+#include <atomic>
 
-#include "arithmetic.h"
 #include "pool.h"
+#include "row.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -30,211 +25,11 @@
 #define FOR_EACH_CPU
 #endif
 
-// What a call is about. dense.py has the same structure, field by field.
-struct Problem {
-    const void* z;  // row i lies at (i / inner) * outer_stride + (i % inner) * inner_stride, classes side by side
-    int64_t dtype;  // 0 float, 1 double, 2 bfloat16, 3 float16
-    int64_t rows, inner, outer_stride, inner_stride, classes;
-    const int64_t* target;  // class indices, or null
-    const void* soft;       // rows x classes class probabilities, or null
-    const bool* counted;    // whether a row counts; null: all do
-    const void* prior;      // null: uniform
-    int64_t prior_stride;   // between the priors of two classes; 0: one for all
-    const void* weight;     // of the classes, or null
-    int64_t exclude_target;
-    int64_t threads;
-};
-
 namespace {
 
 using namespace labelsmooth;
 
-constexpr int64_t width = 1024;                                  // of a block of classes
-constexpr int64_t absent = std::numeric_limits<int64_t>::min();  // the target class is in another shard
-constexpr int64_t work_per_turn = 1 << 15;                       // logits that are worth handing to a thread
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
-template <typename Z>
-using Real = std::conditional_t<std::is_same_v<Z, double>, double, float>;
-
-template <typename R>
-constexpr R inf = std::numeric_limits<R>::infinity();
-
-// A block of logits to compute with: itself, or widened into the buffer.
-INLINE const float* load(const float* z, int64_t, float*) { return z; }
-INLINE const double* load(const double* z, int64_t, double*) { return z; }
-
-template <typename Short>
-INLINE const float* load(const Short* z, int64_t n, float* buffer) {
-#pragma omp simd
-    for (int64_t k = 0; k < n; ++k) buffer[k] = widen(z[k]);
-    return buffer;
-}
-
-INLINE float one(float x) { return x; }
-INLINE double one(double x) { return x; }
-INLINE float one(bfloat16 x) { return widen(x); }
-INLINE float one(float16 x) { return widen(x); }
-
-INLINE void put(float x, float& to) { to = x; }
-INLINE void put(double x, double& to) { to = x; }
-INLINE void put(float x, bfloat16& to) { narrow(x, to); }
-INLINE void put(float x, float16& to) { narrow(x, to); }
-
-template <typename Z>
-INLINE const Z* row_of(const Problem& p, int64_t i) {
-    int64_t outer = p.inner == p.rows ? 0 : i / p.inner;
-    return static_cast<const Z*>(p.z) + outer * p.outer_stride + (i - outer * p.inner) * p.inner_stride;
-}
-
-// The class vectors that a row meets; null where there is none.
-template <typename R>
-struct Vectors {
-    const R* prior;
-    const R* weight;
-    const R* soft;
-
-    Vectors(const Problem& p, int64_t i)
-        : prior(static_cast<const R*>(p.prior)),
-          weight(static_cast<const R*>(p.weight)),
-          soft(p.soft ? static_cast<const R*>(p.soft) + i * p.classes : nullptr) {
-        if (prior && p.prior_stride && p.target[i] != absent) prior += p.target[i] * p.prior_stride;
-    }
-    Vectors(const R* prior, const R* weight, const R* soft) : prior(prior), weight(weight), soft(soft) {}
-
-    Vectors from(int64_t k) const {
-        return {prior ? prior + k : nullptr, weight ? weight + k : nullptr, soft ? soft + k : nullptr};
-    }
-    R prior_at(int64_t k) const { return prior ? prior[k] : R(1); }
-    R weight_at(int64_t k) const { return weight ? weight[k] : R(1); }
-};
-
-// Calls f with what there is as constants, so that the plain case pays for nothing: class probabilities, and
-// any vector at all. A vector that is missing beside another one is then read as ones.
-template <typename R, typename F>
-INLINE void specialised(const Vectors<R>& v, F&& f) {
-    using yes = std::true_type;
-    using no = std::false_type;
-    if (v.soft)
-        f(yes{}, yes{});
-    else if (v.prior || v.weight)
-        f(no{}, yes{});
-    else
-        f(no{}, no{});
-}
-
-template <typename R>
-struct Ones {
-    R values[width];
-    constexpr Ones() : values() {
-        for (R& value : values) value = 1;
-    }
-};
-template <typename R>
-constexpr Ones<R> ones;
-
-// Sums over the classes seen so far; the masked ones, whose logit is -inf, are in none of the prior's.
-template <typename R>
-struct Sums {
-    R max = -inf<R>;
-    double exp = 0;            // exp(z - max)
-    double mass = 0;           // prior
-    double weighted = 0;       // prior * weight
-    double dot = 0;            // prior * weight * (z - max)
-    double soft_weighted = 0;  // class probabilities * weight
-    double soft_dot = 0;       // class probabilities * weight * (z - max)
-
-    INLINE void raise(R top) {
-        if (!(top > max)) return;
-        if (max > -inf<R>) {
-            double shift = double(max) - double(top);
-            exp *= std::exp(shift);
-            dot += weighted * shift;
-            soft_dot += soft_weighted * shift;
-        }
-        max = top;
-    }
-
-    // A class that is in the partition and in no prior.
-    INLINE void add_outside_prior(R z) {
-        raise(z);
-        if (z != z) exp = nan;
-        if (z > -inf<R>) exp += std::exp(double(z) - double(max));
-    }
-};
-
-template <bool has_soft, bool has_vectors, typename Z, typename R>
-INLINE void add(Sums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vectors) {
-    R buffer[width];
-    for (int64_t begin = 0; begin < classes; begin += width) {
-        const int64_t n = classes - begin < width ? classes - begin : width;
-        const R* x = load(z + begin, n, buffer);
-        const R* prior = vectors.prior ? vectors.prior + begin : ones<R>.values;
-        const R* weight = vectors.weight ? vectors.weight + begin : ones<R>.values;
-        const R* soft = has_soft ? vectors.soft + begin : nullptr;
-
-        R top = -inf<R>;
-#pragma omp simd reduction(max : top)
-        for (int64_t k = 0; k < n; ++k) top = x[k] > top ? x[k] : top;
-        if (top == -inf<R>) {  // all masked, or NaN, which no comparison finds
-            for (int64_t k = 0; k < n; ++k) {
-                if (x[k] != x[k]) s.exp = nan;
-                if (has_soft && soft[k] * weight[k] != 0) {
-                    s.soft_weighted += soft[k] * weight[k];
-                    s.soft_dot = -inf<double>;
-                }
-            }
-            continue;
-        }
-        s.raise(top);
-
-        const R max = s.max;
-        R exp = 0, mass = 0, weighted = 0, dot = 0, soft_weighted = 0, soft_dot = 0;
-#pragma omp simd reduction(+ : exp, mass, weighted, dot, soft_weighted, soft_dot)
-        for (int64_t k = 0; k < n; ++k) {
-            const R d = x[k] - max;
-            const R w = has_vectors ? weight[k] : R(1);
-            const bool valid = x[k] > -inf<R>;
-            const R pi = valid ? (has_vectors ? prior[k] : R(1)) : R(0);
-            exp += exp_nonpositive(d);
-            mass += pi;
-            if (has_vectors) weighted += pi * w;
-            dot += pi * w * (valid ? d : R(0));
-            if (has_soft) {
-                const R t = soft[k] * w;
-                soft_weighted += t;
-                soft_dot += t == 0 ? R(0) : t * d;
-            }
-        }
-        s.exp += exp;
-        s.mass += mass;
-        s.weighted += has_vectors ? weighted : mass;
-        s.dot += dot;
-        s.soft_weighted += soft_weighted;
-        s.soft_dot += soft_dot;
-    }
-}
-
-template <typename Z, typename R>
-INLINE Sums<R> sums_of(const Z* z, int64_t classes, const Vectors<R>& vectors, int64_t excluded) {
-    Sums<R> s;
-    specialised(vectors, [&](auto soft, auto any) __attribute__((always_inline)) {
-        int64_t begin = 0;
-        for (int64_t end : {excluded, classes}) {
-            if (end < 0) continue;
-            add<soft, any>(s, z + begin, end - begin, vectors.from(begin));
-            begin = end + 1;
-        }
-    });
-    if (excluded >= 0) s.add_outside_prior(one(z[excluded]));
-    if (s.max == -inf<R>) s.exp = nan;  // a distribution over no class
-    return s;
-}
-
-template <typename R>
-INLINE R product(R a, R x) {  // 0 * -inf = 0
-    return a == 0 ? R(0) : a * x;
-}
+constexpr int64_t work_per_turn = 1 << 15;  // logits that are worth handing to a thread
 
 struct Forward {
     const Problem& p;
@@ -279,41 +74,6 @@ INLINE void forward_rows(void* context, int64_t begin, int64_t end) {
         }
         const R all[] = {lse, target_z, prior_z, target_mass, prior_mass, valid_mass, z_max};
         for (int64_t j = 0; j < 7; ++j) out[j * p.rows + i] = all[j];
-    }
-}
-
-// What the gradient of a row is made of: of_exp * exp(z - max) + of_prior * prior + of_target * target.
-template <typename R>
-struct Coefficients {
-    R max, of_exp, of_prior, of_target;
-};
-
-template <bool has_soft, bool has_vectors, typename Z, typename R>
-INLINE void write(Z* out, const Z* z, int64_t classes, const Vectors<R>& vectors, Coefficients<R> c) {
-    R buffer[width], result[width];
-    for (int64_t begin = 0; begin < classes; begin += width) {
-        const int64_t n = classes - begin < width ? classes - begin : width;
-        const R* x = load(z + begin, n, buffer);
-        R* g;
-        if constexpr (std::is_same_v<Z, R>)
-            g = out + begin;
-        else
-            g = result;
-        const R* prior = vectors.prior ? vectors.prior + begin : ones<R>.values;
-        const R* weight = vectors.weight ? vectors.weight + begin : ones<R>.values;
-        const R* soft = has_soft ? vectors.soft + begin : nullptr;
-#pragma omp simd
-        for (int64_t k = 0; k < n; ++k) {
-            const R w = has_vectors ? weight[k] : R(1);
-            const R pi = x[k] == -inf<R> ? R(0) : (has_vectors ? prior[k] : R(1)) * w;
-            R value = c.of_exp * exp_nonpositive(x[k] - c.max) + c.of_prior * pi;
-            if (has_soft) value += c.of_target * (soft[k] * w);
-            g[k] = value;
-        }
-        if constexpr (!std::is_same_v<Z, R>) {
-#pragma omp simd
-            for (int64_t k = 0; k < n; ++k) put(result[k], out[begin + k]);
-        }
     }
 }
 
