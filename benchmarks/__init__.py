@@ -6,8 +6,11 @@ float64; then they take turns in rounds, so that noise hits all alike. A figure 
 a ratio the median of the ratios within each round. The peak is what torch's allocator holds at most during a
 step, beyond what it held before.
 
-The goals, in ``cases.py``, are printed with met or missed. What is no matter of side by side is not here: the
-sharded losses are held to one process in the tests, and the study says itself how long it took.
+The goals, in ``cases.py``, are printed with met or missed. Not here, as they are no race: the sharded losses,
+which the tests hold to one process, and the study.
+
+It needs the development install (``pip install -e ".[dev]"``), and two quiet cores for some seven minutes.
+Peers that are not installed are left out, and so is torch.compile without a C++ compiler.
 """
 
 import os
