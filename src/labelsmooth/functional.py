@@ -27,11 +27,23 @@ from labelsmooth.engines.linear import HeadEngine
 from labelsmooth.engines.route import Engine, opaque, row_statistics, uniform
 from labelsmooth.engines.statistics import Measures
 from labelsmooth.formulas import smoothed_entropy, smoothed_nll
+from labelsmooth.parallel import (
+    dtensor_cross_entropy,
+    is_dtensor,
+    vocab_parallel_cross_entropy,
+    vocab_parallel_linear_cross_entropy,
+)
 from labelsmooth.reduction import Reduction, reduce
 from labelsmooth.targets import OffTarget, Strength, Weighting
 
-
-__all__ = ["cross_entropy", "label_smoothing_loss", "linear_cross_entropy", "smoothing_term"]
+__all__ = [
+    "cross_entropy",
+    "label_smoothing_loss",
+    "linear_cross_entropy",
+    "smoothing_term",
+    "vocab_parallel_cross_entropy",
+    "vocab_parallel_linear_cross_entropy",
+]
 
 
 @overload
@@ -82,7 +94,8 @@ def cross_entropy(
     finite unless the target is masked and keeps some mass. Masks by large finite values are not detected.
 
     Args:
-        input: Logits, ``(K,)``, ``(N, K)`` or ``(N, K, d1, ...)``, any floating-point type.
+        input: Logits, ``(K,)``, ``(N, K)`` or ``(N, K, d1, ...)``, any floating-point type. A DTensor may be
+            sharded in any dimension; the loss is then a DTensor, that of the whole.
         target: Class indices in ``[0, K)`` of any integer type, in the input's shape without K; or class
             probabilities in the input's shape.
         weight: A weight for each class, ``(K,)``.
@@ -135,22 +148,21 @@ def cross_entropy(
         if found is not None:
             loss, hard = found
             return (loss, loss.new_tensor(hard)) if return_nll else loss
+    options: CrossEntropyOptions = {
+        "ignore_index": ignore_index,
+        "reduction": reduction,
+        "label_smoothing": label_smoothing,
+        "prior": prior,
+        "off_target": off_target,
+        "weighting": weighting,
+        "sample_weight": sample_weight,
+        "denominator": denominator,
+        "z_loss": z_loss,
+    }
+    if is_dtensor(input):
+        return dtensor_cross_entropy(input, target, weight, engine=engine, return_nll=return_nll, **options)
     z = as_rows(input)
-    wanted = criterion(
-        input.shape,
-        compute_dtype(input),
-        target,
-        weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-        prior=prior,
-        off_target=off_target,
-        weighting=weighting,
-        sample_weight=sample_weight,
-        denominator=denominator,
-        z_loss=z_loss,
-    )
+    wanted = criterion(input.shape, compute_dtype(input), target, weight, **options)
     statistics = row_statistics(z, wanted.measures, engine)
     loss = wanted.loss(statistics)
     return (loss, wanted.nll(statistics)) if return_nll else loss

@@ -6,7 +6,7 @@ options for all of them, and gets the same loss.
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, Unpack, overload
 
 import torch
 import torch.distributed as dist
@@ -319,7 +319,7 @@ def dtensor_cross_entropy(
     return (results[0], results[1]) if return_nll else results[0]
 
 
-def is_dtensor(x: object) -> bool:
+def is_dtensor(x: object) -> "TypeGuard[DTensor]":
     """Whether x is a DTensor, without importing what would tell."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(x, module.DTensor)
