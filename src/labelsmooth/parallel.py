@@ -12,9 +12,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from labelsmooth.checks import check_broadcasts, check_tensor, compute_dtype
+from labelsmooth.checks import (
+    accurate,
+    check_broadcasts,
+    check_choice,
+    check_head,
+    check_number,
+    check_tensor,
+    compute_dtype,
+)
 from labelsmooth.criterion import Criterion, CrossEntropyOptions, criterion
 from labelsmooth.engines import route
+from labelsmooth.engines.linear import Head, HeadEngine
 from labelsmooth.engines.route import Engine
 from labelsmooth.engines.sharded import (
     Layout,
@@ -135,30 +144,32 @@ def vocab_parallel_cross_entropy(
         Parallelism*, 2019.
     """
 
-    def call() -> _Call:
+    def prepare() -> "_Prepared":
         _check_floating("logits_shard", logits_shard)
-        rows, size = logits_shard.shape[:-1], logits_shard.size(-1)
-        return _Call(rows, size, logits_shard.dtype, target, weight, options)
+        rows, local_size, dtype = logits_shard.shape[:-1], logits_shard.size(-1), compute_dtype(logits_shard)
 
-    def shard(size: int) -> LogitsShard:
-        return LogitsShard(_first_classes(logits_shard, -1, size), engine)
+        def shard(size: int) -> LogitsShard:
+            return LogitsShard(_first_classes(logits_shard, -1, size), engine)
 
-    return _vocab_parallel(call, shard, group, num_classes, start, check_ranks, return_nll)
+        return _Call(rows, local_size, dtype, target, weight, options), shard
+
+    return _vocab_parallel(prepare, group, num_classes, start, check_ranks, return_nll)
 
 
 @overload
 def vocab_parallel_linear_cross_entropy(
     input: Tensor,
-    weight_shard: Tensor,
+    linear_weight: Tensor,
     target: Tensor,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
+    softcap: float | None = None,
     group: "dist.ProcessGroup | None",
     num_classes: int | None = None,
     start: int | None = None,
     check_ranks: bool = False,
-    engine: Engine | None = None,
+    engine: HeadEngine | None = None,
     return_nll: Literal[False] = False,
     **options: Unpack[CrossEntropyOptions],
 ) -> Tensor: ...
@@ -167,16 +178,17 @@ def vocab_parallel_linear_cross_entropy(
 @overload
 def vocab_parallel_linear_cross_entropy(
     input: Tensor,
-    weight_shard: Tensor,
+    linear_weight: Tensor,
     target: Tensor,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
+    softcap: float | None = None,
     group: "dist.ProcessGroup | None",
     num_classes: int | None = None,
     start: int | None = None,
     check_ranks: bool = False,
-    engine: Engine | None = None,
+    engine: HeadEngine | None = None,
     return_nll: Literal[True],
     **options: Unpack[CrossEntropyOptions],
 ) -> tuple[Tensor, Tensor]: ...
@@ -184,16 +196,17 @@ def vocab_parallel_linear_cross_entropy(
 
 def vocab_parallel_linear_cross_entropy(
     input: Tensor,
-    weight_shard: Tensor,
+    linear_weight: Tensor,
     target: Tensor,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
+    softcap: float | None = None,
     group: "dist.ProcessGroup | None",
     num_classes: int | None = None,
     start: int | None = None,
     check_ranks: bool = False,
-    engine: Engine | None = None,
+    engine: HeadEngine | None = None,
     return_nll: bool = False,
     **options: Unpack[CrossEntropyOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -208,17 +221,18 @@ def vocab_parallel_linear_cross_entropy(
 
     Args:
         input: h, ``(..., D)``, the same on every process.
-        weight_shard: The rows of W of this process's classes, ``(K_local, D)``. Those beyond
+        linear_weight: The rows of W of this process's classes, ``(K_local, D)``. Those beyond
             ``num_classes`` are padding.
         target: Class indices in ``[0, K)`` of any integer type, ``(...)``; or class probabilities,
             ``(..., K)``, which go with ``off_target="all"`` and a prior of shape ``(K,)`` only.
         linear_bias: b of this process's classes, ``(K_local,)``. A class of bias -inf is masked.
         weight: A weight for each class in the loss, ``(K,)``.
+        softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
         group: The processes that have the classes, in the order of their ranks. None is all processes.
         num_classes: K, without padding; see :func:`vocab_parallel_cross_entropy`.
         start: This process's first class; see there.
         check_ranks: Whether to compare the arguments over the group first; see there.
-        engine: As in :func:`labelsmooth.functional.cross_entropy`, for each process's own part.
+        engine: As in :func:`labelsmooth.functional.linear_cross_entropy`, for each process's own part.
         return_nll: Whether to return the loss without smoothing too.
         options: As in :func:`labelsmooth.functional.cross_entropy`, of whose rows the shape is ``(...)``.
 
@@ -241,15 +255,29 @@ def vocab_parallel_linear_cross_entropy(
         Parallelism*, 2019.
     """
 
-    def call() -> _Call:
-        _check_head(input, weight_shard, linear_bias)
-        return _Call(input.shape[:-1], weight_shard.size(0), input.dtype, target, weight, options)
+    def prepare() -> "_Prepared":
+        check_tensor("input", input)
+        check_tensor("linear_weight", linear_weight)
+        if linear_weight.dim() != 2:
+            raise ValueError(f"linear_weight must have shape (K_local, D), got {tuple(linear_weight.shape)}")
+        if softcap is not None:
+            check_number("softcap", softcap, above_zero=True)
+        if engine is not None:
+            check_choice("engine", engine, HeadEngine)
+        rows, local_size = input.shape[:-1], linear_weight.size(0)
+        # A process may have no class, and then no products.
+        dtype = check_head(input, linear_weight, linear_bias) if local_size else input.dtype
 
-    def shard(size: int) -> LinearShard:
-        bias = None if linear_bias is None else _first_classes(linear_bias, 0, size)
-        return LinearShard(replicated(input, group), _first_classes(weight_shard, 0, size), bias, engine)
+        def shard(size: int) -> LinearShard:
+            flat = replicated(input, group).reshape(-1, input.size(-1))
+            bias = None if linear_bias is None else _first_classes(linear_bias, 0, size)
+            return LinearShard(
+                Head(flat, _first_classes(linear_weight, 0, size), bias, softcap, dtype), rows, engine
+            )
 
-    return _vocab_parallel(call, shard, group, num_classes, start, check_ranks, return_nll)
+        return _Call(rows, local_size, accurate(dtype), target, weight, options, softcap), shard
+
+    return _vocab_parallel(prepare, group, num_classes, start, check_ranks, return_nll)
 
 
 def dtensor_cross_entropy(
@@ -330,27 +358,22 @@ class _Call(NamedTuple):
 
     rows: torch.Size
     local_size: int  # of its classes, with padding
-    dtype: torch.dtype
+    dtype: torch.dtype  # of the loss
     target: Tensor
     weight: Tensor | None
     options: CrossEntropyOptions
+    softcap: float | None = None
 
     def criterion(self, num_classes: int) -> Criterion:
-        target, whole = self.target, (*self.rows, num_classes)
-        check_tensor("target", target)
-        _check_target_shape(target, self.rows, whole)
-        if target.shape == whole and self.rows:
-            target = target.movedim(-1, 1)
-        # In torch's order, where the classes come second.
-        shape = torch.Size((*self.rows[:1], num_classes, *self.rows[1:]))
-        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        wanted = criterion(shape, dtype, target, self.weight, **self.options)
+        shape = torch.Size((*self.rows, num_classes))
+        wanted = criterion(shape, self.dtype, self.target, self.weight, class_dim=-1, **self.options)
         _check_servable(wanted)
         return wanted
 
     def summary(self) -> dict[str, str]:
         """What has to be the same on every process."""
-        told = {name: _described(x) for name, x in {"weight": self.weight, **self.options}.items()}
+        given = {"weight": self.weight, "softcap": self.softcap, **self.options}
+        told = {name: _described(x) for name, x in given.items()}
         target = f"{_described(self.target)}, checksum {_checksum(self.target)}"
         return {
             "the rows' shape": str(tuple(self.rows)),
@@ -360,9 +383,12 @@ class _Call(NamedTuple):
         }
 
 
+_Prepared = tuple[_Call, Callable[[int], LocalLogits]]
+"""A call, once its arguments are checked, and its logits, once it is known how many are no padding."""
+
+
 def _vocab_parallel(
-    make_call: Callable[[], _Call],
-    shard: Callable[[int], LocalLogits],
+    prepare: Callable[[], _Prepared],
     group: "dist.ProcessGroup | None",
     num_classes: int | None,
     start: int | None,
@@ -370,7 +396,7 @@ def _vocab_parallel(
     return_nll: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
     try:
-        call = make_call()
+        call, shard = prepare()
         span = span_of(call.local_size, num_classes, start, group)
         wanted = call.criterion(span.num_classes)
     except ValueError as error:
@@ -395,21 +421,6 @@ def _check_floating(name: str, value: Tensor) -> None:
         raise ValueError(
             f"{name} must be floating point, with at least one dimension, "
             f"got {value.dtype} of shape {tuple(value.shape)}"
-        )
-
-
-def _check_head(input: Tensor, weight_shard: Tensor, linear_bias: Tensor | None) -> None:
-    _check_floating("input", input)
-    _check_floating("weight_shard", weight_shard)
-    if weight_shard.dim() != 2 or weight_shard.size(1) != input.size(-1):
-        raise ValueError(
-            f"weight_shard must have shape (K_local, D) with D={input.size(-1)} for input of shape "
-            f"{tuple(input.shape)}, got {tuple(weight_shard.shape)}"
-        )
-    if linear_bias is not None and linear_bias.shape != weight_shard.shape[:1]:
-        raise ValueError(
-            f"linear_bias must have shape (K_local,) with K_local={weight_shard.size(0)} for weight_shard "
-            f"of shape {tuple(weight_shard.shape)}, got {tuple(linear_bias.shape)}"
         )
 
 

@@ -37,12 +37,20 @@ def refusals(generator: torch.Generator) -> None:
         call(z, target, num_classes=400)
     with raises('off_target="others" or a prior of shape (K, K) is given, got class probabilities'):
         call(z, torch.full((2, 3 * world), 1 / (3 * world)), off_target="others")
-    with raises("weight_shard must have shape (K_local, D) with D=3 for input of shape (2, 3), got (3, 4)"):
-        vocab_parallel_linear_cross_entropy(z, torch.zeros(3, 4), target, group=None)
-    with raises("linear_bias must have shape (K_local,) with K_local=4 for weight_shard of shape (4, 3)"):
-        vocab_parallel_linear_cross_entropy(
-            z, torch.zeros(4, 3), target, linear_bias=torch.zeros(5), group=None
-        )
+    head = partial(vocab_parallel_linear_cross_entropy, group=None)
+    with raises("input must have shape (..., D) with D=4 as linear_weight, got (2, 3)"):
+        head(z, torch.zeros(3, 4), target)
+    with raises("linear_bias must have shape (4,), got (5,)"):
+        head(z, torch.zeros(4, 3), target, linear_bias=torch.zeros(5))
+    with raises("linear_weight must have shape (K_local, D), got (4,)"):
+        head(z, torch.zeros(4), target)
+    with raises("softcap must be"):
+        head(z, torch.zeros(4, 3), target, softcap=0.0)
+    with raises(
+        "engine='linear' cannot serve: a gradient is asked for by the target, the prior or the class"
+    ):
+        weight = torch.ones(4 * world, requires_grad=True)
+        head(z, torch.zeros(4, 3), target, weight=weight, engine="linear")
     mesh = init_device_mesh("cpu", (world,))
     with raises("input must be placed by Shard and Replicate, got (Partial(sum),): redistribute it first"):
         dtensor_cross_entropy(DTensor.from_local(z, mesh, [Partial()]), target)
@@ -85,6 +93,9 @@ def check_ranks(generator: torch.Generator) -> None:
         call(z.long() if last else z, target)
     with raises(f"the type {same}"):
         W = torch.zeros(3, 5, dtype=torch.double if last else torch.float)
+        head = torch.zeros(4, 5, dtype=W.dtype)
+        vocab_parallel_linear_cross_entropy(head, W, target, group=None, check_ranks=True)
+    with raises(f"softcap {same} 1.0 on rank 0 and 2.0 on rank"):
         vocab_parallel_linear_cross_entropy(
-            torch.zeros(4, 5, dtype=W.dtype), W, target, group=None, check_ranks=True
+            z, torch.zeros(2, 3), target, group=None, check_ranks=True, softcap=1.0 + last
         )

@@ -119,10 +119,16 @@ def _passes(
     by_weight = torch.zeros_like(weight, dtype=accurate(dtype)) if needs[1] else None
     by_bias = torch.zeros_like(bias, dtype=accurate(dtype)) if bias is not None and needs[2] else None
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    chunks = list(_chunks(len(hidden), len(weight) * weight.element_size()))
+    buffer = hidden.new_empty((max((c.stop - c.start for c in chunks), default=0), len(weight)), dtype=dtype)
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-        for part in _chunks(len(hidden), len(weight) * weight.element_size()):
+        for part in chunks:
             x, rows = hidden[part].to(dtype), measures.rows(part)
-            z, slope = linear(x, weight, bias), None
+            z, slope = buffer[: len(x)], None
+            if bias is None:
+                torch.mm(x, weight.T, out=z)
+            else:
+                torch.addmm(bias, x, weight.T, out=z)
             if softcap is not None:
                 slope = 1 - z.div_(softcap).tanh_().square()
                 z.mul_(softcap)

@@ -1,6 +1,6 @@
 """The one place that picks an engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -8,36 +8,57 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from labelsmooth.checks import check_choice, plain, transformed
-from labelsmooth.engines import dense, reference
+from labelsmooth.engines import dense, gpu, reference
 from labelsmooth.engines.operator import Backward, Forward
 from labelsmooth.engines.statistics import Measures, RowStatistics
 from labelsmooth.reduction import Reduction
 from labelsmooth.targets import Strength
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-Engine = Literal["reference", "dense"]
+Engine = Literal["reference", "dense", "triton"]
 
 
-def available() -> dict[Engine, str | None]:
+class Kernels(Protocol):
+    """The two halves of an engine, for those that hold logits of their own."""
+
+    @property
+    def forward(self) -> Forward: ...
+
+    @property
+    def backward(self) -> Backward: ...
+
+
+class Operator(Kernels, Protocol):
+    """An engine that is an operator of torch."""
+
+    def serves(self, z: Tensor, measures: Measures, /) -> str | None: ...
+
+    @property
+    def row_statistics(self) -> Callable[[Tensor, Measures], RowStatistics]: ...
+
+
+def available() -> dict[str, str | None]:
     """The engines, each with the reason why it is not there, or None if it is.
 
     Example:
         >>> available()["reference"] is None
         True
     """
-    return {"reference": None, "dense": dense.ABSENCE}
+    return {"reference": None, "dense": dense.ABSENCE, "triton": gpu.absence(), "linear": None}
 
 
 def row_statistics(z: Tensor, measures: Measures, engine: Engine | None = None) -> RowStatistics:
     """The statistics of each row of ``z``, by that engine or else by the fastest that can."""
     if engine is not None:
         check_choice("engine", engine, Engine)
-    if engine != "reference":
-        obstacle = opaque([z], measures) or dense.serves(z, measures)
-        if obstacle is None:
-            return dense.row_statistics(z, measures)
-        if engine == "dense":
-            raise ValueError(f"engine={engine!r} cannot serve: {obstacle}")
+    if engine == "reference":
+        return reference.row_statistics(z, measures)
+    operator = _operator(z, engine)
+    obstacle = opaque([z], measures) or operator.serves(z, measures)
+    if obstacle is None:
+        return operator.row_statistics(z, measures)
+    if engine is not None:
+        raise ValueError(f"engine={engine!r} cannot serve: {obstacle}")
     return reference.row_statistics(z, measures)
 
 
@@ -82,6 +103,9 @@ def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
             return "a tensor is of a subclass"
         if transformed():
             return "a transform of torch.func is at work"
+    devices = {x.device for x in (*tensors, *others) if x is not None}
+    if len(devices) > 1:
+        return f"the tensors are on {len(devices)} devices"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation is on"
     if torch.is_grad_enabled() and any(x.requires_grad for x in others):
@@ -89,16 +113,11 @@ def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
     return None
 
 
-class Kernels(Protocol):
-    """The two halves of an engine, for those that hold logits of their own."""
-
-    @property
-    def forward(self) -> Forward: ...
-
-    @property
-    def backward(self) -> Backward: ...
-
-
 def kernels(z: Tensor, measures: Measures) -> Kernels:
-    """The fastest engine that serves these logits, which no autograd knows of."""
-    return reference if dense.serves(z, measures) else dense
+    """The fastest engine that serves these logits, of which no autograd knows."""
+    operator = _operator(z)
+    return reference if operator.serves(z, measures) else operator
+
+
+def _operator(z: Tensor, engine: Engine | None = None) -> Operator:
+    return gpu if engine == "triton" or (engine is None and z.is_cuda) else dense

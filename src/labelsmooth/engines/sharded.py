@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
 
 from labelsmooth.checks import compute_dtype, readable
-from labelsmooth.engines import route
+from labelsmooth.engines import linear, route
+from labelsmooth.engines.linear import Head, HeadEngine
 from labelsmooth.engines.route import Engine
 from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics, times
 
@@ -133,48 +133,51 @@ class LogitsShard(NamedTuple):
         return self.z == -torch.inf
 
     def statistics(self, measures: Measures) -> RowStatistics:
-        if not readable(self.z):
+        if readable(self.z):
+            # Another pass over the logits only where it is seen to be needed.
+            found = route.row_statistics(self.z, measures, self.engine)
+            empty = found.z_max == -torch.inf
+            if not bool(empty.any()):
+                return found
+        else:
             empty = self.z.detach().amax(-1) == -torch.inf
-            return self._without(empty, measures)
-        # Another pass over the logits only where it is seen to be needed.
-        found = route.row_statistics(self.z, measures, self.engine)
-        empty = found.z_max == -torch.inf
-        return self._without(empty, measures) if bool(empty.any()) else found
-
-    def _without(self, empty: Tensor, measures: Measures) -> RowStatistics:
-        """Those of rows some of which are empty: they must not count, as -inf less -inf is NaN."""
-        counted = measures._replace(counted=measures.counted & ~empty)
-        found = route.row_statistics(self.z, counted, self.engine)
-        return found._replace(
-            target_z=found.target_z.masked_fill(empty, 0.0),
-            prior_z=found.prior_z.masked_fill(empty, 0.0),
-            target_mass=torch.where(empty, _target_mass(measures).to(found.lse.dtype), found.target_mass),
-            prior_mass=found.prior_mass.masked_fill(empty, 0.0),
-            valid_mass=found.valid_mass.masked_fill(empty, 0.0),
-            z_max=found.z_max.masked_fill(empty, -torch.inf),
-        )
+        found = route.row_statistics(self.z, _uncounted(empty, measures), self.engine)
+        return _without(empty, found, measures)
 
 
 class LinearShard(NamedTuple):
-    """The head of a process's classes without their padding: ``(K_local, D)`` and ``(K_local,)``."""
+    """The head of a process's classes, without their padding, and the shape of its input's rows."""
 
-    input: Tensor  # (..., D)
-    weight: Tensor
-    bias: Tensor | None = None
-    engine: Engine | None = None
+    head: Head
+    rows: torch.Size
+    engine: HeadEngine | None = None
 
     def nothing(self) -> Tensor:
-        bias = None if self.bias is None else self.bias[:0]
-        return LogitsShard(linear(self.input, self.weight[:0], bias)).nothing()
+        bias = None if self.head.bias is None else self.head.bias[:0]
+        head = self.head._replace(weight=self.head.weight[:0], bias=bias)
+        return LogitsShard(head.logits()).nothing().reshape(self.rows)
 
     def masked(self) -> Tensor:
-        """Masks enter by the bias alone."""
-        if self.bias is None:
-            return torch.zeros(self.weight.size(0), dtype=torch.bool, device=self.weight.device)
-        return self.bias == -torch.inf
+        """Masks enter by the bias, and not where it is bent to something finite."""
+        weight, bias = self.head.weight, self.head.bias
+        if bias is None or self.head.softcap is not None:
+            return torch.zeros(weight.size(0), dtype=torch.bool, device=weight.device)
+        return bias == -torch.inf
 
     def statistics(self, measures: Measures) -> RowStatistics:
-        return LogitsShard(linear(self.input, self.weight, self.bias), self.engine).statistics(measures)
+        rows = self.rows.numel()
+        target = measures.target.reshape(rows, *measures.target.shape[len(self.rows) :])
+        flat = measures._replace(target=target, counted=measures.counted.reshape(rows))
+        obstacle = route.opaque(self.head[:3], flat)
+        if self.engine == "linear" and obstacle is not None:
+            raise ValueError(f"engine={self.engine!r} cannot serve: {obstacle}")
+        if self.engine == "reference" or obstacle is not None:
+            found = LogitsShard(self.head.logits(), self.engine and "reference").statistics(flat)
+        else:
+            empty = self.masked().all()
+            found = linear.row_statistics(self.head, _uncounted(empty, flat))
+            found = _without(empty, found, flat)
+        return RowStatistics(*(x.reshape(self.rows) for x in found))
 
 
 def row_statistics(
@@ -296,6 +299,23 @@ def _nothing(zero: Tensor, local: Measures) -> RowStatistics:
         if x is not None and x.requires_grad:
             zero = zero + x.sum()
     return RowStatistics(zero, zero, zero, none, none, none, none - torch.inf)
+
+
+def _uncounted(empty: Tensor, measures: Measures) -> Measures:
+    """Empty rows must not count, as -inf less -inf is NaN."""
+    return measures._replace(counted=measures.counted & ~empty)
+
+
+def _without(empty: Tensor, found: RowStatistics, measures: Measures) -> RowStatistics:
+    """The statistics, found while the empty rows did not count, now that they do."""
+    return found._replace(
+        target_z=found.target_z.masked_fill(empty, 0.0),
+        prior_z=found.prior_z.masked_fill(empty, 0.0),
+        target_mass=torch.where(empty, _target_mass(measures).to(found.lse.dtype), found.target_mass),
+        prior_mass=found.prior_mass.masked_fill(empty, 0.0),
+        valid_mass=found.valid_mass.masked_fill(empty, 0.0),
+        z_max=found.z_max.masked_fill(empty, -torch.inf),
+    )
 
 
 def _target_mass(measures: Measures) -> Tensor:

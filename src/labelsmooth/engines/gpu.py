@@ -1,0 +1,53 @@
+"""The Triton engine as an operator, there before Triton is imported: that takes a second, and may fail."""
+
+import os
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from labelsmooth.engines.operator import operator
+from labelsmooth.engines.statistics import Measures
+
+_INSTALLED = find_spec("triton") is not None
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # then it runs on a CPU, to be tested
+
+
+def absence() -> str | None:
+    """Why the engine is not there, or None if it is."""
+    if not _INSTALLED:
+        return "triton is not installed"
+    from labelsmooth.engines import triton
+
+    return triton.absence()
+
+
+def serves(z: Tensor, measures: Measures) -> str | None:
+    """Why it cannot do it, or None if it can."""
+    if not _INSTALLED:
+        return "triton is not installed"
+    if not z.is_cuda and not _INTERPRETED:
+        return f"it runs on CUDA, and input is on {z.device}"
+    if z.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        return f"it has no {z.dtype}"
+    matrix = measures.prior is not None and measures.prior.dim() == 2
+    if measures.soft and (matrix or measures.exclude_target):
+        return "with class probabilities it takes neither a (K, K) prior nor off_target='others'"
+    return None
+
+
+def forward(z: Tensor, measures: Measures) -> Tensor:
+    from labelsmooth.engines import triton
+
+    return triton.forward(z, measures)
+
+
+def backward(
+    grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
+) -> Tensor:
+    from labelsmooth.engines import triton
+
+    return triton.backward(grad, z, measures, statistics, out)
+
+
+row_statistics = operator("triton", "CompositeExplicitAutograd", forward, backward)
