@@ -1,0 +1,412 @@
+"""The dense engine under all of torch's machinery: autograd, torch.func, the compiler, export, hooks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from functorch import compile as functorch_compile
+from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch.autograd import gradcheck, gradgradcheck
+from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
+
+from labelsmooth import functional
+from labelsmooth.checks import compute_dtype
+from labelsmooth.engines import available, dense, route
+from labelsmooth.engines.statistics import Measures
+from labelsmooth.functional import label_smoothing_loss
+from tests.test_transforms import (
+    CASES,
+    EPS,
+    HARD,
+    IGNORING,
+    INPUT,
+    MASKED,
+    MATRIX,
+    SCHEDULE,
+    SOFT,
+    WEIGHT,
+    Graphs,
+)
+
+cross_entropy: Any = functional.cross_entropy  # which takes options from dictionaries here
+
+ABSENCE = available()["dense"]
+pytestmark = [
+    pytest.mark.skipif(ABSENCE is not None, reason=str(ABSENCE)),
+    # torch's own forward-mode differentiation does that when first used.
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning"),
+    # A batch of gradients goes through the operator one at a time.
+    pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning"),
+]
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def operands(case: str) -> tuple[Any, ...]:
+    z = random(4, 6).float()
+    target: Tensor = torch.tensor([0, 5, 2, 2])
+    counted = torch.tensor([True, True, False, True])
+    prior = weight = None
+    match case:
+        case "strided":
+            z = random(4, 9).float()[:, 2:8]
+        case "scattered":
+            z = random(6, 4).float().T
+        case "dimensions":
+            z, target, counted = random(2, 2, 6).float(), target.reshape(2, 2), counted.reshape(2, 2)
+        case "no rows":
+            z, target, counted = z[:0], target[:0], counted[:0]
+        case "soft":
+            target = random(4, 6).float().softmax(-1)
+        case "vectors":
+            prior, weight = random(6).float().softmax(-1), random(6).float().abs()
+        case "matrix":
+            prior = random(6, 6).float().softmax(-1)
+        case "bfloat16":
+            z = z.bfloat16()
+    return z, target, counted, prior, weight, case == "matrix"
+
+
+OPERANDS = [
+    "contiguous", "strided", "scattered", "dimensions", "no rows", "soft", "vectors", "matrix", "bfloat16"
+]  # fmt: skip
+
+
+# Its warnings are about its own workings.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", OPERANDS)
+def test_opcheck(case: str) -> None:
+    z, *rest = operands(case)
+    torch.library.opcheck(torch.ops.labelsmooth.dense.default, (z.detach().requires_grad_(), *rest))
+    statistics = torch.ops.labelsmooth.dense.default(z, *rest)
+    grad = torch.ones(3, *z.shape[:-1], dtype=compute_dtype(z))
+    torch.library.opcheck(torch.ops.labelsmooth.dense_backward.default, (grad, z, *rest, statistics))
+
+
+# What the kernel takes of the branches of a derivative.
+SERVED: dict[str, tuple[Tensor, Tensor, dict[str, Any]]] = {
+    **{name: (z, HARD if name in ("others", "matrix") else y, o) for name, (z, y, o) in CASES.items()},
+    "soft prior": (INPUT, SOFT, {"prior": MATRIX[0], "weight": WEIGHT}),
+    "soft masked": (MASKED, SOFT * MASKED.isfinite(), {"weight": WEIGHT, "reduction": "sum"}),
+    "z_loss": (INPUT + 5, IGNORING, {"z_loss": 0.3}),
+    "all at once": (MASKED, IGNORING, {"label_smoothing": 0.1}),
+    "all at once, sum": (INPUT, HARD, {"label_smoothing": 1.0, "reduction": "sum"}),
+}
+
+
+@pytest.fixture(params=SERVED)
+def case(request: pytest.FixtureRequest) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """A loss of the logits alone by the kernel, and logits."""
+    z, target, options = SERVED[request.param]
+    options = {"label_smoothing": EPS, **options}
+    return lambda z: cross_entropy(z, target, engine="dense", **options), z
+
+
+def test_gradcheck(case: tuple[Callable[[Tensor], Tensor], Tensor]) -> None:
+    loss, z = case
+    leaf = z.clone().requires_grad_()
+    assert gradcheck(loss, leaf, check_batched_grad=True)
+    assert gradgradcheck(loss, leaf, check_batched_grad=True)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_transforms_go_another_way(name: str) -> None:
+    z, target, options = SERVED[name]
+    options = {"label_smoothing": EPS, **options}
+
+    def loss(z: Tensor) -> Tensor:
+        return cross_entropy(z, target, **options)
+
+    leaf = z.clone().requires_grad_()
+    by_kernel = cross_entropy(leaf, target, engine="dense", **options)
+    assert_close(loss(z), by_kernel.detach())
+    (expected,) = torch.autograd.grad(by_kernel.sum(), leaf)
+    assert_close(torch.func.grad(lambda z: loss(z).sum())(z), expected)
+    value, tangent, *_ = torch.func.jvp(lambda z: loss(z).sum(), (z,), (torch.ones_like(z).cumsum(0),))
+    assert_close(value, by_kernel.detach().sum())
+    assert_close(tangent, (expected * torch.ones_like(z).cumsum(0)).sum())
+    with torch.autograd.forward_ad.dual_level():
+        dual = loss(torch.autograd.forward_ad.make_dual(z, torch.ones_like(z).cumsum(0)))
+        assert_close(torch.autograd.forward_ad.unpack_dual(dual.sum()).tangent, tangent)
+    stacked = torch.stack([z, z.flip(-1) if "masked" not in name else z])
+    if options.get("weight") is None and "sample_weight" not in options:  # torch cannot map a weighted mean
+        assert_close(torch.vmap(loss)(stacked), torch.stack([loss(x) for x in stacked]))
+
+
+def test_second_derivatives_of_a_mean() -> None:
+    """That of softmax, however it is asked for."""
+    z = INPUT[0]
+    q = z.softmax(-1)
+    expected = q.diag() - q.outer(q)
+    for options in ({}, {"z_loss": 0.0, "weight": torch.ones(3)}):
+
+        def loss(z: Tensor, options: dict[str, Any] = options) -> Tensor:
+            return cross_entropy(z, HARD[0], label_smoothing=0.3, engine="dense", **options)
+
+        for vectorize in (False, True):
+            assert_close(torch.autograd.functional.hessian(loss, z, vectorize=vectorize), expected)
+        leaf = z.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
+        assert_close(
+            torch.autograd.grad(grad, leaf, torch.eye(3).double(), is_grads_batched=True)[0], expected
+        )
+        # A penalty on the gradient, as it is trained with.
+        leaf = z.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
+        grad.square().sum().backward()
+        assert_close(leaf.grad, 2 * expected @ grad.detach())
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_batched_gradients(reduction: Any) -> None:
+    leaf = INPUT.clone().requires_grad_()
+    loss = cross_entropy(leaf, HARD, label_smoothing=0.1, reduction=reduction, engine="dense")
+    many = random(5, *loss.shape)
+    for create_graph in (False, True):
+        (batched,) = torch.autograd.grad(
+            loss, leaf, many, is_grads_batched=True, retain_graph=True, create_graph=create_graph
+        )
+        looped = [torch.autograd.grad(loss, leaf, one, retain_graph=True)[0] for one in many]
+        assert_close(batched, torch.stack(looped))
+
+
+@pytest.mark.parametrize("target", [IGNORING, SOFT], ids=["hard", "soft"])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_z_loss(reduction: Any, target: Tensor) -> None:
+    for offset in (0.0, -7.0, 300.0):
+        z = (INPUT + offset).requires_grad_()
+        options: dict[str, Any] = {"label_smoothing": 0.1, "reduction": reduction}
+        ours = cross_entropy(z, target, z_loss=0.01, engine="dense", **options)
+        squares = z.logsumexp(-1).square()
+        if target is IGNORING:
+            squares = squares * (target != -100)
+        count = (target != -100).sum() if target is IGNORING else len(z)
+        extra = {"none": squares, "sum": squares.sum(), "mean": squares.sum() / count}[reduction]
+        theirs = F.cross_entropy(z, target, **options) + 0.01 * extra
+        assert_close(ours, theirs)
+        direction = torch.ones_like(ours)
+        assert_close(torch.autograd.grad(ours, z, direction), torch.autograd.grad(theirs, z, direction))
+
+
+# One way through the statistics and one through the pass that does all at once.
+WAYS: list[dict[str, Any]] = [{}, {"weight": torch.ones(3).double()}]
+
+
+@pytest.fixture(params=WAYS, ids=["all at once", "operator"])
+def loss(request: pytest.FixtureRequest) -> Callable[..., Tensor]:
+    def loss(z: Tensor, **options: Any) -> Tensor:
+        return cross_entropy(z, HARD, label_smoothing=0.1, engine="dense", **{**request.param, **options})
+
+    return loss
+
+
+def plain_gradient() -> Tensor:
+    leaf = INPUT.clone().requires_grad_()
+    return torch.autograd.grad(F.cross_entropy(leaf, HARD, label_smoothing=0.1), leaf)[0]
+
+
+def test_backward_twice(loss: Callable[..., Tensor]) -> None:
+    leaf = INPUT.clone().requires_grad_()
+    found = loss(leaf)
+    found.backward(retain_graph=True)
+    once = leaf.grad
+    assert once is not None
+    once = once.clone()
+    leaf.grad = None
+    found.backward()
+    assert leaf.grad is not None
+    assert leaf.grad.equal(once)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        found.backward()
+
+
+def test_logits_that_change_before_backward(loss: Callable[..., Tensor]) -> None:
+    z = INPUT.clone().requires_grad_() * 1
+    found = loss(z)
+    z.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        found.backward()
+
+
+def test_gradient_modes(loss: Callable[..., Tensor]) -> None:
+    leaf = INPUT.clone().requires_grad_()
+    expected = loss(leaf).detach()
+    assert not loss(INPUT).requires_grad
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found = loss(leaf)
+            assert not found.requires_grad
+            assert found.equal(expected)
+            assert loss(INPUT * 1).equal(expected)
+            _, nll = loss(INPUT * 1, return_nll=True)
+            assert not nll.requires_grad
+    with torch.inference_mode():
+        z = INPUT * 1
+    assert loss(z).equal(expected)
+    assert_close(torch.autograd.grad(loss(z.clone() + leaf - INPUT), leaf)[0], plain_gradient())
+
+
+def test_autocast(loss: Callable[..., Tensor]) -> None:
+    expected = loss(INPUT)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        leaf = INPUT.clone().requires_grad_()
+        found = loss(leaf)
+        assert found.equal(expected)
+        # The logits of a model under autocast are short, and so is their gradient.
+        w, x = random(3, 5).float().requires_grad_(), random(4, 5).float()
+        z = F.linear(x, w)
+        assert z.dtype == torch.bfloat16
+        short = loss(z)
+        assert short.dtype == torch.float32
+        assert_close(short, loss(z.float()))
+        short.backward()
+    assert w.grad is not None
+    assert_close(torch.autograd.grad(found, leaf)[0], plain_gradient())
+
+
+def test_hooks_of_saved_tensors(loss: Callable[..., Tensor]) -> None:
+    shapes: list[torch.Size] = []
+
+    def pack(x: Tensor) -> Tensor:
+        shapes.append(x.shape)
+        return x.clone()
+
+    leaf = INPUT.clone().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        found = loss(leaf)
+    assert INPUT.shape in shapes
+    assert_close(torch.autograd.grad(found, leaf)[0], plain_gradient())
+    with torch.autograd.graph.save_on_cpu():
+        found = loss(leaf)
+    assert_close(torch.autograd.grad(found, leaf)[0], plain_gradient())
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpoint(use_reentrant: bool, loss: Callable[..., Tensor]) -> None:
+    leaf = INPUT.clone().requires_grad_()
+    found = checkpoint(lambda z: loss(z * 2) / 2, leaf, use_reentrant=use_reentrant)
+    assert isinstance(found, Tensor)
+    found.backward()
+    expected = INPUT.clone().requires_grad_()
+    (F.cross_entropy(expected * 2, HARD, label_smoothing=0.1) / 2).backward()
+    assert_close(leaf.grad, expected.grad)
+
+
+def test_hooks_and_anomaly_mode(loss: Callable[..., Tensor]) -> None:
+    leaf = INPUT.clone().requires_grad_()
+    seen: list[Tensor] = []
+    with torch.autograd.set_detect_anomaly(True, check_nan=True):
+        z = leaf * 1
+        z.register_hook(seen.append)
+        loss(z).backward()
+    assert_close(seen[0], plain_gradient())
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"weight": WEIGHT, "denominator": 3.0},
+    {"prior": MATRIX, "off_target": "others", "reduction": "none"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "weight", "matrix"])
+def test_compiled_forward_and_backward(options: dict[str, Any]) -> None:
+    torch.compiler.reset()
+    graphs: list[str] = []
+
+    def compiler(graph: torch.fx.GraphModule, example_inputs: Any) -> Any:
+        graphs.append(graph.code)
+        return functorch_compile.make_boxed_func(graph.forward)
+
+    backend = aot_autograd(fw_compiler=compiler, bw_compiler=compiler)
+    compiled = torch.compile(cross_entropy, fullgraph=True, backend=backend)
+    results = []
+    for function in (cross_entropy, compiled):
+        leaf = INPUT.clone().requires_grad_()
+        loss, nll = function(leaf, IGNORING, label_smoothing=EPS, return_nll=True, engine="dense", **options)
+        results.append((loss, nll, torch.autograd.grad(loss.sum(), leaf)[0]))
+    assert_close(results[1], results[0])
+    forward, backward = graphs
+    assert "ops.labelsmooth.dense.default" in forward
+    assert "ops.labelsmooth.dense_backward.default" in backward
+
+
+def test_compiled_class_probabilities_and_divergence() -> None:
+    torch.compiler.reset()
+    functions: list[Callable[[Tensor], Tensor]] = [
+        lambda z: cross_entropy(z, SOFT, WEIGHT, label_smoothing=0.1, prior=MATRIX[0], engine="dense"),
+        lambda z: label_smoothing_loss(z, HARD),
+    ]
+    for function in functions:
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        leaves = [INPUT.clone().requires_grad_() for _ in range(2)]
+        for run, leaf in zip((function, compiled), leaves, strict=True):
+            run(leaf).backward()
+        assert_close(leaves[1].grad, leaves[0].grad)
+
+
+@pytest.mark.parametrize("shape", [(), (4,)], ids=["scalar", "row"])
+def test_tensor_strength_compiles_once(shape: tuple[int, ...]) -> None:
+    graphs = Graphs()
+    compiled = torch.compile(cross_entropy, fullgraph=True, backend=graphs)
+    for eps in SCHEDULE:
+        strength = torch.full(shape, eps, dtype=torch.float64)
+        loss = compiled(INPUT, HARD, label_smoothing=strength, engine="dense")
+        assert_close(loss, F.cross_entropy(INPUT, HARD, label_smoothing=eps))
+    assert graphs.count == 1
+
+
+def test_float_strength_compiles_at_most_twice() -> None:
+    graphs = Graphs()
+    compiled = torch.compile(cross_entropy, fullgraph=True, backend=graphs)
+    for eps in SCHEDULE:
+        loss = compiled(INPUT, HARD, label_smoothing=eps, engine="dense")
+        assert_close(loss, F.cross_entropy(INPUT, HARD, label_smoothing=eps))
+    assert 1 <= graphs.count <= 2
+
+
+def test_compiled_for_any_batch_size() -> None:
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(cross_entropy, fullgraph=True, dynamic=True, backend="aot_eager")
+    for n in (2, 3, 4):
+        leaves = [INPUT[:n].clone().requires_grad_() for _ in range(2)]
+        for run, leaf in zip((cross_entropy, compiled), leaves, strict=True):
+            run(leaf, HARD[:n], label_smoothing=0.1, engine="dense").backward()
+        assert_close(leaves[1].grad, leaves[0].grad)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_compiled_target_out_of_range() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(cross_entropy, fullgraph=True, backend="aot_eager")
+    with pytest.raises(ValueError, match=r"target must hold class indices in \[0, 3\), got 7"):
+        compiled(INPUT, torch.tensor([0, 1, 7, 2]), label_smoothing=0.1, engine="dense")
+
+
+class Loss(torch.nn.Module):
+    def forward(self, z: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(z, target, label_smoothing=0.1, engine="dense")
+
+
+def test_export() -> None:
+    rows = torch.export.Dim("rows", min=2, max=64)
+    program = torch.export.export(Loss(), (INPUT, HARD), dynamic_shapes={"z": {0: rows}, "target": {0: rows}})
+    assert "labelsmooth.dense.default" in str(program.graph)
+    for n in (3, 4):
+        assert_close(program.module()(INPUT[:n], HARD[:n]), Loss()(INPUT[:n], HARD[:n]))
+
+
+def test_measures_need_no_gradient_by_the_masses() -> None:
+    """The statistics that are constants have none."""
+    leaf = INPUT.clone().requires_grad_()
+    found = route.row_statistics(leaf, Measures(HARD, torch.ones(4, dtype=torch.bool)), "dense")
+    (grad,) = torch.autograd.grad(sum(x.sum() for x in found[3:]), leaf)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    assert not grad.any()
+    assert dense.serves(leaf, Measures(HARD, torch.ones(4, dtype=torch.bool))) is None
