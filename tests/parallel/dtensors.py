@@ -11,7 +11,6 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distr
 from torch.distributed.tensor.debug import CommDebugMode
 
 from labelsmooth import by_class, functional
-from labelsmooth.parallel import dtensor_cross_entropy
 
 from .harness import (
     CASES,
@@ -50,13 +49,12 @@ def dtensor(
     assert leaf.grad is not None
 
     z_parts = distribute_tensor(z, mesh, placements).requires_grad_()
-    assert isinstance(z_parts, DTensor)
     local_options = dict(options)
     if target_placements is not None:
         target = distribute_tensor(target, mesh, target_placements)
         for name in by_row:
             local_options[name] = distribute_tensor(options[name], mesh, target_placements)
-    found = dtensor_cross_entropy(z_parts, target, return_nll=True, **local_options)
+    found = functional.cross_entropy(z_parts, target, return_nll=True, **local_options)
     assert isinstance(found, tuple)
     for name, x, e in zip(("loss", "nll"), found, expected, strict=True):
         assert isinstance(x, DTensor)
@@ -133,7 +131,7 @@ def dtensor_gradient_by_options(generator: torch.Generator) -> None:
                 loss = functional.cross_entropy(z, target, weight, **options)
             else:
                 z_parts = distribute_tensor(z, mesh, [ROW, CLASS])
-                loss = dtensor_cross_entropy(z_parts, target, weight, **options)
+                loss = functional.cross_entropy(z_parts, target, weight, **options)
                 assert isinstance(loss, Tensor)
             loss.backward()
             grads.append([x.grad for x in leaves])
@@ -152,10 +150,9 @@ def dtensor_collectives(generator: torch.Generator) -> None:
     """A mean takes one more all-reduce for each dimension of the mesh that shards rows."""
     mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2))
     z_parts = distribute_tensor(torch.randn(4, K, generator=generator), mesh, [ROW, CLASS]).requires_grad_()
-    assert isinstance(z_parts, DTensor)
     target = torch.randint(K, (4,), generator=generator)
     with CommDebugMode() as forward:
-        loss = dtensor_cross_entropy(z_parts, target, label_smoothing=0.1)
+        loss = functional.cross_entropy(z_parts, target, label_smoothing=0.1)
     with CommDebugMode() as backward:
         assert isinstance(loss, DTensor)
         loss.backward()

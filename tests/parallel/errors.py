@@ -7,8 +7,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Shard
 
+from labelsmooth import functional
 from labelsmooth.parallel import (
-    dtensor_cross_entropy,
     vocab_parallel_cross_entropy,
     vocab_parallel_linear_cross_entropy,
 )
@@ -53,13 +53,13 @@ def refusals(generator: torch.Generator) -> None:
         head(z, torch.zeros(4, 3), target, weight=weight, engine="linear")
     mesh = init_device_mesh("cpu", (world,))
     with raises("input must be placed by Shard and Replicate, got (Partial(sum),): redistribute it first"):
-        dtensor_cross_entropy(DTensor.from_local(z, mesh, [Partial()]), target)
+        functional.cross_entropy(DTensor.from_local(z, mesh, [Partial()]), target)
     mesh = init_device_mesh("cpu", (2, world // 2))
     with raises("input must have its classes, dimension 1, sharded over one dimension of the mesh"):
-        dtensor_cross_entropy(DTensor.from_local(z, mesh, [Shard(1), Shard(1)]), target)
+        functional.cross_entropy(DTensor.from_local(z, mesh, [Shard(1), Shard(1)]), target)
     parts = DTensor.from_local(z, mesh, [Shard(0), Shard(1)])
     with raises("target must have shape (4,) (class indices)"):
-        dtensor_cross_entropy(parts, target)
+        functional.cross_entropy(parts, target)
 
 
 @case
