@@ -15,9 +15,19 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.testing._internal.common_methods_invocations import op_db
 
+from labelsmooth.engines import available
 from labelsmooth.functional import cross_entropy
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+ABSENCE = available()["dense"]
+
+
+def runs(reference: list[torch.dtype], dense: list[torch.dtype]) -> pytest.MarkDecorator:
+    """Each engine and type. The reference's code is the same for all types, the kernel's is not."""
+    skip = pytest.mark.skipif(ABSENCE is not None, reason=str(ABSENCE))
+    cases = [pytest.param("reference", dtype, id=f"reference-{dtype}") for dtype in reference]
+    cases += [pytest.param("dense", dtype, id=f"dense-{dtype}", marks=skip) for dtype in dense]
+    return pytest.mark.parametrize(("engine", "dtype"), cases)
 
 
 class Sample(NamedTuple):
@@ -35,9 +45,14 @@ class Sample(NamedTuple):
 
         return Sample(leaf(self.input), leaf(self.target), {k: leaf(v) for k, v in self.options.items()})
 
-    def run(self, loss_function: Any, label_smoothing: float) -> list[Tensor]:
+    def by(self, engine: str) -> "Sample":
+        """What that engine can differentiate: the kernel does so by the input alone."""
+        return self if engine == "reference" else self._replace(target=self.target.detach())
+
+    def run(self, loss_function: Any, label_smoothing: float, **engine: str) -> list[Tensor]:
         """The loss, and its gradients by whatever wants one."""
-        loss = loss_function(self.input, self.target, label_smoothing=label_smoothing, **self.options)
+        options = {"label_smoothing": label_smoothing, **self.options, **engine}
+        loss = loss_function(self.input, self.target, **options)
         leaves = [x for x in (self.input, self.target, *self.options.values()) if isinstance(x, Tensor)]
         return [loss.detach(), *torch.autograd.grad(loss.sum(), [x for x in leaves if x.requires_grad])]
 
@@ -67,11 +82,12 @@ def test_samples_never_smooth() -> None:
 
 # Every sample as it is, and smoothed a little and altogether.
 @pytest.mark.parametrize("eps", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+@runs([torch.float64], [torch.float64, torch.float32])
 @pytest.mark.parametrize("i", range(len(samples(torch.float64))), ids=name)
-def test_equals_torch(i: int, dtype: torch.dtype, eps: float) -> None:
-    sample = samples(dtype)[i]
-    for ours, theirs in zip(sample.run(cross_entropy, eps), sample.run(F.cross_entropy, eps), strict=True):
+def test_equals_torch(i: int, engine: str, dtype: torch.dtype, eps: float) -> None:
+    sample = samples(dtype)[i].by(engine)
+    found = sample.run(cross_entropy, eps, engine=engine)
+    for ours, theirs in zip(found, sample.run(F.cross_entropy, eps), strict=True):
         assert_close(ours, theirs, equal_nan=True)
 
 
@@ -79,11 +95,11 @@ def test_equals_torch(i: int, dtype: torch.dtype, eps: float) -> None:
 # as far from it as torch. Torch can hit it by luck, so float32's error in the sum of a few numbers of size 1
 # is free, and the rounding of a result to its own type.
 @pytest.mark.parametrize("eps", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("dtype", DTYPES[2:], ids=str)
+@runs([torch.float16], [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("i", range(len(samples(torch.float64))), ids=name)
-def test_no_rougher_than_torch(i: int, dtype: torch.dtype, eps: float) -> None:
-    sample = samples(dtype)[i]
-    ours = sample.run(cross_entropy, eps)
+def test_no_rougher_than_torch(i: int, engine: str, dtype: torch.dtype, eps: float) -> None:
+    sample = samples(dtype)[i].by(engine)
+    ours = sample.run(cross_entropy, eps, engine=engine)
     assert ours[0].dtype == torch.float32
     assert all(grad.dtype == dtype for grad in ours[1:])
     theirs = sample.run(F.cross_entropy, eps)
