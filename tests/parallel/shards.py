@@ -240,6 +240,26 @@ def not_twice_differentiable(generator: torch.Generator) -> None:
 
 
 @case
+def compiled(generator: torch.Generator) -> None:
+    """One graph, collectives and all."""
+    z = masked_first(torch.randn(*ROWS, K, generator=generator))
+    target = torch.randint(K, ROWS, generator=generator)
+
+    def loss(part: Tensor, eps: Tensor) -> Tensor:
+        return vocab_parallel_cross_entropy(part, target, group=None, label_smoothing=eps, reduction="none")
+
+    expected, grad = one_process(z, target, {"label_smoothing": 0.1, "reduction": "none"})
+    part = own(z, even(dist.get_world_size(), K))[0].requires_grad_()
+    found = torch.compile(loss, backend="eager", fullgraph=True)(part, torch.tensor(0.1))
+    assert_near(found, expected[0], 2e-6, "loss")
+    found.sum().backward()
+    assert part.grad is not None
+    rest = slice(0, 0) if dist.get_rank() == 0 else slice(None)
+    expected = own(grad, even(dist.get_world_size(), K))[0]
+    assert_near_as_vectors(part.grad[..., rest], expected[..., rest], 2e-6, "gradient")
+
+
+@case
 def never_readable(generator: torch.Generator) -> None:
     """What runs where values cannot be looked at, on a GPU."""
     readable = sharded.readable
