@@ -115,7 +115,8 @@ def cross_entropy(
         denominator: Divides a "mean" instead of what counts, at least 0: the number of tokens of all
             processes, say. With it the mean over nothing is 0, without it NaN.
         z_loss: The coefficient, at least 0, of :math:`\mathrm{lse}(z)^2`, added to each row's loss.
-        engine: "reference" (plain torch) or "dense" (the compiled kernel); None takes the fastest that can.
+        engine: "reference" (plain torch), "dense" (the compiled kernel, CPU) or "triton" (CUDA); None takes
+            the fastest that can.
         return_nll: Whether to return the loss without smoothing too.
 
     Returns:
