@@ -22,14 +22,13 @@ from labelsmooth.checks import (
     compute_dtype,
 )
 from labelsmooth.criterion import CrossEntropyOptions, criterion, strength
+from labelsmooth.dtensor import dtensor_cross_entropy, is_dtensor
 from labelsmooth.engines import linear
 from labelsmooth.engines.linear import HeadEngine
 from labelsmooth.engines.route import Engine, opaque, row_statistics, uniform
 from labelsmooth.engines.statistics import Measures
 from labelsmooth.formulas import smoothed_entropy, smoothed_nll
 from labelsmooth.parallel import (
-    dtensor_cross_entropy,
-    is_dtensor,
     vocab_parallel_cross_entropy,
     vocab_parallel_linear_cross_entropy,
 )

@@ -44,7 +44,14 @@ def available() -> dict[str, str | None]:
         >>> available()["reference"] is None
         True
     """
-    return {"reference": None, "dense": dense.ABSENCE, "triton": gpu.absence(), "linear": None}
+    sharding = None if torch.distributed.is_available() else "this torch has no torch.distributed"
+    return {
+        "reference": None,
+        "dense": dense.ABSENCE,
+        "triton": gpu.absence(),
+        "linear": None,
+        "sharded": sharding,
+    }
 
 
 def row_statistics(z: Tensor, measures: Measures, engine: Engine | None = None) -> RowStatistics:

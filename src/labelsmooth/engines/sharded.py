@@ -4,7 +4,7 @@ Every process finds the statistics of its own classes with another engine. An al
 logit of the whole row, and one more sums, once they are measured from it, what adds up over the classes.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -16,9 +16,6 @@ from labelsmooth.engines import linear, route
 from labelsmooth.engines.linear import Head, HeadEngine
 from labelsmooth.engines.route import Engine
 from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics, times
-
-if TYPE_CHECKING:
-    from torch.distributed.tensor import DTensor, Placement
 
 
 class Span(NamedTuple):
@@ -61,46 +58,14 @@ def span_of(
     return Span(start, min(start + local_size, num_classes), num_classes)
 
 
-class Layout(NamedTuple):
-    """How the rows and classes of a DTensor lie on its mesh."""
-
-    class_dim: int
-    class_mesh_dim: int | None  # the dimension of the mesh that shards the classes
-    rows: torch.Size
-    placements: list["Placement"]  # of the rows
-    row_groups: list["dist.ProcessGroup"]  # those that the rows are spread over
-
-
-def layout_of(input: "DTensor") -> Layout:
-    from torch.distributed.tensor import Replicate, Shard
-
-    placements: list[Placement] = []
-    class_mesh_dims: list[int] = []
-    class_dim = min(1, input.dim() - 1)
-    for mesh_dim, placement in enumerate(input.placements):
-        if type(placement) is Shard and placement.dim == class_dim:
-            class_mesh_dims.append(mesh_dim)
-            placements.append(Replicate())
-        elif type(placement) is Shard:
-            placements.append(Shard(placement.dim - (placement.dim > class_dim)))
-        elif type(placement) is Replicate:
-            placements.append(placement)
-        else:
-            raise ValueError(
-                f"input must be placed by Shard and Replicate, got {input.placements}: redistribute it first"
-            )
-    if len(class_mesh_dims) > 1:
+def check_servable(measures: Measures) -> None:
+    """What a class shares out over the others would depend on which are masked in other processes."""
+    per_class = measures.prior is not None and measures.prior.dim() == 2
+    if measures.soft and (measures.exclude_target or per_class):
         raise ValueError(
-            f"input must have its classes, dimension {class_dim}, sharded over one dimension of the mesh, "
-            f"got {input.placements}"
+            "target must hold class indices where the classes are sharded and "
+            'off_target="others" or a prior of shape (K, K) is given, got class probabilities'
         )
-    return Layout(
-        class_dim,
-        class_mesh_dims[0] if class_mesh_dims else None,
-        input.shape[:class_dim] + input.shape[class_dim + 1 :],
-        placements,
-        [input.device_mesh.get_group(d) for d, p in enumerate(placements) if p.is_shard()],
-    )
 
 
 class LocalLogits(Protocol):

@@ -1,0 +1,204 @@
+"""The cross entropy of a DTensor, whose rows, classes or both are spread over a mesh."""
+
+import sys
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard, Unpack
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from labelsmooth.checks import check_broadcasts, check_tensor, compute_dtype
+from labelsmooth.criterion import CrossEntropyOptions, criterion
+from labelsmooth.engines import route
+from labelsmooth.engines.route import Engine
+from labelsmooth.engines.sharded import (
+    LogitsShard,
+    check_servable,
+    replicated,
+    row_statistics,
+    span_of,
+    summed,
+)
+from labelsmooth.engines.statistics import times
+from labelsmooth.formulas import nll
+from labelsmooth.reduction import reduce
+from labelsmooth.targets import ByClass
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor, Placement
+
+
+def is_dtensor(x: object) -> "TypeGuard[DTensor]":
+    """Whether x is a DTensor, without importing what would tell."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
+
+
+def dtensor_cross_entropy(
+    input: "DTensor",
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    engine: Engine | None = None,
+    return_nll: bool = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> "DTensor | tuple[DTensor, DTensor]":
+    """:func:`labelsmooth.functional.cross_entropy` of a DTensor; every process of its mesh has to call it.
+
+    One dimension of the mesh may shard the classes, others any other dimension of the input. A mean is that
+    over the rows of all processes, as if there were one, and so is its gradient: a sum and a count are
+    all-reduced over the dimensions of the mesh that shard rows.
+
+    Args:
+        input: Logits, placed by ``Shard`` and ``Replicate`` only.
+        target: Class indices or probabilities, as of the whole input. Plain tensors, here and among the
+            options, are whole too and the same on every process. DTensors may be sharded.
+        weight: A weight for each class, ``(K,)``.
+        engine: As in :func:`labelsmooth.functional.cross_entropy`, for each process's own part.
+        return_nll: Whether to return the loss without smoothing too.
+        options: As in :func:`labelsmooth.functional.cross_entropy`.
+
+    Returns:
+        A DTensor on the same mesh: a replicated scalar, or for "none" one loss per row, sharded as the rows.
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+    """
+    from torch.distributed.tensor import DTensor, Replicate
+
+    layout = layout_of(input)
+    mesh, num_classes = input.device_mesh, input.size(layout.class_dim)
+    target, weight, options = _local_call(layout, input, target, weight, options)
+    z = input.to_local()
+    shape = torch.Size(num_classes if d == layout.class_dim else size for d, size in enumerate(z.shape))
+    wanted = criterion(shape, compute_dtype(z), target, weight, **options)
+    z = z.movedim(layout.class_dim, -1)
+    if layout.class_mesh_dim is None:
+        statistics = route.row_statistics(z, wanted.measures, engine)
+    else:
+        check_servable(wanted.measures)
+        group = mesh.get_group(layout.class_mesh_dim)
+        span = span_of(z.size(-1), num_classes, None, group)
+        statistics = row_statistics(LogitsShard(z, engine), wanted.measures, span, group)
+
+    found = [wanted.losses(statistics)]
+    if return_nll:
+        found.append(times(wanted.scale, nll(statistics)).detach())
+    if wanted.reduction == "none":
+        stride = torch.empty(layout.rows, device="meta").stride()
+        results = [
+            DTensor.from_local(x, mesh, layout.placements, run_check=False, shape=layout.rows, stride=stride)
+            for x in found
+        ]
+    else:
+        sums = torch.stack([x.sum() for x in (*found, wanted.counts)])
+        for group in layout.row_groups:
+            sums = summed(sums, group)
+        *totals, count = sums.unbind()
+        reduced = [reduce(x, count, wanted.reduction, wanted.denominator) for x in totals]
+        everywhere = [Replicate()] * mesh.ndim
+        results = [DTensor.from_local(x, mesh, everywhere, run_check=False) for x in reduced]
+    return (results[0], results[1]) if return_nll else results[0]
+
+
+class Layout(NamedTuple):
+    """How the rows and classes of a DTensor lie on its mesh."""
+
+    class_dim: int
+    class_mesh_dim: int | None  # the dimension of the mesh that shards the classes
+    rows: torch.Size
+    placements: list["Placement"]  # of the rows
+    row_groups: list["dist.ProcessGroup"]  # those that the rows are spread over
+
+
+def layout_of(input: "DTensor") -> Layout:
+    from torch.distributed.tensor import Replicate, Shard
+
+    placements: list[Placement] = []
+    class_mesh_dims: list[int] = []
+    class_dim = min(1, input.dim() - 1)
+    for mesh_dim, placement in enumerate(input.placements):
+        if type(placement) is Shard and placement.dim == class_dim:
+            class_mesh_dims.append(mesh_dim)
+            placements.append(Replicate())
+        elif type(placement) is Shard:
+            placements.append(Shard(placement.dim - (placement.dim > class_dim)))
+        elif type(placement) is Replicate:
+            placements.append(placement)
+        else:
+            raise ValueError(
+                f"input must be placed by Shard and Replicate, got {input.placements}: redistribute it first"
+            )
+    if len(class_mesh_dims) > 1:
+        raise ValueError(
+            f"input must have its classes, dimension {class_dim}, sharded over one dimension of the mesh, "
+            f"got {input.placements}"
+        )
+    return Layout(
+        class_dim,
+        class_mesh_dims[0] if class_mesh_dims else None,
+        input.shape[:class_dim] + input.shape[class_dim + 1 :],
+        placements,
+        [input.device_mesh.get_group(d) for d, p in enumerate(placements) if p.is_shard()],
+    )
+
+
+def _local_call(
+    layout: Layout, input: "DTensor", target: Tensor, weight: Tensor | None, options: CrossEntropyOptions
+) -> tuple[Tensor, Tensor | None, CrossEntropyOptions]:
+    """The target, weight and options of this process's rows."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = input.device_mesh
+    by_class = [
+        Replicate() if d == layout.class_mesh_dim else placement
+        for d, placement in enumerate(input.placements)
+    ]
+
+    def whole(x: Tensor) -> Tensor:
+        return x.full_tensor() if isinstance(x, DTensor) else x
+
+    def place(x: Tensor, placements: list["Placement"]) -> Tensor:
+        if not isinstance(x, DTensor) or x.device_mesh != mesh:
+            x = DTensor.from_local(whole(x), mesh, [Replicate()] * mesh.ndim, run_check=False)
+        return x.redistribute(placements=placements).to_local()
+
+    def by_row(name: str, x: Tensor) -> Tensor:
+        check_broadcasts(name, x, layout.rows, "the rows'")
+        return place(x.expand(layout.rows), layout.placements)
+
+    def everywhere(x: Tensor) -> Tensor:
+        x = whole(x)
+        for group in layout.row_groups:
+            x = replicated(x, group)
+        return x
+
+    check_tensor("target", target)
+    _check_target_shape(target, layout.rows, input.shape)
+    local = options.copy()
+    match options.get("label_smoothing"):
+        case Tensor() as eps:
+            local["label_smoothing"] = by_row("label_smoothing", eps)
+        case ByClass() as strength if strength.eps.requires_grad:
+            local["label_smoothing"] = ByClass(everywhere(strength.eps))
+    if (sample_weight := options.get("sample_weight")) is not None:
+        check_tensor("sample_weight", sample_weight)
+        local["sample_weight"] = by_row("sample_weight", sample_weight)
+    if (prior := options.get("prior")) is not None:
+        check_tensor("prior", prior)
+        local["prior"] = everywhere(prior)
+    if isinstance(denominator := options.get("denominator"), Tensor):
+        local["denominator"] = whole(denominator)
+    if weight is not None:
+        check_tensor("weight", weight)
+        weight = everywhere(weight)
+    target = place(target, by_class if target.shape == input.shape else layout.placements)
+    return target, weight, local
+
+
+def _check_target_shape(target: Tensor, rows: tuple[int, ...], whole: tuple[int, ...]) -> None:
+    if target.shape not in (rows, whole):
+        raise ValueError(
+            f"target must have shape {tuple(rows)} (class indices) or {tuple(whole)} (class probabilities), "
+            f"where the classes of all processes are counted, got {tuple(target.shape)}"
+        )
