@@ -234,3 +234,15 @@ def test_compiled_for_any_batch_size() -> None:
         loss = compiled(INPUT[:n], HARD[:n], label_smoothing=0.1)
         assert_close(loss, cross_entropy(INPUT[:n], HARD[:n], label_smoothing=0.1))
     assert graphs.count == 1
+
+
+def test_compiled_transforms() -> None:
+    def loss(z: Tensor) -> Tensor:
+        return cross_entropy(z, HARD, label_smoothing=0.1)
+
+    def transforms(z: Tensor) -> tuple[Tensor, ...]:
+        both = torch.stack([z, 2 * z])
+        return torch.func.grad(loss)(z), torch.vmap(loss)(both), torch.func.jvp(loss, (z,), (z,))[1]
+
+    compiled = torch.compile(transforms, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(INPUT), transforms(INPUT))

@@ -19,9 +19,9 @@ def readable(*tensors: Tensor) -> bool:
 def transformed(*tensors: Tensor) -> bool:
     """Whether a transform of ``torch.func`` is at work, or one of the tensors is a batch of gradients."""
     functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
-    return functorch.peek_interpreter_stack() is not None or any(
-        map(functorch.is_legacy_batchedtensor, tensors)
-    )
+    # Of the ways to ask, torch.compile understands this one.
+    deep = functorch.get_dynamic_layer_stack_depth() > 0
+    return deep or any(map(functorch.is_legacy_batchedtensor, tensors))
 
 
 def plain(tensor: Tensor) -> bool:

@@ -105,11 +105,10 @@ def uniform(
 def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
     """What of a call an operator on these tensors would hide from torch, or None: its gradient is right."""
     others = [x for x in measures[:-1] if isinstance(x, Tensor)]
-    if not torch.compiler.is_compiling():
-        if not all(x is None or plain(x) for x in (*tensors, *others)):
-            return "a tensor is of a subclass"
-        if transformed():
-            return "a transform of torch.func is at work"
+    if not torch.compiler.is_compiling() and not all(x is None or plain(x) for x in (*tensors, *others)):
+        return "a tensor is of a subclass"
+    if transformed():
+        return "a transform of torch.func is at work"
     devices = {x.device for x in (*tensors, *others) if x is not None}
     if len(devices) > 1:
         return f"the tensors are on {len(devices)} devices"
