@@ -152,7 +152,7 @@ INLINE void uniform_forward_rows(void* context, int64_t begin, int64_t end) {
             const Sums<R> s = sums_of(z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), -1);
             const double log_sum = std::log(s.exp);
             const double hard = log_sum - (double(one(z[y])) - double(s.max));
-            const double spread = s.mass > 0 ? log_sum - s.dot / s.mass : hard;
+            const double spread = log_sum - s.dot / s.mass;
             lse = R(log_sum);
             z_max = s.max;
             valid = R(s.mass);
@@ -183,8 +183,8 @@ INLINE void uniform_backward_rows(void* context, int64_t begin, int64_t end) {
         const Coefficients<R> c{
             z_max,
             R(call.scale * std::exp(-double(saved[i]))),
-            valid > 0 ? R(-call.scale * call.eps / valid) : R(0),
-            valid > 0 ? R(-call.scale * (1 - call.eps)) : R(-call.scale),
+            R(-call.scale * call.eps / valid),  // without a valid class lse is NaN, and all of the row
+            R(-call.scale * (1 - call.eps)),
         };
         const R z_y = one(z[y]);
         R at_target = c.of_exp * exp_nonpositive(z_y - z_max) + c.of_target;

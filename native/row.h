@@ -186,10 +186,17 @@ INLINE void add(Sums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vecto
                 soft_dot += t == 0 ? R(0) : t * d;
             }
         }
+        // Some logits of finfo.min, which many take for a mask, are too much for the sum of a block.
+        double long_dot = dot;
+        if (dot == -inf<R>) {
+            long_dot = 0;
+            for (int64_t k = 0; k < n; ++k)
+                if (x[k] > -inf<R>) long_dot += double(prior[k] * weight[k]) * (double(x[k]) - double(max));
+        }
         s.exp += exp;
         s.mass += mass;
         s.weighted += has_vectors ? weighted : mass;
-        s.dot += dot;
+        s.dot += long_dot;
         s.soft_weighted += soft_weighted;
         s.soft_dot += soft_dot;
     }

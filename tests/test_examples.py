@@ -79,7 +79,9 @@ def test_a_recommended_model_is_loaded_back(tmp_path: Path):
     assert float(found[2]) == pytest.approx(accuracy(*load(path).test) * 100, abs=0.06)
 
 
-@pytest.mark.parametrize("page", [pytest.param("theory.md", marks=needs_digits), "semantics.md", "engines.md"])
+@pytest.mark.parametrize(
+    "page", [pytest.param("theory.md", marks=needs_digits), "semantics.md", "engines.md"]
+)
 def test_page(page: str):
     path = ROOT / "docs" / page
     blocks = python_blocks(path)

@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def readable(*tensors: Tensor) -> bool:
@@ -12,6 +13,7 @@ def readable(*tensors: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()
         and not transformed()
+        and not recorded()
         and all(plain(t) and t.device.type == "cpu" for t in tensors)
     )
 
@@ -22,6 +24,12 @@ def transformed(*tensors: Tensor) -> bool:
     # Of the ways to ask, torch.compile understands this one.
     deep = functorch.get_dynamic_layer_stack_depth() > 0
     return deep or any(map(functorch.is_legacy_batchedtensor, tensors))
+
+
+def recorded() -> bool:
+    """Whether somebody records or fakes torch's operators, to whom values do not exist."""
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return tracing or _get_current_dispatch_mode() is not None
 
 
 def plain(tensor: Tensor) -> bool:

@@ -51,6 +51,7 @@ def cross_entropy(
     target: Tensor,
     weight: Tensor | None = None,
     *,
+    engine: Engine | None = None,
     return_nll: Literal[False] = False,
     **options: Unpack[CrossEntropyOptions],
 ) -> Tensor: ...
@@ -62,6 +63,7 @@ def cross_entropy(
     target: Tensor,
     weight: Tensor | None = None,
     *,
+    engine: Engine | None = None,
     return_nll: Literal[True],
     **options: Unpack[CrossEntropyOptions],
 ) -> tuple[Tensor, Tensor]: ...

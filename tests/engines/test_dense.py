@@ -317,6 +317,20 @@ def test_far_apart_logits(kind: Kind, dtype: torch.dtype) -> None:
     assert_equals_reference(z, kind.measures(z))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_masks_of_the_lowest_number(dtype: torch.dtype) -> None:
+    """They are no masks, and more of them than one are too much to add up in their own type."""
+    z = random(6, 12).to(dtype)
+    z[:, 3:9] = torch.finfo(dtype).min
+    for kind in KINDS:
+        if not kind.soft and not kind.weight:
+            assert_equals_reference(z, kind.measures(z))
+    target = torch.tensor([0, 1, 2, 9, 10, 11])
+    loss, _ = losses(z, target, label_smoothing=0.1, engine="reference")
+    assert loss.isfinite().all()
+    torch.testing.assert_close(total(z, target, label_smoothing=0.1)[0], loss.sum(), equal_nan=True)
+
+
 def test_rising_maximum_over_blocks() -> None:
     # Each block's sums are scaled down again and again, to nothing.
     K = 5 * BLOCK
@@ -493,6 +507,23 @@ def test_gradient_in_place_of_the_logits(kind: Kind, dtype: torch.dtype) -> None
     assert z.equal(expected)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [lambda x: x[:, :-1], lambda x: x[:, ::2], lambda x: x.T],
+    ids=["fewer", "every other", "transposed"],
+)
+def test_gradient_in_place_of_logits_among_others(part: Callable[[Tensor], Tensor]) -> None:
+    whole = random(6, 8)
+    z = part(whole)
+    measures = Kind(False, None, False, False).measures(z)
+    grad = random(DIFFERENTIABLE, len(z))
+    statistics, expected = answers(dense, z, measures, grad)
+    before = whole.clone()
+    part(before).copy_(expected)
+    assert dense.backward(grad, z, measures, statistics, out=z) is z
+    assert whole.equal(before)
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (0, 3, 4), (3, 0, 4)])
 def test_no_rows(shape: tuple[int, ...]) -> None:
     for kind in (Kind(False, None, False, False), Kind(True, "vector", True, False)):
@@ -667,6 +698,15 @@ def test_all_at_once(eps: Any, reduction: str, dtype: torch.dtype) -> None:
     accuracy["rtol"] = 4 * torch.finfo(dtype).eps
     accuracy["atol"] = 4 * torch.finfo(dtype).smallest_normal if dtype == torch.float16 else 1e-9
     torch.testing.assert_close(found[0][2], found[1][2], **accuracy)
+
+
+def test_ignored_index_of_another_kind() -> None:
+    z, target = random(3, 5), torch.tensor([0, 1, 2])
+    expected = cross_entropy(z, target, label_smoothing=0.1, ignore_index=1)
+    for one in (1.0, True, torch.tensor(1)):
+        assert cross_entropy(z, target, label_smoothing=0.1, ignore_index=one).equal(expected)
+    with pytest.raises(OverflowError, match="too big"):
+        cross_entropy(z, target, label_smoothing=0.1, ignore_index=2**64 + 1)
 
 
 def test_all_at_once_serves_the_plain_case(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from functorch import compile as functorch_compile
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
+from torch._subclasses import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
@@ -232,6 +234,38 @@ def test_logits_that_change_before_backward(loss: Callable[..., Tensor]) -> None
     z.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         found.backward()
+
+
+def test_loss_can_be_changed_in_place(loss: Callable[..., Tensor]) -> None:
+    leaf = INPUT.clone().requires_grad_()
+    found = loss(leaf)
+    found *= 3
+    found += 1
+    found.div_(2)
+    found.backward()
+    assert leaf.grad is not None
+    assert_close(leaf.grad, 1.5 * plain_gradient())
+    with torch.no_grad():
+        assert_close(loss(INPUT).mul_(2), 2 * loss(INPUT))
+
+
+# jit.trace is deprecated, and thinks little of any branch.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_recorded(loss: Callable[..., Tensor]) -> None:
+    """Who records torch's operators gets the loss, not its value of today."""
+    other = INPUT.flip(0)
+    graph = make_fx(loss)(INPUT)
+    assert "labelsmooth.dense" in graph.code
+    assert_close(graph(other), loss(other))
+    traced: Any = torch.jit.trace(loss, (INPUT,), check_trace=False)
+    assert_close(traced(other), loss(other))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert cross_entropy(INPUT, HARD, label_smoothing=0.1).shape == ()
+
+
+def test_lazy_minus_sign(loss: Callable[..., Tensor]) -> None:
+    lazy = torch._neg_view(INPUT)  # pyright: ignore[reportPrivateImportUsage]
+    assert_close(loss(lazy), loss(-INPUT))
 
 
 def test_gradient_modes(loss: Callable[..., Tensor]) -> None:

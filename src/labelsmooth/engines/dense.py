@@ -71,6 +71,8 @@ def serves(z: Tensor, measures: Measures) -> str | None:
 
 
 def forward(z: Tensor, measures: Measures) -> Tensor:
+    if obstacle := serves(z, measures):
+        raise ValueError(f"the dense engine cannot serve: {obstacle}")
     z, problem, _keep = _problem(z, *measures)
     out = z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
     bad = _kernel().labelsmooth_forward(problem, out.data_ptr())
@@ -84,11 +86,11 @@ def backward(
     grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
 ) -> Tensor:
     z, problem, _keep = _problem(z, *measures)
-    if out is None:
-        out = z.new_empty(z.shape)
+    # The kernel writes rows side by side.
+    written = z.new_empty(z.shape) if out is None or not out.is_contiguous() else out
     grad, statistics = grad.contiguous(), statistics.contiguous()
-    _kernel().labelsmooth_backward(problem, statistics.data_ptr(), grad.data_ptr(), out.data_ptr())
-    return out
+    _kernel().labelsmooth_backward(problem, statistics.data_ptr(), grad.data_ptr(), written.data_ptr())
+    return written if out is None or out is written else out.copy_(written)
 
 
 row_statistics = operator("dense", "CPU", forward, backward)
@@ -109,9 +111,10 @@ def uniform(
         return None
     total, hard, count = sums
     divisor = 1.0 if not mean else count or torch.nan
-    loss = saved.new_tensor(total / divisor)
     if torch.is_grad_enabled() and z.requires_grad:
-        loss = _Uniform.apply(z, target, saved, loss, eps, ignore_index, divisor)
+        loss = _Uniform.apply(z, target, saved, total / divisor, eps, ignore_index, divisor)
+    else:
+        loss = saved.new_tensor(total / divisor)
     return loss, hard / divisor
 
 
@@ -124,12 +127,13 @@ class _Uniform(torch.autograd.Function):
         z: Tensor,
         target: Tensor,
         saved: Tensor,
-        loss: Tensor,
+        loss: float,
         *options: float,
     ) -> Tensor:
         ctx.save_for_backward(z, target, saved)
         ctx.options = options
-        return loss
+        # Made here: what comes in and goes out again is a view, which nobody may change in place.
+        return saved.new_tensor(loss)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from labelsmooth.checks import check_choice, plain, transformed
+from labelsmooth.checks import check_choice, plain, recorded, transformed
 from labelsmooth.engines import dense, gpu, reference
 from labelsmooth.engines.operator import Backward, Forward
 from labelsmooth.engines.statistics import Measures, RowStatistics
@@ -86,9 +86,13 @@ def uniform(
         or not input.is_cpu
         or not target.is_cpu
         or input.dtype not in dense.DTYPES
+        or input.is_neg()  # a lazy minus sign, which only torch's own operators see
         or not input.dim()
+        or type(ignore_index) is not int
+        or ignore_index.bit_length() > 63
         or reduction not in ("mean", "sum")
         or transformed()
+        or recorded()
         or forward_ad._current_level >= 0
     ):
         return None
