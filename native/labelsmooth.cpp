@@ -5,7 +5,7 @@
 
 #include <atomic>
 
-#include "pool.h"
+#include "threads.h"
 #include "row.h"
 
 #if defined(__linux__)
@@ -210,7 +210,7 @@ FOR_EACH_TYPE(uniform_backward)
 
 void run(const Problem& p, const Rows* functions, void* context) {
     const int64_t block = (work_per_turn + p.classes - 1) / p.classes;
-    Pool::get().run(p.rows, block, int(p.threads), functions[p.dtype], context);
+    share_out(p.rows, block, int(p.threads), functions[p.dtype], context);
 }
 
 // A new gradient is written once from end to end: with huge pages there are far fewer page faults.
