@@ -209,7 +209,11 @@ def as_targets(
         check_broadcasts("sample_weight", sample_weight, rows, "the rows'")
         counted = counted & (sample_weight != 0)
     if target.is_floating_point():
-        return target.masked_fill(~counted.unsqueeze(-1), 0.0), counted
+        blank = ~counted
+        # Blanking copies all probabilities, so it is left out where it can be seen to change nothing.
+        if not readable(blank) or bool(blank.any()):
+            target = target.masked_fill(blank.unsqueeze(-1), 0.0)
+        return target, counted
     target = target.masked_fill(~counted, 0)
     if readable(target) and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < num_classes:
         ignored = "" if ignore_index is None else f" or ignore_index={ignore_index}"

@@ -130,12 +130,12 @@ def criterion(
     if weight is not None:
         check_class_weight(weight, num_classes)
         weight = weight.to(dtype)
-        row_weight = (target * weight).sum(-1) if soft else weight[target]
         if weighting == "sample":
-            scale = counts = scale * row_weight
+            with torch.autocast(target.device.type, enabled=False):
+                scale = counts = scale * (target @ weight if soft else weight[target])
             weight = None
         elif not soft and denominator is None:
-            counts = scale * row_weight
+            counts = scale * weight[target]
     return Criterion(
         Measures(target, counted, prior, weight, exclude_target=off_target == "others"),
         strength("label_smoothing", label_smoothing, target, num_classes, scale),

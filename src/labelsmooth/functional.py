@@ -264,14 +264,26 @@ def linear_cross_entropy(
     class_dim = -1 if not positions else 1
     shape = torch.Size((*input.shape[:-1], classes, *positions))
     wanted = criterion(shape, accurate(dtype), target, weight, class_dim=class_dim, **options).flat()
-    head = linear.Head(input.reshape(-1, input.size(-1)), linear_weight, linear_bias, softcap, dtype)
+    head = linear.Head(
+        input.flatten(0, -2) if input.dim() > 1 else input.unsqueeze(0),
+        linear_weight,
+        linear_bias,
+        softcap,
+        dtype,
+    )
     obstacle = "linear_weight has more than 2 dimensions" if positions else opaque(head[:3], wanted.measures)
     if engine == "linear" and obstacle is not None:
         raise ValueError(f"engine={engine!r} cannot serve: {obstacle}")
     if engine == "reference" or obstacle is not None:
-        statistics = row_statistics(head.logits(), wanted.measures, engine and "reference")
+        z = head.blanked(wanted.measures.counted).logits()
+        statistics = row_statistics(z, wanted.measures, engine and "reference")
         loss = wanted.loss(statistics)
-    elif wanted.reduction == "none" or wanted.learns or torch.compiler.is_compiling():
+    elif (
+        wanted.reduction == "none"
+        or wanted.learns
+        or torch.compiler.is_compiling()
+        or not torch.is_grad_enabled()
+    ):
         statistics = linear.row_statistics(head, wanted.measures)
         loss = wanted.loss(statistics)
     else:

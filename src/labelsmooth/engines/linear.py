@@ -5,7 +5,7 @@ needs the memory of one chunk.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -44,6 +44,15 @@ class Head(NamedTuple):
         z = z.unflatten(-1, self.weight.shape[:-1]).movedim(1, -1).flatten(0, -2)
         return z if self.softcap is None else self.softcap * (z / self.softcap).tanh()
 
+    def blanked(self, counted: Tensor) -> Self:
+        """The same without what stands in rows that do not count: the weight's gradient has it, times 0."""
+        some = counted.reshape(len(self.input), self.weight.shape[1:-1].numel()).any(1)
+        return self._replace(input=_blank(self.input, some))
+
+
+def _blank(input: Tensor, counted: Tensor) -> Tensor:
+    return input.masked_fill(~counted.unsqueeze(-1), 0.0)
+
 
 def row_statistics(head: Head, measures: Measures) -> RowStatistics:
     """The statistics of each row; their gradient finds the logits again, which makes four products."""
@@ -64,7 +73,10 @@ class _Reduced(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         *parts, wanted = arguments
         head = Head(*parts)
-        ctx.save_for_backward(head.input, head.weight, head.bias)
+        denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
+        # Those of the criterion, for torch to refuse them if they have changed since.
+        criterion = wanted.measures.prior, wanted.measures.weight, denominator
+        ctx.save_for_backward(head.input, head.weight, head.bias, *criterion)
         ctx.call = head.softcap, head.dtype, wanted
         found, ctx.gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
         ctx.mark_non_differentiable(found)
@@ -73,7 +85,7 @@ class _Reduced(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad, _ = grads
-        hidden, weight, bias = ctx.saved_tensors
+        hidden, weight, bias, *_ = ctx.saved_tensors
         softcap, dtype, wanted = ctx.call
         head = Head(hidden, weight, bias, softcap, dtype)
         if torch.is_grad_enabled() or transformed(grad):
@@ -84,8 +96,15 @@ class _Reduced(torch.autograd.Function):
             _, gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
         if wanted.reduction == "mean":
             by = divisor(wanted.counts, wanted.denominator)
-            grad = (grad / by).masked_fill(by == 0, 0.0)
-        return *(x if x is None else x.mul_(grad) for x in gradients), None, None, None
+            grad = grad / by
+            if wanted.denominator is None:
+                grad = grad.masked_fill(by == 0, 0.0)
+        return *(x if x is None else _scale(x, grad) for x in gradients), None, None, None
+
+
+def _scale(x: Tensor, factor: Tensor) -> Tensor:
+    """x *= factor; elsewhere than on a CPU a number without dimension is first rounded to the type of x."""
+    return x.mul_(factor if x.is_cpu else factor.reshape([1] * x.dim()))
 
 
 def _derivative(wanted: Criterion) -> Callable[[slice, Tensor], Tensor]:
@@ -123,14 +142,16 @@ def _passes(
     buffer = hidden.new_empty((max((c.stop - c.start for c in chunks), default=0), len(weight)), dtype=dtype)
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         for part in chunks:
-            x, rows = hidden[part].to(dtype), measures.rows(part)
+            rows = measures.rows(part)
+            x = _blank(hidden[part], rows.counted).to(dtype)
             z, slope = buffer[: len(x)], None
             if bias is None:
                 torch.mm(x, weight.T, out=z)
             else:
                 torch.addmm(bias, x, weight.T, out=z)
             if softcap is not None:
-                slope = 1 - z.div_(softcap).tanh_().square()
+                z.div_(softcap).tanh_()
+                slope = z.square().neg_().add_(1) if any(needs[:3]) else None
                 z.mul_(softcap)
             engine = route.kernels(z, rows)
             found[:, part] = statistics = engine.forward(z, rows)
@@ -144,7 +165,7 @@ def _passes(
             if by_weight is not None:
                 _accumulate(by_weight, by_z, x)
             if by_bias is not None:
-                by_bias += by_z.sum(0, dtype=by_bias.dtype)
+                by_bias += by_z.sum(0)  # in its own type: a CPU would widen all of it first, not each number
     return found, [by_input, by_weight, by_bias]
 
 
@@ -165,7 +186,7 @@ def _chunks(rows: int, row_bytes: int) -> Iterator[slice]:
 
 
 def _reference(head: Head, measures: Measures) -> RowStatistics:
-    return reference.row_statistics(head.logits(), measures)
+    return reference.row_statistics(head.blanked(measures.counted).logits(), measures)
 
 
 def _differentiable(head: Head, of: Callable[[Head], Tensor], grad: Tensor) -> list[Tensor | None]:
@@ -173,7 +194,8 @@ def _differentiable(head: Head, of: Callable[[Head], Tensor], grad: Tensor) -> l
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         leaves = [
-            x if x is None or (again and x.requires_grad) else x.detach().requires_grad_()
+            # A view, as one of them may be a function of another: a tied embedding is one of the weight.
+            None if x is None else x.view_as(x) if again and x.requires_grad else x.detach().requires_grad_()
             for x in (head.input, head.weight, head.bias)
         ]
         value = of(Head(*leaves, *head[3:]))  # pyright: ignore[reportArgumentType, reportCallIssue]

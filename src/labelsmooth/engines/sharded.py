@@ -137,7 +137,8 @@ class LinearShard(NamedTuple):
         if self.engine == "linear" and obstacle is not None:
             raise ValueError(f"engine={self.engine!r} cannot serve: {obstacle}")
         if self.engine == "reference" or obstacle is not None:
-            found = LogitsShard(self.head.logits(), self.engine and "reference").statistics(flat)
+            z = self.head.blanked(flat.counted).logits()
+            found = LogitsShard(z, self.engine and "reference").statistics(flat)
         else:
             empty = self.masked().all()
             found = linear.row_statistics(self.head, _uncounted(empty, flat))
