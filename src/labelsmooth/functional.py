@@ -219,10 +219,11 @@ def linear_cross_entropy(
         p = (1 - \epsilon)\, e_y + \epsilon\, \pi
 
     A superset of torch's ``linear_cross_entropy``. Logits are made and used up in chunks of rows, so beside
-    the gradients a call needs the memory of one chunk (64 MiB, or 128 rows), and a sum or mean takes the
-    time of its three matrix products; reduction "none", a learnable strength, and ``torch.compile`` take a
-    fourth. Where a gradient by the prior, the class weights or class probabilities is asked for, in
-    ``torch.func``, and for the gradient of the gradient, the logits are made as a whole.
+    the gradients a call needs the memory of one chunk (64 MiB, or 128 rows; a soft cap takes another, short
+    types some copies), and a sum or mean takes the time of its three matrix products; reduction "none", a
+    learnable strength, and ``torch.compile`` take a fourth. Where a gradient by the prior, the class weights
+    or class probabilities is asked for, in ``torch.func``, and for the gradient of the gradient, the logits
+    are made as a whole.
 
     Args:
         input: What the head is applied to, h: ``(D,)``, ``(N, D)`` or ``(..., D)``.

@@ -6,7 +6,14 @@ from typing import TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from labelsmooth.checks import check_choice, check_number, check_prior, check_strength, check_tensor
+from labelsmooth.checks import (
+    check_choice,
+    check_class_weight,
+    check_number,
+    check_prior,
+    check_strength,
+    check_tensor,
+)
 from labelsmooth.criterion import CrossEntropyOptions
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
 from labelsmooth.reduction import Reduction
@@ -230,6 +237,10 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
+        if self.weight is not None:
+            check_class_weight(self.weight, num_classes)
+        if self.prior is not None:
+            check_prior(self.prior, num_classes)
         if softcap is not None:
             check_number("softcap", softcap, above_zero=True)
         self.shape = (num_classes, *out_features)
