@@ -64,8 +64,7 @@ def serves(z: Tensor, measures: Measures) -> str | None:
         return f"it runs on a CPU, and input is on {z.device}"
     if z.dtype not in DTYPES:
         return f"it has no {z.dtype}"
-    matrix = measures.prior is not None and measures.prior.dim() == 2
-    if measures.soft and (matrix or measures.exclude_target):
+    if measures.mixed:
         return "with class probabilities it takes neither a (K, K) prior nor off_target='others'"
     return None
 

@@ -30,8 +30,7 @@ def serves(z: Tensor, measures: Measures) -> str | None:
         return f"it runs on CUDA, and input is on {z.device}"
     if z.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         return f"it has no {z.dtype}"
-    matrix = measures.prior is not None and measures.prior.dim() == 2
-    if measures.soft and (matrix or measures.exclude_target):
+    if measures.mixed:
         return "with class probabilities it takes neither a (K, K) prior nor off_target='others'"
     return None
 

@@ -60,8 +60,7 @@ def span_of(
 
 def check_servable(measures: Measures) -> None:
     """What a class shares out over the others would depend on which are masked in other processes."""
-    per_class = measures.prior is not None and measures.prior.dim() == 2
-    if measures.soft and (measures.exclude_target or per_class):
+    if measures.mixed:
         raise ValueError(
             "target must hold class indices where the classes are sharded and "
             'off_target="others" or a prior of shape (K, K) is given, got class probabilities'

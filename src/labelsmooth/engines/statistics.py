@@ -21,6 +21,13 @@ class Measures(NamedTuple):
     def soft(self) -> bool:
         return self.target.is_floating_point()
 
+    @property
+    def mixed(self) -> bool:
+        """Whether the prior of a row is a mixture of those of the classes, a matrix product that only the
+        reference makes."""
+        per_class = self.exclude_target or (self.prior is not None and self.prior.dim() == 2)
+        return self.soft and per_class
+
     def rows(self, part: slice) -> Self:
         return self._replace(target=self.target[part], counted=self.counted[part])
 

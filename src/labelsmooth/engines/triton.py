@@ -48,8 +48,7 @@ def absence() -> str | None:
 
 def serves(measures: Measures) -> bool:
     """Class probabilities over priors per class would need a matrix product in every row."""
-    per_class = measures.prior is not None and measures.prior.dim() == 2
-    return not (measures.soft and (per_class or measures.exclude_target))
+    return not measures.mixed
 
 
 def forward(z: Tensor, measures: Measures) -> Tensor:
