@@ -1,5 +1,6 @@
 """The one place that validates: every message names the argument, the value and the rule."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, get_args
 
 import torch
@@ -139,7 +140,8 @@ def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None)
             f"linear_bias must have shape {tuple(linear_weight.shape[:-1])}, got {tuple(linear_bias.shape)}"
         )
     device = input.device.type
-    if torch.is_autocast_enabled(device) and input.dtype != torch.float64:
+    able = torch.amp.is_autocast_available(device)
+    if able and torch.is_autocast_enabled(device) and input.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     for name, value in given.items():
         if value is not None and value.dtype != input.dtype:
@@ -222,6 +224,12 @@ def as_targets(
             f"got {_first(target, (target < 0) | (target >= num_classes))}"
         )
     return target, counted
+
+
+def as_given(device: torch.device) -> AbstractContextManager[object]:
+    """Products in the types that they are given in, which autocast would shorten."""
+    able = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if able else nullcontext()
 
 
 def compute_dtype(input: Tensor) -> torch.dtype:

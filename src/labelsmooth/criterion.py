@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from labelsmooth.checks import (
+    as_given,
     as_targets,
     check_broadcasts,
     check_choice,
@@ -131,7 +132,7 @@ def criterion(
         check_class_weight(weight, num_classes)
         weight = weight.to(dtype)
         if weighting == "sample":
-            with torch.autocast(target.device.type, enabled=False):
+            with as_given(target.device):
                 scale = counts = scale * (target @ weight if soft else weight[target])
             weight = None
         elif not soft and denominator is None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from labelsmooth.checks import (
     accurate,
+    as_given,
     as_rows,
     as_targets,
     check_broadcasts,
@@ -353,7 +354,7 @@ def smoothing_term(
         """<pi, x> over the classes."""
         return x.mean(0, dtype=dtype) if prior is None else prior @ x.to(dtype)
 
-    with torch.autocast(input.device.type, enabled=False):
+    with as_given(input.device):
         h = input.masked_fill(~counted.unsqueeze(-1), 0.0).to(dtype)
         term = (h * (linear_weight[target].to(dtype) - expected(linear_weight))).sum(-1)
         if linear_bias is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from labelsmooth.checks import accurate, transformed
+from labelsmooth.checks import accurate, as_given, transformed
 from labelsmooth.criterion import Criterion
 from labelsmooth.engines import reference, route
 from labelsmooth.engines.operator import LIBRARY, MEASURES, STATISTICS
@@ -140,7 +140,7 @@ def _passes(
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     chunks = list(_chunks(len(hidden), len(weight) * weight.element_size()))
     buffer = hidden.new_empty((max((c.stop - c.start for c in chunks), default=0), len(weight)), dtype=dtype)
-    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+    with torch.no_grad(), as_given(hidden.device):
         for part in chunks:
             rows = measures.rows(part)
             x = _blank(hidden[part], rows.counted).to(dtype)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from labelsmooth.checks import compute_dtype, readable
+from labelsmooth.checks import as_given, compute_dtype, readable
 from labelsmooth.engines.statistics import ABSENT, DIFFERENTIABLE, Measures, RowStatistics, times
 
 
@@ -126,5 +126,5 @@ def _others(x: Tensor) -> Tensor:
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b`` in their own type, which autocast would shorten."""
-    with torch.autocast(a.device.type, enabled=False):
+    with as_given(a.device):
         return a @ b
