@@ -83,6 +83,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"prior": t(0.5, 0.5, 0, 0, 0.5, 0.5, 0, 0, 1).reshape(3, 3), "off_target": "others"},
         'prior leaves nothing for the others of class 2, as off_target="others" needs',
     ),
+    ({"target": TARGET.to("meta")}, "target must be on input's device cpu, got meta"),
+    ({"weight": torch.ones(3, device="meta")}, "weight must be on input's device cpu, got meta"),
     ({"target": torch.tensor([0, 3])}, OUT_OF_RANGE + "3"),
     ({"target": torch.tensor([-1, 0])}, OUT_OF_RANGE + "-1"),
     (

@@ -50,6 +50,12 @@ def check_tensor(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
 
 
+def check_devices(input: Tensor, **others: Tensor | None) -> None:
+    for name, value in others.items():
+        if isinstance(value, Tensor) and value.device != input.device:
+            raise ValueError(f"{name} must be on input's device {input.device}, got {value.device}")
+
+
 def check_number(name: str, value: object, *, above_zero: bool = False) -> None:
     if not isinstance(value, int | float):
         raise ValueError(f"{name} must be a number, got {type(value).__name__}")
@@ -139,6 +145,7 @@ def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None)
         raise ValueError(
             f"linear_bias must have shape {tuple(linear_weight.shape[:-1])}, got {tuple(linear_bias.shape)}"
         )
+    check_devices(input, linear_weight=linear_weight, linear_bias=linear_bias)
     device = input.device.type
     able = torch.amp.is_autocast_available(device)
     if able and torch.is_autocast_enabled(device) and input.dtype != torch.float64:

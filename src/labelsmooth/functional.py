@@ -17,6 +17,7 @@ from labelsmooth.checks import (
     as_targets,
     check_broadcasts,
     check_choice,
+    check_devices,
     check_head,
     check_number,
     check_prior,
@@ -165,6 +166,7 @@ def cross_entropy(
     if is_dtensor(input):
         return dtensor_cross_entropy(input, target, weight, engine=engine, return_nll=return_nll, **options)
     z = as_rows(input)
+    check_devices(input, target=target, weight=weight, prior=prior, sample_weight=sample_weight)
     wanted = criterion(input.shape, compute_dtype(input), target, weight, **options)
     statistics = row_statistics(z, wanted.measures, engine)
     loss = wanted.loss(statistics)
@@ -261,6 +263,7 @@ def linear_cross_entropy(
         check_choice("engine", engine, HeadEngine)
     if options.get("ignore_index") is None:
         options.pop("ignore_index", None)
+    check_devices(input, target=target, weight=weight, prior=options.get("prior"))
     classes, positions = linear_weight.size(0), linear_weight.shape[1:-1]
     rows = (*input.shape[:-1], *positions)
     class_dim = -1 if not positions else 1

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from labelsmooth.checks import compute_dtype, readable
 from labelsmooth.engines import linear, route
@@ -235,8 +234,8 @@ class _Sum(torch.autograd.Function):
         return x
 
     @staticmethod
-    @once_differentiable  # a loss of the gradients would not be the same on every process
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        _refuse_graph()
         return grad, None
 
 
@@ -249,11 +248,17 @@ class _Replicated(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        _refuse_graph()
         grad = grad.contiguous().clone()
         dist.all_reduce(grad, dist.ReduceOp.SUM, group=ctx.group)
         return grad, None
+
+
+def _refuse_graph() -> None:
+    """A loss of the gradients would not be the same on every process."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("a loss of sharded classes can be differentiated once: create_graph must be False")
 
 
 def _nothing(zero: Tensor, local: Measures) -> RowStatistics:
