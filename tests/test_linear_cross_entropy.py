@@ -817,7 +817,7 @@ def test_no_ignore_index_is_the_default_one() -> None:
 @pytest.mark.parametrize("name", ["linear_weight", "linear_bias"])
 def test_a_head_in_two_places(name: str) -> None:
     # Made on the meta device, and never filled: torch's own product would be whatever lies in memory.
-    head = {"linear_weight": torch.zeros(3, 4), "linear_bias": torch.zeros(3)}
+    head: dict[str, Any] = {"linear_weight": torch.zeros(3, 4), "linear_bias": torch.zeros(3)}
     head[name] = head[name].to("meta")
     with pytest.raises(ValueError, match=f"^{name} must be on input's device cpu, got meta$"):
         linear_cross_entropy(torch.zeros(2, 4), target=torch.tensor([0, 1]), **head)
