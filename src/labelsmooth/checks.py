@@ -218,11 +218,7 @@ def as_targets(
         check_broadcasts("sample_weight", sample_weight, rows, "the rows'")
         counted = counted & (sample_weight != 0)
     if target.is_floating_point():
-        blank = ~counted
-        # Blanking copies all probabilities, so it is left out where it can be seen to change nothing.
-        if not readable(blank) or bool(blank.any()):
-            target = target.masked_fill(blank.unsqueeze(-1), 0.0)
-        return target, counted
+        return blanked(target, counted), counted
     target = target.masked_fill(~counted, 0)
     if readable(target) and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < num_classes:
         ignored = "" if ignore_index is None else f" or ignore_index={ignore_index}"
@@ -231,6 +227,13 @@ def as_targets(
             f"got {_first(target, (target < 0) | (target >= num_classes))}"
         )
     return target, counted
+
+
+def blanked(x: Tensor, counted: Tensor) -> Tensor:
+    """``x`` with zeros in the rows that do not count; no copy where it is seen to change nothing."""
+    blank = ~counted
+    needed = not readable(blank) or bool(blank.any())
+    return x.masked_fill(blank.unsqueeze(-1), 0.0) if needed else x
 
 
 def as_given(device: torch.device) -> AbstractContextManager[object]:

@@ -15,6 +15,7 @@ from labelsmooth.checks import (
     as_given,
     as_rows,
     as_targets,
+    blanked,
     check_broadcasts,
     check_choice,
     check_devices,
@@ -27,7 +28,7 @@ from labelsmooth.criterion import CrossEntropyOptions, criterion, strength
 from labelsmooth.dtensor import dtensor_cross_entropy, is_dtensor
 from labelsmooth.engines import linear
 from labelsmooth.engines.linear import HeadEngine
-from labelsmooth.engines.route import Engine, opaque, row_statistics, uniform
+from labelsmooth.engines.route import Engine, row_statistics, uniform
 from labelsmooth.engines.statistics import Measures
 from labelsmooth.formulas import smoothed_entropy, smoothed_nll
 from labelsmooth.parallel import (
@@ -276,10 +277,7 @@ def linear_cross_entropy(
         softcap,
         dtype,
     )
-    obstacle = "linear_weight has more than 2 dimensions" if positions else opaque(head[:3], wanted.measures)
-    if engine == "linear" and obstacle is not None:
-        raise ValueError(f"engine={engine!r} cannot serve: {obstacle}")
-    if engine == "reference" or obstacle is not None:
+    if linear.makes_logits(head, wanted.measures, engine):
         z = head.blanked(wanted.measures.counted).logits()
         statistics = row_statistics(z, wanted.measures, engine and "reference")
         loss = wanted.loss(statistics)
@@ -293,7 +291,9 @@ def linear_cross_entropy(
         loss = wanted.loss(statistics)
     else:
         loss, statistics = linear.reduced(head, wanted)
-    loss, nll = (x.reshape(rows) if wanted.reduction == "none" else x for x in (loss, wanted.nll(statistics)))
+    nll = wanted.nll(statistics) if return_nll else loss
+    if wanted.reduction == "none":
+        loss, nll = loss.reshape(rows), nll.reshape(rows)
     return (loss, nll) if return_nll else loss
 
 
@@ -358,7 +358,7 @@ def smoothing_term(
         return x.mean(0, dtype=dtype) if prior is None else prior @ x.to(dtype)
 
     with as_given(input.device):
-        h = input.masked_fill(~counted.unsqueeze(-1), 0.0).to(dtype)
+        h = blanked(input, counted).to(dtype)
         term = (h * (linear_weight[target].to(dtype) - expected(linear_weight))).sum(-1)
         if linear_bias is not None:
             term = term + linear_bias[target].to(dtype) - expected(linear_bias)

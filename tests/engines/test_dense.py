@@ -18,6 +18,7 @@ from torch import Tensor
 from labelsmooth import functional
 from labelsmooth.checks import compute_dtype
 from labelsmooth.engines import available, dense, reference
+from labelsmooth.engines.layout import in_rows
 from labelsmooth.engines.statistics import ABSENT, DIFFERENTIABLE, Measures
 from tests import oracle
 from tests.test_properties import Batch, batches, examples
@@ -429,7 +430,7 @@ def assert_layout_does_not_matter(view: Tensor) -> None:
 @pytest.mark.parametrize("layout", VIEWS)
 def test_rows_are_read_where_they_lie(layout: str) -> None:
     z = VIEWS[layout]()
-    read, *_ = dense._rows(z)
+    read, *_ = in_rows(z)
     assert read.data_ptr() == z.data_ptr()
     assert_layout_does_not_matter(z)
 
@@ -437,7 +438,7 @@ def test_rows_are_read_where_they_lie(layout: str) -> None:
 @pytest.mark.parametrize("layout", COPIED)
 def test_scattered_rows_are_copied(layout: str) -> None:
     z = COPIED[layout]()
-    read, *_ = dense._rows(z)
+    read, *_ = in_rows(z)
     assert read.is_contiguous()
     assert_layout_does_not_matter(z)
 

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from labelsmooth.checks import compute_dtype, transformed
 from labelsmooth.engines import native, reference
-from labelsmooth.engines.operator import STATISTICS, operator
+from labelsmooth.engines.layout import in_rows
+from labelsmooth.engines.operator import DTYPES, STATISTICS, operator, unserved
 from labelsmooth.engines.statistics import Measures
-
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 
 class _Problem(ctypes.Structure):
@@ -62,11 +61,7 @@ def serves(z: Tensor, measures: Measures) -> str | None:
         return ABSENCE
     if z.device.type != "cpu":
         return f"it runs on a CPU, and input is on {z.device}"
-    if z.dtype not in DTYPES:
-        return f"it has no {z.dtype}"
-    if measures.mixed:
-        return "with class probabilities it takes neither a (K, K) prior nor off_target='others'"
-    return None
+    return unserved(z, measures)
 
 
 def forward(z: Tensor, measures: Measures) -> Tensor:
@@ -170,14 +165,14 @@ def _problem(
     exclude_target: bool = False,
 ) -> tuple[Tensor, _Problem, tuple[Tensor | None, ...]]:
     """The logits as the kernel can read them, all it needs to know, and what has to live as long."""
-    z, inner, outer_stride, inner_stride = _rows(z)
+    z, (inner, outer_stride, inner_stride) = in_rows(z)
     classes = z.size(-1)
     soft = target.is_floating_point()
     target = target.contiguous()
     counted, prior, weight = (x if x is None else x.contiguous() for x in (counted, prior, weight))
     problem = _Problem(
         z.data_ptr(),
-        DTYPES[z.dtype],
+        DTYPES.index(z.dtype),
         z.numel() // classes,
         inner,
         outer_stride,
@@ -193,24 +188,3 @@ def _problem(
         torch.get_num_threads(),
     )
     return z, problem, (target, counted, prior, weight)
-
-
-def _rows(z: Tensor) -> tuple[Tensor, int, int, int]:
-    """Logits whose rows lie at two strides, with the size of the inner dimension and both strides.
-
-    Rows that are scattered otherwise, and classes that do not lie side by side, are copied.
-    """
-    if not z.is_contiguous():
-        dims: list[tuple[int, int]] = []
-        for size, stride in zip(z.shape[:-1], z.stride()[:-1], strict=True):
-            if size == 1:
-                continue
-            if dims and dims[-1][1] == size * stride:
-                dims[-1] = (dims[-1][0] * size, stride)
-            else:
-                dims.append((size, stride))
-        if len(dims) <= 2 and (z.size(-1) == 1 or z.stride(-1) == 1):
-            (_, outer_stride), (inner, inner_stride) = [(1, 0), (1, 0), *dims][-2:]
-            return z, inner, outer_stride, inner_stride
-        z = z.contiguous()
-    return z, z.numel() // z.size(-1), 0, z.size(-1)

@@ -3,10 +3,9 @@
 import os
 from importlib.util import find_spec
 
-import torch
 from torch import Tensor
 
-from labelsmooth.engines.operator import operator
+from labelsmooth.engines.operator import operator, unserved
 from labelsmooth.engines.statistics import Measures
 
 _INSTALLED = find_spec("triton") is not None
@@ -28,11 +27,7 @@ def serves(z: Tensor, measures: Measures) -> str | None:
         return "triton is not installed"
     if not z.is_cuda and not _INTERPRETED:
         return f"it runs on CUDA, and input is on {z.device}"
-    if z.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
-        return f"it has no {z.dtype}"
-    if measures.mixed:
-        return "with class probabilities it takes neither a (K, K) prior nor off_target='others'"
-    return None
+    return unserved(z, measures)
 
 
 def forward(z: Tensor, measures: Measures) -> Tensor:

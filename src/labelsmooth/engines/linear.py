@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from labelsmooth.checks import accurate, as_given, transformed
+from labelsmooth.checks import accurate, as_given, blanked, transformed
 from labelsmooth.criterion import Criterion
 from labelsmooth.engines import reference, route
 from labelsmooth.engines.operator import LIBRARY, MEASURES, STATISTICS
@@ -47,11 +47,16 @@ class Head(NamedTuple):
     def blanked(self, counted: Tensor) -> Self:
         """The same without what stands in rows that do not count: the weight's gradient has it, times 0."""
         some = counted.reshape(len(self.input), self.weight.shape[1:-1].numel()).any(1)
-        return self._replace(input=_blank(self.input, some))
+        return self._replace(input=blanked(self.input, some))
 
 
-def _blank(input: Tensor, counted: Tensor) -> Tensor:
-    return input.masked_fill(~counted.unsqueeze(-1), 0.0)
+def makes_logits(head: Head, measures: Measures, engine: HeadEngine | None) -> bool:
+    """Whether the logits are made as a whole: as asked for, or because the chunks cannot serve."""
+    many = head.weight.dim() > 2
+    obstacle = "linear_weight has more than 2 dimensions" if many else route.opaque(head[:3], measures)
+    if engine == "linear" and obstacle is not None:
+        raise ValueError(f"engine={engine!r} cannot serve: {obstacle}")
+    return engine == "reference" or obstacle is not None
 
 
 def row_statistics(head: Head, measures: Measures) -> RowStatistics:
@@ -143,7 +148,7 @@ def _passes(
     with torch.no_grad(), as_given(hidden.device):
         for part in chunks:
             rows = measures.rows(part)
-            x = _blank(hidden[part], rows.counted).to(dtype)
+            x = blanked(hidden[part], rows.counted).to(dtype)
             z, slope = buffer[: len(x)], None
             if bias is None:
                 torch.mm(x, weight.T, out=z)

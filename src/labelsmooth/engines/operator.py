@@ -20,6 +20,19 @@ LIBRARY = torch.library.Library("labelsmooth", "FRAGMENT")
 MEASURES = "Tensor target, Tensor counted, Tensor? prior, Tensor? weight, bool exclude_target"
 
 
+# In the order of their numbers in native/row.h.
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def unserved(z: Tensor, measures: Measures) -> str | None:
+    """Why no kernel does it, on whatever device; None if they do."""
+    if z.dtype not in DTYPES:
+        return f"it has no {z.dtype}"
+    if measures.mixed:
+        return "with class probabilities it takes neither a (K, K) prior nor off_target='others'"
+    return None
+
+
 class Forward(Protocol):
     def __call__(self, z: Tensor, measures: Measures) -> Tensor:
         """The statistics of each row, stacked: (7, ...)."""

@@ -8,8 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from labelsmooth.checks import as_given, compute_dtype, readable
-from labelsmooth.engines.statistics import ABSENT, DIFFERENTIABLE, Measures, RowStatistics, times
+from labelsmooth.checks import as_given, blanked, compute_dtype
+from labelsmooth.engines.statistics import (
+    ABSENT,
+    DIFFERENTIABLE,
+    Measures,
+    RowStatistics,
+    renormalised,
+    times,
+)
 
 
 def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
@@ -20,11 +27,7 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
         measures: What each row is held to.
     """
     target, counted, prior, weight, exclude_target = measures
-    z = z.to(compute_dtype(z))
-    blank = ~counted
-    # Blanking copies all logits, so it is left out where it can be seen to change nothing.
-    if not readable(blank) or bool(blank.any()):
-        z = z.masked_fill(blank.unsqueeze(-1), 0.0)
+    z = blanked(z.to(compute_dtype(z)), counted)
     z_max = z.detach().amax(-1)
     z = z - z_max.unsqueeze(-1)
     if prior is None:
@@ -74,11 +77,8 @@ def _hard_measures(
     if weight is not None:
         rows = rows * weight
         mass = rows.sum(-1)
-    # A prior without mass on the allowed classes leaves everything on the target.
-    empty = valid_mass == 0
-    divisor = valid_mass.masked_fill(empty, 1.0)
-    prior_mass = torch.where(empty, target_mass, mass / divisor)
-    prior_z = torch.where(empty, target_z, (rows * torch.where(masked, 0.0, z)).sum(-1) / divisor)
+    prior_z = (rows * torch.where(masked, 0.0, z)).sum(-1)
+    prior_z, prior_mass = renormalised(target_z, prior_z, target_mass, mass, valid_mass)
     return target_z, prior_z, target_mass, prior_mass, valid_mass
 
 

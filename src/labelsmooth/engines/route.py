@@ -9,12 +9,11 @@ from torch.autograd import forward_ad
 
 from labelsmooth.checks import check_choice, plain, recorded, transformed
 from labelsmooth.engines import dense, gpu, reference
-from labelsmooth.engines.operator import Backward, Forward
+from labelsmooth.engines.operator import DTYPES, Backward, Forward
 from labelsmooth.engines.statistics import Measures, RowStatistics
 from labelsmooth.reduction import Reduction
 from labelsmooth.targets import Strength
 
-_PLAIN = (Tensor, torch.nn.Parameter)
 Engine = Literal["reference", "dense", "triton"]
 
 
@@ -80,12 +79,12 @@ def uniform(
     if (
         dense.ABSENCE is not None
         or torch.compiler.is_compiling()
-        or type(input) not in _PLAIN
+        or not plain(input)
         or type(target) is not Tensor
         or target.dtype != torch.int64
         or not input.is_cpu
         or not target.is_cpu
-        or input.dtype not in dense.DTYPES
+        or input.dtype not in DTYPES
         or input.is_neg()  # a lazy minus sign, which only torch's own operators see
         or not input.dim()
         or type(ignore_index) is not int

@@ -14,7 +14,7 @@ from labelsmooth.checks import compute_dtype, readable
 from labelsmooth.engines import linear, route
 from labelsmooth.engines.linear import Head, HeadEngine
 from labelsmooth.engines.route import Engine
-from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics, times
+from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics, renormalised, times
 
 
 class Span(NamedTuple):
@@ -131,10 +131,7 @@ class LinearShard(NamedTuple):
         rows = self.rows.numel()
         target = measures.target.reshape(rows, *measures.target.shape[len(self.rows) :])
         flat = measures._replace(target=target, counted=measures.counted.reshape(rows))
-        obstacle = route.opaque(self.head[:3], flat)
-        if self.engine == "linear" and obstacle is not None:
-            raise ValueError(f"engine={self.engine!r} cannot serve: {obstacle}")
-        if self.engine == "reference" or obstacle is not None:
+        if linear.makes_logits(self.head, flat, self.engine):
             z = self.head.blanked(flat.counted).logits()
             found = LogitsShard(z, self.engine and "reference").statistics(flat)
         else:
@@ -205,11 +202,7 @@ def combine(local: RowStatistics, group: "dist.ProcessGroup | None") -> RowStati
     )
     stacked = torch.stack([part.to(z_max.dtype) for part in parts])
     total, tops, target_z, prior_z, target_mass, prior_mass, valid_mass = summed(stacked, group).unbind()
-    # A prior without mass on the allowed classes leaves everything on the target.
-    empty = valid_mass == 0
-    divisor = valid_mass.masked_fill(empty, 1.0)
-    prior_mass = torch.where(empty, target_mass, prior_mass / divisor)
-    prior_z = torch.where(empty, target_z, prior_z / divisor)
+    prior_z, prior_mass = renormalised(target_z, prior_z, target_mass, prior_mass, valid_mass)
     lse = (total + (tops - 1)).log1p()
     return RowStatistics(lse, target_z, prior_z, target_mass, prior_mass, valid_mass, z_max)
 

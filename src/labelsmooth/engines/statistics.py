@@ -53,6 +53,17 @@ class RowStatistics(NamedTuple):
 DIFFERENTIABLE = 3  # the leading statistics that have a gradient by the logits
 
 
+def renormalised(
+    target_z: Tensor, prior_z: Tensor, target_mass: Tensor, prior_mass: Tensor, valid_mass: Tensor
+) -> tuple[Tensor, Tensor]:
+    """prior_z and prior_mass of the prior over its valid classes; without mass on any, the target's."""
+    empty = valid_mass == 0
+    divisor = valid_mass.masked_fill(empty, 1.0)
+    return torch.where(empty, target_z, prior_z / divisor), torch.where(
+        empty, target_mass, prior_mass / divisor
+    )
+
+
 def times(a: Tensor, x: Tensor) -> Tensor:
     """``a * x``, and 0 where a is 0 and x infinite."""
     return a * torch.where((a == 0) & x.isinf(), 0.0, x)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from labelsmooth.checks import compute_dtype
+from labelsmooth.engines.layout import in_rows
 from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics
 
 if TYPE_CHECKING:
@@ -65,24 +66,10 @@ def backward(
     """The gradient by ``z``, given that by lse, target_z and prior_z; ``out`` may be ``z`` itself."""
     if out is None:
         out = torch.empty_like(z, memory_format=torch.contiguous_format)
-    place = _rows(out)[0]
+    place = in_rows(out)[0]
     tables = {"statistics": statistics.contiguous(), "grad": grad.contiguous()}
     _launch(_backward_kernel, z, measures, place, **tables)
     return out if place is out else out.copy_(place)
-
-
-def _rows(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """``x``, or a copy, whose row i is at (i // inner) * outer + (i % inner) * step, its classes in turn."""
-    merged: list[tuple[int, int]] = []  # size and stride, neighbours in one where one stride serves both
-    for size, stride in zip(x.shape[:-1], x.stride()[:-1], strict=True):
-        if merged and merged[-1][1] == size * stride:
-            merged[-1] = (merged[-1][0] * size, stride)
-        elif size > 1:
-            merged.append((size, stride))
-    if len(merged) > 2 or (x.size(-1) > 1 and x.stride(-1) != 1):
-        return _rows(x.contiguous())
-    (_, outer), (inner, step) = [(1, 0)] * (2 - len(merged)) + merged
-    return x, (inner, outer, step)
 
 
 def _block(classes: int) -> tuple[int, int]:
@@ -101,9 +88,9 @@ def _launch(kernel: Any, z: Tensor, measures: Measures, out: Tensor | None, **mo
     classes, num_rows = z.size(-1), counted.numel()
     if num_rows == 0:
         return
-    z, (z_inner, *z_strides) = _rows(z)
-    soft, (soft_inner, *soft_strides) = _rows(target) if measures.soft else (None, (1, 0, 0))
-    _, (out_inner, *out_strides) = (out, (1, 0, 0)) if out is None else _rows(out)
+    z, (z_inner, *z_strides) = in_rows(z)
+    soft, (soft_inner, *soft_strides) = in_rows(target) if measures.soft else (None, (1, 0, 0))
+    _, (out_inner, *out_strides) = (out, (1, 0, 0)) if out is None else in_rows(out)
     prior_stride = classes if prior is not None and prior.dim() == 2 else 0
     lengths = [classes, prior_stride, *z_strides, *soft_strides, *out_strides]
     align = gcd(16, *lengths)

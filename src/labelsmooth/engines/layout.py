@@ -1,0 +1,22 @@
+"""Where the rows lie that a kernel reads."""
+
+from torch import Tensor
+
+
+def in_rows(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    """``x`` whose row i is at (i // inner) * outer + (i % inner) * step, its classes in turn, and these.
+
+    Rows that are scattered otherwise, and classes that do not lie side by side, are copied.
+    """
+    if x.is_contiguous():
+        return x, (x.numel() // x.size(-1), 0, x.size(-1))
+    merged: list[tuple[int, int]] = []  # size and stride, neighbours in one where one stride serves both
+    for size, stride in zip(x.shape[:-1], x.stride()[:-1], strict=True):
+        if merged and merged[-1][1] == size * stride:
+            merged[-1] = (merged[-1][0] * size, stride)
+        elif size > 1:
+            merged.append((size, stride))
+    if len(merged) > 2 or (x.size(-1) > 1 and x.stride(-1) != 1):
+        return in_rows(x.contiguous())
+    (_, outer), (inner, step) = [(1, 0)] * (2 - len(merged)) + merged
+    return x, (inner, outer, step)
