@@ -1,0 +1,46 @@
+"""Priors: what to smooth toward. Each is a value for the ``prior=`` of every loss.
+
+Those for all samples, (K,), and those with a row for each class, (K, K), are of the class :class:`Prior`;
+those of each sample's own of :class:`PerSample`. All are constants: no gradient reaches what they were made
+of. The row of a class has some probability for that class too; ``off_target="others"`` leaves it out.
+"""
+
+from labelsmooth.priors.matrices import Tree as Tree
+from labelsmooth.priors.matrices import confusion as confusion
+from labelsmooth.priors.matrices import embedding as embedding
+from labelsmooth.priors.matrices import hierarchy as hierarchy
+from labelsmooth.priors.matrices import similarity as similarity
+from labelsmooth.priors.ordinal import beta as beta
+from labelsmooth.priors.ordinal import binomial as binomial
+from labelsmooth.priors.ordinal import exponential as exponential
+from labelsmooth.priors.ordinal import sord as sord
+from labelsmooth.priors.ordinal import triangular as triangular
+from labelsmooth.priors.samples import neighbourhood as neighbourhood
+from labelsmooth.priors.samples import per_sample as per_sample
+from labelsmooth.priors.samples import teacher as teacher
+from labelsmooth.priors.vectors import masked as masked
+from labelsmooth.priors.vectors import uniform as uniform
+from labelsmooth.priors.vectors import unigram as unigram
+from labelsmooth.targets import PerSample as PerSample
+from labelsmooth.targets import Prior as Prior
+
+__all__ = [
+    "PerSample",
+    "Prior",
+    "Tree",
+    "beta",
+    "binomial",
+    "confusion",
+    "embedding",
+    "exponential",
+    "hierarchy",
+    "masked",
+    "neighbourhood",
+    "per_sample",
+    "similarity",
+    "sord",
+    "teacher",
+    "triangular",
+    "uniform",
+    "unigram",
+]

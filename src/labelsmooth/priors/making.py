@@ -1,0 +1,57 @@
+"""How a prior is made: in float64 on a CPU, once, whatever the types and devices of what it is made of."""
+
+import torch
+from torch import Tensor
+
+from labelsmooth.checks import check_tensor, readable
+from labelsmooth.targets import Prior
+
+
+def check_integer(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_real(name: str, value: object) -> None:
+    check_tensor(name, value)
+    assert isinstance(value, Tensor)
+    if value.is_complex() or value.dtype == torch.bool:
+        raise ValueError(f"{name} must hold real numbers, got {value.dtype}")
+
+
+def check_values(name: str, rule: str, values: Tensor, good: Tensor) -> None:
+    if readable(values, good) and not bool(good.all()):
+        raise ValueError(f"{name} must {rule}, got {values.detach()[~good][0].item()}")
+
+
+def check_square(name: str, value: object) -> None:
+    check_real(name, value)
+    assert isinstance(value, Tensor)
+    if value.dim() != 2 or value.size(0) != value.size(1) or not len(value):
+        raise ValueError(f"{name} must have shape (K, K), got {tuple(value.shape)}")
+
+
+def first_class(bad: Tensor) -> int | None:
+    """The first class of which it is true, if values may be read."""
+    return int(bad.nonzero()[0]) if readable(bad) and bool(bad.any()) else None
+
+
+def exact(values: Tensor) -> Tensor:
+    return values.detach().to("cpu", torch.float64)
+
+
+def positions(num_classes: int) -> tuple[Tensor, Tensor]:
+    """The indices of the classes: as a column, of the targets, and as a row."""
+    k = torch.arange(num_classes, dtype=torch.float64, device="cpu")
+    return k.unsqueeze(-1), k
+
+
+def prior(probabilities: Tensor, description: str, like: Tensor | None = None) -> Prior:
+    """On the device of ``like``, and in torch's default type, or in float64 if ``like`` is."""
+    double = like is not None and like.dtype == torch.float64
+    device = torch.get_default_device() if like is None else like.device
+    return Prior(
+        probabilities.to(device, torch.float64 if double else torch.get_default_dtype()), description
+    )
