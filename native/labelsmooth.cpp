@@ -33,7 +33,7 @@ constexpr int64_t work_per_turn = 1 << 15;  // logits that are worth handing to 
 
 struct Forward {
     const Problem& p;
-    void* statistics;  // 7 x rows, in the order of RowStatistics
+    void* statistics;  // 10 x rows, in the order of RowStatistics
     std::atomic<int64_t> bad{-1};
 };
 
@@ -43,8 +43,10 @@ INLINE void forward_rows(void* context, int64_t begin, int64_t end) {
     Forward& call = *static_cast<Forward*>(context);
     const Problem& p = call.p;
     R* out = static_cast<R*>(call.statistics);
+    const Bend<R> bend(p);
     for (int64_t i = begin; i < end; ++i) {
         R lse = 0, target_z = 0, prior_z = 0, target_mass = 0, prior_mass = 0, valid_mass = 0, z_max = 0;
+        R hinge = 0, model_z = 0, slope = 0;
         if (!p.counted || p.counted[i]) {
             const int64_t y = p.target ? p.target[i] : absent;
             if (y != absent && (y < 0 || y >= p.classes)) {
@@ -71,16 +73,24 @@ INLINE void forward_rows(void* context, int64_t begin, int64_t end) {
                 prior_mass = target_mass;
                 prior_z = target_z;
             }
+            if (bend.any()) {
+                const BendSums<R> b = bend_of(z, p.classes, vectors, s.max, bend, p.exclude_target ? y : -1);
+                if (s.mass > 0) {
+                    hinge = R(b.hinge / s.mass);
+                    slope = R(b.slope / s.mass);
+                }
+                model_z = R(b.model / s.exp);
+            }
         }
-        const R all[] = {lse, target_z, prior_z, target_mass, prior_mass, valid_mass, z_max};
-        for (int64_t j = 0; j < 7; ++j) out[j * p.rows + i] = all[j];
+        const R all[] = {lse, target_z, prior_z, hinge, model_z, target_mass, prior_mass, valid_mass, z_max, slope};
+        for (int64_t j = 0; j < 10; ++j) out[j * p.rows + i] = all[j];
     }
 }
 
 struct Backward {
     const Problem& p;
-    const void* statistics;  // 7 x rows
-    const void* grad;        // 3 x rows: by lse, target_z and prior_z
+    const void* statistics;  // 10 x rows
+    const void* grad;        // 5 x rows: by lse, target_z, prior_z, hinge and model_z
     void* out;               // rows x classes; may be z itself
 };
 
@@ -91,6 +101,7 @@ INLINE void backward_rows(void* context, int64_t begin, int64_t end) {
     const Problem& p = call.p;
     const R* statistics = static_cast<const R*>(call.statistics);
     const R* grad = static_cast<const R*>(call.grad);
+    const Bend<R> bend(p);
     for (int64_t i = begin; i < end; ++i) {
         Z* out = static_cast<Z*>(call.out) + i * p.classes;
         if (p.counted && !p.counted[i]) {
@@ -100,26 +111,48 @@ INLINE void backward_rows(void* context, int64_t begin, int64_t end) {
         const int64_t y = p.target ? p.target[i] : absent;
         const Z* z = row_of<Z>(p, i);
         const Vectors<R> vectors(p, i);
-        const R lse = statistics[i], z_max = statistics[6 * p.rows + i];
-        const double mass = double(statistics[5 * p.rows + i]) * (vectors.prior ? 1.0 : double(p.classes));
-        const R by_target = grad[p.rows + i], by_prior = grad[2 * p.rows + i];
+        const auto statistic = [&](int64_t j) { return statistics[j * p.rows + i]; };
+        const auto by = [&](int64_t j) { return grad[j * p.rows + i]; };
+        const R z_max = statistic(8), model_z = statistic(4);
+        const double mass = double(statistic(7)) * (vectors.prior ? 1.0 : double(p.classes));
+        const double inverse = std::exp(-double(statistic(0)));
+        const R by_model = bend.spread ? by(4) : R(0), by_hinge = bend.hinge ? by(3) : R(0);
         const Coefficients<R> c{
             z_max,
-            R(double(grad[i]) * std::exp(-double(lse))),
-            mass > 0 ? R(by_prior / mass) : R(0),
-            mass > 0 ? by_target : by_target + by_prior,
+            R((double(by(0)) + double(by_model) * (1 - double(model_z))) * inverse),
+            mass > 0 ? R(by(2) / mass) : R(0),
+            mass > 0 ? by(1) : by(1) + by(2),
+            R(by_model * inverse),
+            mass > 0 ? R(by_hinge / mass) : R(0),
         };
-        R at_target = 0;
-        if (y != absent) {
-            const R z_y = one(z[y]);
-            const bool in_prior = z_y != -inf<R> && !p.exclude_target;
-            at_target = c.of_exp * exp_nonpositive(z_y - z_max) + c.of_target * vectors.weight_at(y);
-            if (in_prior) at_target += c.of_prior * vectors.prior_at(y) * vectors.weight_at(y);
-        }
+        // The classes that have more than their neighbours: the target and, with a hinge, the largest.
+        int64_t top = -1;
+        if (bend.hinge)
+            for (int64_t k = 0; k < p.classes && top < 0; ++k)
+                if (one(z[k]) == z_max) top = k;
+        const auto value_at = [&](int64_t k) {
+            const R x = one(z[k]), weight = vectors.weight_at(k);
+            const R d = x - z_max, exp = exp_nonpositive(d);
+            R value = c.of_exp * exp;
+            if (x != -inf<R>) {
+                value += c.of_model * exp * d;
+                if (k != y || !p.exclude_target)
+                    value += (c.of_prior - c.of_hinge * bend.slope(d)) * vectors.prior_at(k) * weight;
+            }
+            if (vectors.soft) value += c.of_target * (vectors.soft[k] * weight);
+            if (k == y) value += c.of_target * weight;
+            if (k == top) value += by_hinge * statistic(9);
+            return value;
+        };
+        const R at_target = y != absent ? value_at(y) : R(0), at_top = top >= 0 ? value_at(top) : R(0);
         specialised(vectors, [&](auto soft, auto any) __attribute__((always_inline)) {
-            write<soft, any>(out, z, p.classes, vectors, c);
+            if (bend.any())
+                write<soft, true, true>(out, z, p.classes, vectors, c, bend);
+            else
+                write<soft, any, false>(out, z, p.classes, vectors, c, bend);
         });
         if (y != absent) put(at_target, out[y]);
+        if (top >= 0) put(at_top, out[top]);
     }
 }
 
@@ -185,11 +218,13 @@ INLINE void uniform_backward_rows(void* context, int64_t begin, int64_t end) {
             R(call.scale * std::exp(-double(saved[i]))),
             R(-call.scale * call.eps / valid),  // without a valid class lse is NaN, and all of the row
             R(-call.scale * (1 - call.eps)),
+            0,
+            0,
         };
         const R z_y = one(z[y]);
         R at_target = c.of_exp * exp_nonpositive(z_y - z_max) + c.of_target;
         if (z_y != -inf<R>) at_target += c.of_prior;
-        write<false, false>(out, z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), c);
+        write<false, false, false>(out, z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), c, Bend<R>(p));
         put(at_target, out[y]);
     }
 }
@@ -248,7 +283,7 @@ void total(const Uniform& call, double* result) {
 
 }  // namespace
 
-API int labelsmooth_abi() { return 1; }
+API int labelsmooth_abi() { return 2; }
 
 // -1, or a row whose target is out of range.
 API int64_t labelsmooth_forward(const Problem* p, void* statistics) {

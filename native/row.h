@@ -22,9 +22,12 @@ struct Problem {
     const void* soft;       // rows x classes class probabilities, or null
     const bool* counted;    // whether a row counts; null: all do
     const void* prior;      // null: uniform
-    int64_t prior_stride;   // between the priors of two classes; 0: one for all
+    int64_t prior_stride;   // between the priors of two classes, or rows; 0: one for all
+    int64_t prior_by_row;
     const void* weight;     // of the classes, or null
     int64_t exclude_target;
+    double margin;  // of the hinge; NaN: there is none
+    int64_t squared, spread;
     int64_t threads;
 };
 
@@ -78,7 +81,10 @@ struct Vectors {
         : prior(static_cast<const R*>(p.prior)),
           weight(static_cast<const R*>(p.weight)),
           soft(p.soft ? static_cast<const R*>(p.soft) + i * p.classes : nullptr) {
-        if (prior && p.prior_stride && p.target[i] != absent) prior += p.target[i] * p.prior_stride;
+        if (prior && p.prior_by_row)
+            prior += i * p.prior_stride;
+        else if (prior && p.prior_stride && p.target[i] != absent)
+            prior += p.target[i] * p.prior_stride;
     }
     Vectors(const R* prior, const R* weight, const R* soft) : prior(prior), weight(weight), soft(soft) {}
 
@@ -89,8 +95,29 @@ struct Vectors {
     R weight_at(int64_t k) const { return weight ? weight[k] : R(1); }
 };
 
-// Calls f with what there is as constants, so that the plain case pays for nothing: class probabilities, and
-// any vector at all. A vector that is missing beside another one is then read as ones.
+// What of the logits is asked for that is not linear in them: a hinge on their distance from the largest, and
+// their mean under the model.
+template <typename R>
+struct Bend {
+    bool hinge, squared, spread;
+    R margin;
+
+    explicit Bend(const Problem& p)
+        : hinge(p.margin == p.margin), squared(p.squared), spread(p.spread), margin(R(p.margin)) {}
+    bool any() const { return hinge || spread; }
+    // Of a logit, d below the largest; and the derivative by its distance.
+    R at(R d) const {
+        const R beyond = -d > margin ? -d - margin : R(0);
+        return squared ? beyond * beyond : beyond;
+    }
+    R slope(R d) const {
+        const R beyond = -d > margin ? -d - margin : R(0);
+        return squared ? 2 * beyond : R(beyond > 0);
+    }
+};
+
+// Calls f with what there is as constants, so that the plain case pays for nothing: class probabilities, any
+// vector at all, and a bend. A vector that is missing beside another one is then read as ones.
 template <typename R, typename F>
 INLINE void specialised(const Vectors<R>& v, F&& f) {
     using yes = std::true_type;
@@ -218,19 +245,76 @@ INLINE Sums<R> sums_of(const Z* z, int64_t classes, const Vectors<R>& vectors, i
     return s;
 }
 
+// What a bend adds to the sums, once the largest logit is known.
+template <typename R>
+struct BendSums {
+    double hinge = 0, slope = 0;  // prior * weight * that of the hinge
+    double model = 0;             // exp(z - max) * (z - max)
+};
+
+template <typename Z, typename R>
+INLINE void add_bend(BendSums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vectors, R max, const Bend<R>& bend) {
+    R buffer[width];
+    for (int64_t begin = 0; begin < classes; begin += width) {
+        const int64_t n = classes - begin < width ? classes - begin : width;
+        const R* x = load(z + begin, n, buffer);
+        const R* prior = vectors.prior ? vectors.prior + begin : ones<R>.values;
+        const R* weight = vectors.weight ? vectors.weight + begin : ones<R>.values;
+        R hinge = 0, slope = 0, model = 0;
+        if (bend.hinge) {
+#pragma omp simd reduction(+ : hinge, slope)
+            for (int64_t k = 0; k < n; ++k) {
+                const bool valid = x[k] > -inf<R>;
+                const R d = valid ? x[k] - max : R(0);
+                const R pi = valid ? prior[k] * weight[k] : R(0);
+                hinge += pi * bend.at(d);
+                slope += pi * bend.slope(d);
+            }
+        }
+        if (bend.spread) {
+#pragma omp simd reduction(+ : model)
+            for (int64_t k = 0; k < n; ++k) {
+                const R d = x[k] > -inf<R> ? x[k] - max : R(0);
+                model += x[k] > -inf<R> ? exp_nonpositive(d) * d : R(0);
+            }
+        }
+        s.hinge += hinge;
+        s.slope += slope;
+        s.model += model;
+    }
+}
+
+template <typename Z, typename R>
+INLINE BendSums<R> bend_of(const Z* z, int64_t classes, const Vectors<R>& vectors, R max, const Bend<R>& bend,
+                           int64_t excluded) {
+    BendSums<R> s;
+    int64_t begin = 0;
+    for (int64_t end : {excluded, classes}) {
+        if (end < 0) continue;
+        add_bend(s, z + begin, end - begin, vectors.from(begin), max, bend);
+        begin = end + 1;
+    }
+    if (excluded >= 0 && one(z[excluded]) > -inf<R>) {  // in the model and in no prior
+        const double d = double(one(z[excluded])) - double(max);
+        s.model += std::exp(d) * d;
+    }
+    return s;
+}
+
 template <typename R>
 INLINE R product(R a, R x) {  // 0 * -inf = 0
     return a == 0 ? R(0) : a * x;
 }
 
-// What the gradient of a row is made of: of_exp * exp(z - max) + of_prior * prior + of_target * target.
+// What the gradient of a row is made of: of_exp * exp(z - max) + of_prior * prior + of_target * target, and with
+// a bend + of_model * exp(z - max) * (z - max) - of_hinge * prior * slope.
 template <typename R>
 struct Coefficients {
-    R max, of_exp, of_prior, of_target;
+    R max, of_exp, of_prior, of_target, of_model, of_hinge;
 };
 
-template <bool has_soft, bool has_vectors, typename Z, typename R>
-INLINE void write(Z* out, const Z* z, int64_t classes, const Vectors<R>& vectors, Coefficients<R> c) {
+template <bool has_soft, bool has_vectors, bool has_bend, typename Z, typename R>
+INLINE void write(Z* out, const Z* z, int64_t classes, const Vectors<R>& vectors, Coefficients<R> c, const Bend<R>& bend) {
     R buffer[width], result[width];
     for (int64_t begin = 0; begin < classes; begin += width) {
         const int64_t n = classes - begin < width ? classes - begin : width;
@@ -247,7 +331,12 @@ INLINE void write(Z* out, const Z* z, int64_t classes, const Vectors<R>& vectors
         for (int64_t k = 0; k < n; ++k) {
             const R w = has_vectors ? weight[k] : R(1);
             const R pi = x[k] == -inf<R> ? R(0) : (has_vectors ? prior[k] : R(1)) * w;
-            R value = c.of_exp * exp_nonpositive(x[k] - c.max) + c.of_prior * pi;
+            const R exp = exp_nonpositive(x[k] - c.max);
+            R value = c.of_exp * exp + c.of_prior * pi;
+            if constexpr (has_bend) {
+                const R d = x[k] == -inf<R> ? R(0) : x[k] - c.max;
+                value += c.of_model * exp * d - c.of_hinge * bend.slope(d) * pi;
+            }
             if (has_soft) value += c.of_target * (soft[k] * w);
             g[k] = value;
         }

@@ -20,7 +20,8 @@ from labelsmooth.checks import (
 from labelsmooth.engines.statistics import Measures, RowStatistics, times
 from labelsmooth.formulas import nll, smoothed_nll, squared_lse
 from labelsmooth.reduction import Reduction, reduce
-from labelsmooth.targets import ByClass, OffTarget, Strength, Weighting
+from labelsmooth.schedules import ByClass
+from labelsmooth.targets import OffTarget, Strength, Weighting
 
 
 class CrossEntropyOptions(TypedDict, total=False):

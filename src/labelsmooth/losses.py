@@ -17,7 +17,8 @@ from labelsmooth.checks import (
 from labelsmooth.criterion import CrossEntropyOptions
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
 from labelsmooth.reduction import Reduction
-from labelsmooth.targets import ByClass, OffTarget, Strength, Weighting
+from labelsmooth.schedules import ByClass
+from labelsmooth.targets import OffTarget, Strength, Weighting
 
 
 class LabelSmoothingLoss(nn.Module):

@@ -1,55 +1,59 @@
-"""What we smooth toward (the prior) and how much (the strength)."""
+"""What we smooth toward (the prior), how much (the strength), and what of."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
-from labelsmooth.checks import check_strength, check_tensor
+from labelsmooth.checks import check_prior
+from labelsmooth.schedules import ByClass, Schedule
 
 OffTarget = Literal["all", "others"]
 Weighting = Literal["torch", "sample"]
+Strength = float | Tensor | ByClass | Schedule
 
 
-class ByClass(nn.Module):
-    """A strength for each class; made by :func:`by_class`."""
+class Prior(nn.Module):
+    """A distribution over the classes, for all samples or for those of each class; see ``labelsmooth.priors``.
 
-    eps: Tensor
+    As a module it moves and is saved with the loss that holds it.
+    """
 
-    def __init__(self, eps: Tensor) -> None:
+    probabilities: Tensor  # (K,), or (K, K) whose row k serves the samples of class k
+
+    def __init__(self, probabilities: Tensor, description: str) -> None:
         super().__init__()
-        check_tensor("by_class: eps", eps)
-        if eps.dim() != 1:
-            raise ValueError(f"by_class: eps must have shape (K,), got {tuple(eps.shape)}")
-        check_strength("by_class: eps", eps)
-        self.register_buffer("eps", eps)
+        check_prior(probabilities, probabilities.size(-1) if probabilities.dim() else 0)
+        self.register_buffer("probabilities", probabilities)
+        self.description = description
 
     def extra_repr(self) -> str:
-        return f"K={self.eps.numel()}"
+        shape = "K" if self.probabilities.dim() == 1 else "K x K"
+        return f"{self.description}, {shape} with K={self.probabilities.size(-1)}"
 
 
-def by_class(eps: Tensor) -> ByClass:
-    r"""Smooth each class by its own strength: a sample of class y by ``eps[y]``.
+@dataclass(frozen=True, eq=False, repr=False)
+class PerSample:
+    """A distribution over the classes for each sample; made by ``labelsmooth.priors``.
 
-    Args:
-        eps: One strength per class, shape ``(K,)``, each in ``[0, 1]``.
-
-    Returns:
-        A value for ``label_smoothing=``. As a module it moves and is saved with the loss that holds it.
-
-    Raises:
-        ValueError: if ``eps`` is not a vector, or one of its values lies outside ``[0, 1]``.
-
-    Example:
-        >>> import torch, labelsmooth
-        >>> rare_classes_less = labelsmooth.by_class(torch.tensor([0.2, 0.1, 0.0]))
-        >>> loss = labelsmooth.CrossEntropyLoss(label_smoothing=rare_classes_less)
-        >>> loss(torch.zeros(2, 3), torch.tensor([0, 2]))
-        tensor(1.0986)
-
-    Reference:
-        Zhong et al., *Improving Calibration for Long-Tailed Recognition*, CVPR 2021.
+    Either whole or, for few classes in each row, as pairs of a class and its probability; a class that
+    appears twice has the sum, and probabilities that do not sum to 1 are renormalised.
     """
-    return ByClass(eps)
+
+    probabilities: Tensor  # in the input's shape; or (..., k), in the target's shape and k
+    classes: Tensor | None = None  # (..., k)
+    description: str = "per sample"
+
+    def __repr__(self) -> str:
+        shape = tuple(self.probabilities.shape)
+        what = "whole" if self.classes is None else f"{shape[-1]} classes each"
+        return f"PerSample({self.description}, {what}, shape {shape})"
 
 
-Strength = float | Tensor | ByClass
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """Two labels for each sample, the first with share lam; made by :func:`mixed`."""
+
+    first: Tensor
+    second: Tensor
+    lam: float | Tensor

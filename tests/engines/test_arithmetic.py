@@ -17,14 +17,14 @@ pytestmark = pytest.mark.skipif(ABSENCE is not None, reason=str(ABSENCE))
 
 SHORT = [torch.bfloat16, torch.float16]
 # of lse 0, z_max 0 and a prior's mass of 1
-STATISTICS = [[0.0], [0.0], [0.0], [0.0], [1.0], [1.0], [0.0]]
+STATISTICS = [[0.0], [0.0], [0.0], [0.0], [0.0], [0.0], [1.0], [1.0], [0.0], [0.0]]
 
 
 def gradient(z: Tensor, by_lse: float, by_prior: float, prior: Tensor) -> Tensor:
     """``by_lse * exp(z) + by_prior * prior``."""
     real = compute_dtype(z)
     measures = Measures(torch.tensor([ABSENT]), torch.ones(1, dtype=torch.bool), prior.to(real))
-    grad = torch.tensor([[by_lse], [0.0], [by_prior]], dtype=real)
+    grad = torch.tensor([[by_lse], [0.0], [by_prior], [0.0], [0.0]], dtype=real)
     return dense.backward(grad, z[None], measures, torch.tensor(STATISTICS, dtype=real))[0]
 
 
@@ -72,7 +72,7 @@ def test_every_short_logit_is_read_exactly(dtype: torch.dtype) -> None:
     count = torch.ones(len(numbers), dtype=torch.bool)
     # One class a row: its logit is the largest, to be widened alone or along with others.
     for z in (numbers[:, None], numbers[:, None].expand(-1, 17).contiguous()):
-        z_max = dense.forward(z, Measures(torch.zeros(len(z), dtype=torch.long), count))[6]
+        z_max = dense.forward(z, Measures(torch.zeros(len(z), dtype=torch.long), count))[8]
         assert z_max.equal(numbers.float())
 
 
@@ -102,6 +102,6 @@ def test_gradient_of_short_logits_is_that_of_float32_rounded(dtype: torch.dtype)
     z = (4 * torch.randn(5, 3000, generator=torch.Generator().manual_seed(0))).to(dtype)
     measures = Measures(torch.arange(5), torch.ones(5, dtype=torch.bool), None, torch.linspace(0, 2, 3000))
     for size in (1.0, 1e-4, 1e5, 1e38):
-        grad = size * torch.tensor([[1.0], [-0.9], [-0.1]]).expand(3, 5)
+        grad = size * torch.tensor([[1.0], [-0.9], [-0.1], [0.0], [0.0]]).expand(5, 5)
         short, wide = (dense.backward(grad, x, measures, dense.forward(x, measures)) for x in (z, z.float()))
         assert short.equal(wide.to(dtype))

@@ -534,7 +534,7 @@ def test_no_rows(shape: tuple[int, ...]) -> None:
         target = torch.zeros(shape) if kind.soft else torch.zeros(rows, dtype=torch.long)
         measures = measures._replace(target=target, counted=torch.ones(rows, dtype=torch.bool))
         statistics = dense.forward(z, measures)
-        assert statistics.shape == (7, *rows)
+        assert statistics.shape == (10, *rows)
         assert dense.backward(statistics[:3], z, measures, statistics).shape == shape
 
 

@@ -87,8 +87,8 @@ def test_opcheck(case: str) -> None:
     z, *rest = operands(case)
     torch.library.opcheck(torch.ops.labelsmooth.dense.default, (z.detach().requires_grad_(), *rest))
     statistics = torch.ops.labelsmooth.dense.default(z, *rest)
-    grad = torch.ones(3, *z.shape[:-1], dtype=compute_dtype(z))
-    torch.library.opcheck(torch.ops.labelsmooth.dense_backward.default, (grad, z, *rest, statistics))
+    grad = torch.ones(5, *z.shape[:-1], dtype=compute_dtype(z))
+    torch.library.opcheck(torch.ops.labelsmooth.dense_backward.default, (grad, z, statistics, *rest))
 
 
 # What the kernel takes of the branches of a derivative.

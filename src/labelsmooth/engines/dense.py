@@ -1,6 +1,7 @@
 """The dense engine on a CPU: the compiled kernel of native/, which writes no more than the gradient."""
 
 import ctypes
+import math
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from labelsmooth.checks import compute_dtype, transformed
 from labelsmooth.engines import native, reference
+from labelsmooth.engines.few import with_few
 from labelsmooth.engines.layout import in_rows
 from labelsmooth.engines.operator import DTYPES, STATISTICS, operator, unserved
 from labelsmooth.engines.statistics import Measures
@@ -29,8 +31,12 @@ class _Problem(ctypes.Structure):
         ("counted", ctypes.c_void_p),
         ("prior", ctypes.c_void_p),
         ("prior_stride", ctypes.c_int64),
+        ("prior_by_row", ctypes.c_int64),
         ("weight", ctypes.c_void_p),
         ("exclude_target", ctypes.c_int64),
+        ("margin", ctypes.c_double),
+        ("squared", ctypes.c_int64),
+        ("spread", ctypes.c_int64),
         ("threads", ctypes.c_int64),
     )
 
@@ -64,7 +70,7 @@ def serves(z: Tensor, measures: Measures) -> str | None:
     return unserved(z, measures)
 
 
-def forward(z: Tensor, measures: Measures) -> Tensor:
+def _forward(z: Tensor, measures: Measures) -> Tensor:
     if obstacle := serves(z, measures):
         raise ValueError(f"the dense engine cannot serve: {obstacle}")
     z, problem, _keep = _problem(z, *measures)
@@ -76,7 +82,7 @@ def forward(z: Tensor, measures: Measures) -> Tensor:
     return out
 
 
-def backward(
+def _backward(
     grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
 ) -> Tensor:
     z, problem, _keep = _problem(z, *measures)
@@ -87,6 +93,7 @@ def backward(
     return written if out is None or out is written else out.copy_(written)
 
 
+forward, backward = with_few(_forward, _backward)
 row_statistics = operator("dense", "CPU", forward, backward)
 
 
@@ -137,7 +144,8 @@ class _Uniform(torch.autograd.Function):
         if torch.is_grad_enabled() or transformed(grad):
             counted = target != ignore_index
             by_row = torch.where(counted, grad / divisor, 0.0)
-            by_statistics = torch.stack([by_row, by_row * (eps - 1), by_row * -eps])
+            nothing = torch.zeros_like(by_row)
+            by_statistics = torch.stack([by_row, by_row * (eps - 1), by_row * -eps, nothing, nothing])
             measures = Measures(target.masked_fill(~counted, 0), counted)
             by_z = reference.gradient(by_statistics, z, measures)
         else:
@@ -163,6 +171,12 @@ def _problem(
     prior: Tensor | None = None,
     weight: Tensor | None = None,
     exclude_target: bool = False,
+    _shares: None = None,
+    per_row: bool = False,
+    _classes: None = None,
+    margin: float | None = None,
+    squared: bool = False,
+    spread: bool = False,
 ) -> tuple[Tensor, _Problem, tuple[Tensor | None, ...]]:
     """The logits as the kernel can read them, all it needs to know, and what has to live as long."""
     z, (inner, outer_stride, inner_stride) = in_rows(z)
@@ -182,9 +196,13 @@ def _problem(
         target.data_ptr() if soft else None,
         None if counted is None else counted.data_ptr(),
         None if prior is None else prior.data_ptr(),
-        0 if prior is None or prior.dim() == 1 else classes,
+        0 if prior is None or (prior.dim() == 1 and not per_row) else classes,
+        per_row,
         None if weight is None else weight.data_ptr(),
         exclude_target,
+        math.nan if margin is None else margin,
+        squared,
+        spread,
         torch.get_num_threads(),
     )
     return z, problem, (target, counted, prior, weight)

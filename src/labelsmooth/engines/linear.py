@@ -80,7 +80,7 @@ class _Reduced(torch.autograd.Function):
         head = Head(*parts)
         denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
         # Those of the criterion, for torch to refuse them if they have changed since.
-        criterion = wanted.measures.prior, wanted.measures.weight, denominator
+        criterion = *wanted.measures.tensors, denominator
         ctx.save_for_backward(head.input, head.weight, head.bias, *criterion)
         ctx.call = head.softcap, head.dtype, wanted
         found, ctx.gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
@@ -133,9 +133,9 @@ def _passes(
     needs: Sequence[bool],
     derivative: Callable[[slice, Tensor], Tensor],
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The statistics of all rows, (7, N), and the gradients by input, weight and bias that are needed.
+    """The statistics of all rows, (10, N), and the gradients by input, weight and bias that are needed.
 
-    ``derivative`` tells a loss's gradient by the statistics of a chunk of rows, (3, n), given these.
+    ``derivative`` tells a loss's gradient by the statistics of a chunk of rows, (5, n), given these.
     """
     hidden, weight, bias, softcap, dtype = head
     found = hidden.new_empty((STATISTICS, len(hidden)), dtype=accurate(dtype))
@@ -247,15 +247,15 @@ def _(grad: Tensor, needs: list[bool], *head: Any) -> list[Tensor]:
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     head, measures = inputs[:_HEAD], inputs[_HEAD:]
-    ctx.save_for_backward(*head[:3], *measures[:-1])
-    ctx.options = *head[3:], measures[-1]
+    ctx.save_for_backward(*head[:3], *Measures(*measures).tensors)
+    ctx.options = head[3:], [None if isinstance(x, Tensor) else x for x in measures]
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    hidden, weight, bias, target, counted, prior, class_weight = ctx.saved_tensors
-    softcap, dtype, exclude_target = ctx.options
-    head = Head(hidden, weight, bias, softcap, dtype)
-    measures = Measures(target, counted, prior, class_weight, exclude_target)
+    hidden, weight, bias, *tensors = ctx.saved_tensors
+    options, measures = ctx.options
+    head = Head(hidden, weight, bias, *options)
+    measures = Measures(*measures).with_tensors(*tensors)
     grad = grad[:DIFFERENTIABLE]
     if torch.is_grad_enabled() or transformed(grad):
         gradients = _differentiable(

@@ -17,7 +17,12 @@ from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatisti
 STATISTICS = len(RowStatistics._fields)
 
 LIBRARY = torch.library.Library("labelsmooth", "FRAGMENT")
-MEASURES = "Tensor target, Tensor counted, Tensor? prior, Tensor? weight, bool exclude_target"
+# The fields of Measures.
+MEASURES = (
+    "Tensor target, Tensor counted, Tensor? prior, Tensor? weight, bool exclude_target=False, "
+    "Tensor? shares=None, bool per_row=False, Tensor? classes=None, float? margin=None, bool squared=False, "
+    "bool spread=False"
+)
 
 
 # In the order of their numbers in native/row.h.
@@ -30,12 +35,14 @@ def unserved(z: Tensor, measures: Measures) -> str | None:
         return f"it has no {z.dtype}"
     if measures.mixed:
         return "with class probabilities it takes neither a (K, K) prior nor off_target='others'"
+    if measures.classes is not None and measures.margin is not None:
+        return "it has no hinge over a prior of a few classes for each row"
     return None
 
 
 class Forward(Protocol):
     def __call__(self, z: Tensor, measures: Measures) -> Tensor:
-        """The statistics of each row, stacked: (7, ...)."""
+        """The statistics of each row, stacked: (10, ...)."""
         ...
 
 
@@ -48,7 +55,7 @@ class Backward(Protocol):
         statistics: Tensor,
         out: Tensor | None = None,
     ) -> Tensor:
-        """The gradient by z, given that by the differentiable statistics, (3, ...); ``out`` may be z."""
+        """The gradient by z, given that by the differentiable statistics, (5, ...); ``out`` may be z."""
         ...
 
 
@@ -57,13 +64,12 @@ def operator(
 ) -> Callable[[Tensor, Measures], RowStatistics]:
     """Register an engine under that name; what comes back finds statistics as ``reference`` does."""
     LIBRARY.define(f"{name}(Tensor z, {MEASURES}) -> Tensor")
-    LIBRARY.define(f"{name}_backward(Tensor grad, Tensor z, {MEASURES}, Tensor statistics) -> Tensor")
+    LIBRARY.define(f"{name}_backward(Tensor grad, Tensor z, Tensor statistics, {MEASURES}) -> Tensor")
 
     def forward_impl(z: Tensor, *measures: Any) -> Tensor:
         return forward(z, Measures(*measures))
 
-    def backward_impl(grad: Tensor, z: Tensor, *rest: Any) -> Tensor:
-        *measures, statistics = rest
+    def backward_impl(grad: Tensor, z: Tensor, statistics: Tensor, *measures: Any) -> Tensor:
         return backward(grad, z, Measures(*measures), statistics)
 
     LIBRARY.impl(name, forward_impl, device)
@@ -81,18 +87,19 @@ def operator(
     op_backward = getattr(torch.ops.labelsmooth, f"{name}_backward").default
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, target, counted, prior, weight, ctx.exclude_target = inputs
-        ctx.save_for_backward(z, target, counted, prior, weight, output)
+        z, *measures = inputs
+        ctx.save_for_backward(z, *Measures(*measures).tensors, output)
+        ctx.options = [None if isinstance(x, Tensor) else x for x in measures]
 
     def differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, target, counted, prior, weight, statistics = ctx.saved_tensors
-        measures = Measures(target, counted, prior, weight, ctx.exclude_target)
+        z, *tensors, statistics = ctx.saved_tensors
+        measures = Measures(*ctx.options).with_tensors(*tensors)
         grad = grad[:DIFFERENTIABLE]
         if torch.is_grad_enabled() or transformed(grad):
             by_z = reference.gradient(grad, z, measures)
         else:
-            by_z = op_backward(grad, z, *measures, statistics)
-        return by_z, None, None, None, None, None
+            by_z = op_backward(grad, z, statistics, *measures)
+        return by_z, *[None] * len(measures)
 
     torch.library.register_autograd(
         f"labelsmooth::{name}", differentiate, setup_context=setup_context, lib=LIBRARY

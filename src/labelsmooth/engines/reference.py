@@ -14,7 +14,6 @@ from labelsmooth.engines.statistics import (
     DIFFERENTIABLE,
     Measures,
     RowStatistics,
-    renormalised,
     times,
 )
 
@@ -26,14 +25,38 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
         z: Logits, ``(..., K)``, of any floating-point type. A class whose logit is -inf is masked: not valid.
         measures: What each row is held to.
     """
-    target, counted, prior, weight, exclude_target = measures
-    z = blanked(z.to(compute_dtype(z)), counted)
+    z = blanked(z.to(compute_dtype(z)), measures.counted)
     z_max = z.detach().amax(-1)
     z = z - z_max.unsqueeze(-1)
-    if prior is None:
-        prior = z.new_full((z.size(-1),), 1 / z.size(-1))
-    find = _soft_measures if measures.soft else _hard_measures
-    return RowStatistics(z.exp().sum(-1).log(), *find(z, target, prior, weight, exclude_target), z_max)
+    if measures.mixed and not measures.soft:
+        measures = _whole(measures, z)
+    target_z, target_mass = _target(z, measures)
+    # The prior's classes: their logits, and their shares of it.
+    at = z if measures.classes is None else z.gather(-1, measures.classes)
+    rows, valid_mass = (_mixture if measures.mixed else _prior)(at, measures)
+    empty = valid_mass == 0
+    hinge = slope = model_z = torch.zeros_like(target_z)
+    if measures.margin is not None:
+        # Measured from itself the largest logit is 0, but not its gradient.
+        top = z.gather(-1, z.argmax(-1, keepdim=True))
+        beyond = (top - torch.where(at == -torch.inf, 0.0, at) - measures.margin).relu()
+        hinge = (rows * (beyond.square() if measures.squared else beyond)).sum(-1)
+        slope = (rows * (2 * beyond if measures.squared else beyond > 0)).sum(-1).detach()
+    exp = z.exp()
+    if measures.spread:
+        model_z = (exp * torch.where(z == -torch.inf, 0.0, z)).sum(-1) / exp.sum(-1)
+    return RowStatistics(
+        exp.sum(-1).log(),
+        target_z,
+        torch.where(empty, target_z, times(rows, at).sum(-1)),
+        hinge,
+        model_z,
+        target_mass,
+        torch.where(empty, target_mass, rows.sum(-1)),
+        valid_mass,
+        z_max,
+        slope,
+    )
 
 
 def forward(z: Tensor, measures: Measures) -> Tensor:
@@ -51,7 +74,7 @@ def backward(
 
 
 def gradient(grad: Tensor, z: Tensor, measures: Measures) -> Tensor:
-    """The gradient by z, given that by the differentiable statistics, (3, ...); itself differentiable."""
+    """The gradient by z, given that by the differentiable statistics, (5, ...); itself differentiable."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = z if again and z.requires_grad else z.detach().requires_grad_()
@@ -59,62 +82,78 @@ def gradient(grad: Tensor, z: Tensor, measures: Measures) -> Tensor:
     return torch.autograd.grad(found, leaf, grad, create_graph=again)[0]
 
 
-def _hard_measures(
-    z: Tensor, target: Tensor, prior: Tensor, weight: Tensor | None, exclude_target: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    absent = target == ABSENT
-    index = target.masked_fill(absent, 0)
-    target_z = z.gather(-1, index.unsqueeze(-1)).squeeze(-1)
-    target_mass = torch.ones_like(target_z) if weight is None else weight[index]
-    target_mass = target_mass.masked_fill(absent, 0.0)
-    target_z = times(target_mass, target_z)
+def _target(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
+    """<target, z> and the target's mass."""
+    target, weight = measures.target, measures.weight
+    if measures.soft:
+        share = target
+    else:
+        share = measures.shares
+        if share is None:
+            target = target.unsqueeze(-1)
+            share = z.new_ones(target.shape)
+        absent = target == ABSENT
+        target = target.masked_fill(absent, 0)
+        share = share.masked_fill(absent, 0.0)
+        z = z.gather(-1, target)
+    if weight is not None:
+        share = share * (weight if measures.soft else weight[target])
+    return times(share, z).sum(-1), share.sum(-1)
 
+
+def _prior(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
+    """The prior's shares at its classes, renormalised and weighted, and its mass over the valid classes.
+
+    It has no share of anything where that mass is 0.
+    """
+    target, _, prior, weight, exclude_target, _, _, classes, *_ = measures
+    if prior is None:
+        prior = z.new_full((z.size(-1),), 1 / z.size(-1))
+    elif measures.by_class:
+        prior = prior[target.masked_fill(target == ABSENT, 0)]
     masked = z == -torch.inf
     if exclude_target:
-        masked = masked | (torch.arange(z.size(-1), device=z.device) == target.unsqueeze(-1))
-    rows = torch.where(masked, 0.0, prior[index] if prior.dim() == 2 else prior)
-    valid_mass = mass = rows.sum(-1)
+        every = torch.arange(z.size(-1), device=z.device) if classes is None else classes
+        masked = masked | (every == target.unsqueeze(-1))
+    rows = torch.where(masked, 0.0, prior)
+    valid_mass = rows.sum(-1)
+    rows = rows / valid_mass.masked_fill(valid_mass == 0, 1.0).unsqueeze(-1)
     if weight is not None:
-        rows = rows * weight
-        mass = rows.sum(-1)
-    prior_z = (rows * torch.where(masked, 0.0, z)).sum(-1)
-    prior_z, prior_mass = renormalised(target_z, prior_z, target_mass, mass, valid_mass)
-    return target_z, prior_z, target_mass, prior_mass, valid_mass
+        rows = rows * (weight if classes is None else weight[classes])
+    return rows, valid_mass
 
 
-def _soft_measures(
-    z: Tensor, target: Tensor, prior: Tensor, weight: Tensor | None, exclude_target: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _mixture(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
     """As for class indices, in expectation over the class probabilities t.
 
-    A class j shares t_j out over its prior's allowed classes. A prior common to all classes stays as it
-    is even if t does not sum to 1, as in torch.
+    A class j shares t_j out over its prior's allowed classes, or keeps it if there is none.
     """
+    target, _, prior, weight, exclude_target, *_ = measures
+    if prior is None:
+        prior = z.new_full((z.size(-1),), 1 / z.size(-1))
     allowed = (z > -torch.inf).to(z.dtype)
-    per_class = prior.dim() == 2
-    if per_class:
+    if measures.by_class:
         if exclude_target:
             prior = prior.masked_fill(torch.eye(z.size(-1), dtype=torch.bool, device=z.device), 0.0)
         mass = _matmul(allowed, prior.T)
     else:
         prior = allowed * prior
-        mass = _others(prior) if exclude_target else prior.sum(-1, keepdim=True)
+        mass = _others(prior)
     empty = mass == 0
-    divisor = mass.masked_fill(empty, 1.0)
-    share = torch.where(empty, 0.0, target / divisor)
-    if per_class:
-        rows = allowed * _matmul(share, prior)
-    elif exclude_target:
-        rows = prior * _others(share)
-    else:
-        rows = prior / divisor
+    share = torch.where(empty, 0.0, target / mass.masked_fill(empty, 1.0))
+    rows = allowed * _matmul(share, prior) if measures.by_class else prior * _others(share)
     rows = torch.where(empty, rows + target, rows)
+    valid_mass = (target * mass).sum(-1)
+    return rows if weight is None else rows * weight, valid_mass
 
-    valid_mass = (target * mass).sum(-1) if per_class or exclude_target else mass.squeeze(-1)
-    if weight is not None:
-        target, rows = target * weight, rows * weight
-    target_z, prior_z = times(target, z).sum(-1), times(rows, z).sum(-1)
-    return target_z, prior_z, target.sum(-1), rows.sum(-1), valid_mass
+
+def _whole(measures: Measures, z: Tensor) -> Measures:
+    """Shares of a few classes as class probabilities."""
+    assert measures.shares is not None
+    absent = measures.target == ABSENT
+    shares = measures.shares.masked_fill(absent, 0.0)
+    target = torch.zeros_like(z).scatter_add(-1, measures.target.masked_fill(absent, 0), shares)
+    return measures._replace(target=target, shares=None)
 
 
 def _others(x: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def uniform(
 
 def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
     """What of a call an operator on these tensors would hide from torch, or None: its gradient is right."""
-    others = [x for x in measures[:-1] if isinstance(x, Tensor)]
+    others = [x for x in measures.tensors if x is not None]
     if not torch.compiler.is_compiling() and not all(x is None or plain(x) for x in (*tensors, *others)):
         return "a tensor is of a subclass"
     if transformed():

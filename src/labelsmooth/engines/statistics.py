@@ -1,5 +1,6 @@
 """What an engine is given beside the logits, and what it finds in each row of them."""
 
+from collections.abc import Callable
 from typing import Final, NamedTuple, Self
 
 import torch
@@ -11,25 +12,65 @@ ABSENT: Final = torch.iinfo(torch.int64).min  # the index of a target class that
 class Measures(NamedTuple):
     """The two measures over the classes, the target's and the prior's, that each row's logits are held to."""
 
-    target: Tensor  # (...) class indices, or ABSENT, or (..., K) class probabilities
+    target: Tensor  # (...) class indices, or ABSENT; (..., m) if there are shares; or (..., K) probabilities
     counted: Tensor  # (...) whether a row counts; the others may hold anything
     prior: Tensor | None = None  # (K,), or (K, K) whose row k serves the rows of class k; None is uniform
     weight: Tensor | None = None  # (K,) class weights
     exclude_target: bool = False  # whether the prior leaves the target class out
+    shares: Tensor | None = None  # (..., m) what each of a row's classes has of the target
+    per_row: bool = False  # whether the prior is (..., K), one for each row
+    classes: Tensor | None = None  # (..., k) the classes of such a prior, then (..., k) too
+    margin: float | None = None  # of the hinge; None: there is none
+    squared: bool = False  # whether the hinge is
+    spread: bool = False  # whether model_z is asked for
 
     @property
     def soft(self) -> bool:
         return self.target.is_floating_point()
 
     @property
+    def by_class(self) -> bool:
+        """Whether each class has a prior of its own."""
+        return self.prior is not None and self.prior.dim() == 2 and not self.per_row
+
+    @property
     def mixed(self) -> bool:
         """Whether the prior of a row is a mixture of those of the classes, a matrix product that only the
         reference makes."""
-        per_class = self.exclude_target or (self.prior is not None and self.prior.dim() == 2)
-        return self.soft and per_class
+        return (self.soft or self.shares is not None) and (self.exclude_target or self.by_class)
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return tuple(getattr(self, name) for name in TENSORS)
+
+    def with_tensors(self, *tensors: Tensor | None) -> Self:
+        return self._replace(**dict(zip(TENSORS, tensors, strict=True)))
+
+    def by_row(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same, with what there is for each row changed, which has the dimensions of ``counted`` or one
+        more."""
+
+        def changed(x: Tensor | None) -> Tensor | None:
+            return None if x is None else change(x)
+
+        return self._replace(
+            target=change(self.target),
+            counted=change(self.counted),
+            prior=changed(self.prior) if self.per_row else self.prior,
+            shares=changed(self.shares),
+            classes=changed(self.classes),
+        )
 
     def rows(self, part: slice) -> Self:
-        return self._replace(target=self.target[part], counted=self.counted[part])
+        return self.by_row(lambda x: x[part])
+
+    def flat(self) -> Self:
+        """The same with all rows in one dimension."""
+        dims = self.counted.dim()
+        return self.by_row(lambda x: x.reshape(-1, *x.shape[dims:]))
+
+
+TENSORS: Final = ("target", "counted", "prior", "weight", "shares", "classes")
 
 
 class RowStatistics(NamedTuple):
@@ -44,13 +85,16 @@ class RowStatistics(NamedTuple):
     lse: Tensor  # log sum_k exp(z_k - z_max)
     target_z: Tensor  # <target, z - z_max>; the target is e_y, or the class probabilities, times the weights
     prior_z: Tensor  # <prior, z - z_max>; the prior is renormalised over the valid classes, times the weights
+    hinge: Tensor  # <prior, relu(z_max - z - margin)>, or of its square; its gradient is by z_max too
+    model_z: Tensor  # <softmax(z), z - z_max>
     target_mass: Tensor
     prior_mass: Tensor
     valid_mass: Tensor  # the prior's mass over the valid classes, before it is renormalised
     z_max: Tensor  # a constant to autograd, as the masses are: the gradient of lse is that of lse + z_max
+    slope: Tensor  # what the gradient of the hinge has at the largest logit, the first of the largest
 
 
-DIFFERENTIABLE = 3  # the leading statistics that have a gradient by the logits
+DIFFERENTIABLE = 5  # the leading statistics that have a gradient by the logits
 
 
 def renormalised(

@@ -1,0 +1,119 @@
+"""Labels and priors of a few classes in each row, beside a kernel that knows one label and priors of all.
+
+What they add is linear in the logits of these classes: they are gathered in the forward pass and added to in
+the backward pass, so nothing becomes as wide as the logits.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from labelsmooth.checks import compute_dtype
+from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics, renormalised, times
+
+if TYPE_CHECKING:
+    from labelsmooth.engines.operator import Backward, Forward
+
+
+def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backward]":
+    """The two halves of a kernel that take shares of a target, and classes of a prior, too."""
+
+    def forward_with_few(z: Tensor, measures: Measures) -> Tensor:
+        plain = _without_few(measures)
+        if plain is measures:
+            return forward(z, measures)
+        found = RowStatistics(*forward(z, plain).unbind())
+        target_z, target_mass = found.target_z, found.target_mass
+        if measures.shares is not None:
+            labels, shares = _labels(measures)
+            at = _at(z, labels, measures, found.z_max)
+            target_z, target_mass = times(shares, at).sum(-1), shares.sum(-1)
+        prior_z, prior_mass, valid_mass = found.prior_z, found.prior_mass, found.valid_mass
+        if measures.classes is not None:
+            at = _at(z, measures.classes, measures, found.z_max)
+            valid, rows = _prior(at, measures)
+            prior_z, prior_mass, valid_mass = times(rows, at).sum(-1), rows.sum(-1), valid.sum(-1)
+            prior_z, prior_mass = renormalised(target_z, prior_z, target_mass, prior_mass, valid_mass)
+        else:
+            empty = valid_mass == 0
+            prior_z = torch.where(empty, target_z, prior_z)
+            prior_mass = torch.where(empty, target_mass, prior_mass)
+        return torch.stack(
+            found._replace(
+                target_z=target_z,
+                prior_z=prior_z,
+                target_mass=target_mass,
+                prior_mass=prior_mass,
+                valid_mass=valid_mass,
+            )
+        )
+
+    def backward_with_few(
+        grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        plain = _without_few(measures)
+        if plain is measures:
+            return backward(grad, z, measures, statistics, out)
+        found = RowStatistics(*statistics.unbind())
+        by_lse, by_target, by_prior, *by_bend = grad.unbind()
+        empty = found.valid_mass == 0
+        by_target = torch.where(empty, by_target + by_prior, by_target)
+        by_prior = torch.where(empty, 0.0, by_prior)
+        nothing = torch.zeros_like(by_lse)
+        more: list[tuple[Tensor, Tensor]] = []  # classes, and what their gradients have more
+        if measures.shares is not None:
+            labels, shares = _labels(measures)
+            more.append((labels, by_target.unsqueeze(-1) * shares))
+            by_target = nothing
+        if measures.classes is not None:
+            # Read now, as ``out`` may be z.
+            _, rows = _prior(_at(z, measures.classes, measures, found.z_max), measures)
+            by_prior = by_prior / found.valid_mass.masked_fill(empty, 1.0)
+            more.append((measures.classes, by_prior.unsqueeze(-1) * rows))
+            by_prior = nothing
+            # The kernel is to divide by the mass of no prior.
+            found = found._replace(valid_mass=torch.ones_like(by_lse))
+        grad = torch.stack([by_lse, by_target, by_prior, *by_bend])
+        by_z = backward(grad, z, plain, torch.stack(found), out)
+        for classes, values in more:
+            values = values.masked_fill(~measures.counted.unsqueeze(-1), 0.0)
+            by_z.scatter_add_(-1, classes, values.to(by_z.dtype))
+        return by_z
+
+    return forward_with_few, backward_with_few
+
+
+def _without_few(measures: Measures) -> Measures:
+    if measures.shares is not None:
+        target = torch.full_like(measures.counted, ABSENT, dtype=torch.long)
+        measures = measures._replace(target=target, shares=None)
+    if measures.classes is not None:
+        measures = measures._replace(prior=None, classes=None, per_row=False, exclude_target=False)
+    return measures
+
+
+def _at(z: Tensor, classes: Tensor, measures: Measures, z_max: Tensor) -> Tensor:
+    """The logits of some classes, less the largest; 0 in rows that do not count."""
+    at = z.gather(-1, classes).to(compute_dtype(z)) - z_max.unsqueeze(-1)
+    return at.masked_fill(~measures.counted.unsqueeze(-1), 0.0)
+
+
+def _labels(measures: Measures) -> tuple[Tensor, Tensor]:
+    """The labels, and their weighted shares: none of those that another shard has."""
+    assert measures.shares is not None
+    absent = measures.target == ABSENT
+    labels = measures.target.masked_fill(absent, 0)
+    shares = measures.shares.masked_fill(absent, 0.0)
+    return labels, shares if measures.weight is None else shares * measures.weight[labels]
+
+
+def _prior(at: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
+    """A prior's mass at its valid classes, and the same weighted."""
+    assert measures.prior is not None
+    assert measures.classes is not None
+    masked = at == -torch.inf
+    if measures.exclude_target:
+        masked = masked | (measures.classes == measures.target.unsqueeze(-1))
+    valid = measures.prior.masked_fill(masked, 0.0)
+    return valid, valid if measures.weight is None else valid * measures.weight[measures.classes]
