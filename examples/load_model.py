@@ -20,6 +20,6 @@ for path in sorted(folder.glob("*.json")):
     confidence, prediction = probability.max(-1)
     accuracy = (prediction == labels).float().mean()
     print(
-        f"{recommended['setting']}: eps {recommended['eps']:g}, T {recommended['temperature']:.2f}, "
+        f"{recommended['setting']}: {recommended['arm']}, T {recommended['temperature']:.2f}, "
         f"test accuracy {accuracy:.1%}, mean confidence {confidence.mean():.1%}"
     )

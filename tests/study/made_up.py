@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labelsmooth import CrossEntropyLoss
 from labelsmooth.study import run
+from labelsmooth.study.arms import parse
 from labelsmooth.study.fit import Criterion, Fit, FitResult
-from labelsmooth.study.results import Arm, Estimate, Metric, Results, Setting
+from labelsmooth.study.results import Arm, Difference, Estimate, Metric, Results, Setting
 from labelsmooth.study.trials import Job, Outcome
 
 Interval = tuple[float, float, float]  # mean, low, high
@@ -32,17 +34,17 @@ def setting(
     *,
     changes: Mapping[Metric, Interval] | None = None,
     hard: Mapping[Metric, float | Interval] | None = None,
-    chosen: float = 0.1,
-    tried: Sequence[float] = (0.05, 0.1, 0.2),
+    chosen: float | str = 0.1,
+    tried: Sequence[float | str] = (0.05, 0.1, 0.2),
     flipped: float | None = None,
 ) -> Setting:
-    """Hard targets at T = 2 and smoothings at T = 0.5, one of which validation chooses; only its differences
-    from hard targets are not nothing."""
+    """Hard targets at T = 2 and arms at T = 0.5, one of which validation chooses; only its differences from
+    hard targets are not nothing."""
     values: dict[Metric, float | Interval] = {**HARD, **(hard or {})}
     before: dict[Metric, Estimate] = {metric: _estimate(value) for metric, value in values.items()}
     arms = [
         Arm(
-            eps=0.0,
+            name="hard",
             validation_nll=0.45,
             temperature=2.0,
             noise_floor=0.015,
@@ -51,15 +53,15 @@ def setting(
             values=before,
         )
     ]
-    for eps in tried:
-        differences: dict[Metric, Estimate] = {
-            metric: Estimate(*(changes or {}).get(metric, NOTHING) if eps == chosen else NOTHING)
+    for arm in tried:
+        differences: dict[Metric, Difference] = {
+            metric: difference(*(changes or {}).get(metric, NOTHING) if arm == chosen else NOTHING)
             for metric in before
         }
         arms.append(
             Arm(
-                eps=eps,
-                validation_nll=0.35 if eps == chosen else 0.4,
+                name=spelled(arm),
+                validation_nll=0.35 if arm == chosen else 0.4,
                 temperature=0.5,
                 noise_floor=0.015,
                 noise_floor_scaled=0.012,
@@ -75,6 +77,16 @@ def results(*settings: Setting, folder: Path = Path("made-up")) -> Results:
     return Results(list(settings), "digest", folder)
 
 
+def spelled(arm: float | str) -> str:
+    """A number is a plain smoothing, and 0 is hard targets."""
+    return str(parse(str(arm))) if arm else "hard"
+
+
+def difference(mean: float, low: float, high: float) -> Difference:
+    """One whose p is as sure as its interval: past any correction, or not at all."""
+    return Difference(mean, low, high, p=0.5 if low <= 0 <= high else 1e-6)
+
+
 def _estimate(value: float | Interval) -> Estimate:
     return Estimate(*value) if isinstance(value, tuple) else Estimate(value, value - 0.005, value + 0.005)
 
@@ -84,9 +96,9 @@ def _moved(value: Estimate, by: Estimate) -> Estimate:
 
 
 def outcomes(
-    eps: Sequence[float], seeds: Sequence[int], *, rows: int = 80, K: int = 4, extras: bool = True
+    arms: Sequence[float | str], seeds: Sequence[int], *, rows: int = 80, K: int = 4, extras: bool = True
 ) -> dict[Job, Outcome]:
-    """Runs that vary as much with the seed as with the row, and with eps."""
+    """Runs that vary as much with the seed as with the row, and with eps, or the place of another arm."""
     generator = torch.Generator().manual_seed(0)
     val_labels, labels = torch.arange(60) % K, torch.arange(rows) % K
     difficulty = torch.randn(rows, 1, generator=generator, dtype=torch.float64)
@@ -95,14 +107,14 @@ def outcomes(
         luck = torch.randn(1, generator=generator).item()
         clean = torch.arange(30) % K
         trained = torch.where(torch.rand(30, generator=generator) < 0.3, (clean + 1) % K, clean)
-        for e in eps:
-            strength = 2 + luck + 3 * e
+        for place, arm in enumerate(arms):
+            strength = 2 + luck + (place / 4 if isinstance(arm, str) else 3 * arm)
 
             def logits(truth: Tensor, by: Tensor | float, strength: float = strength) -> Tensor:
                 noise = torch.randn(len(truth), K, generator=generator, dtype=torch.float64)
                 return 1.5 * noise + (strength + by) * torch.nn.functional.one_hot(truth, K)
 
-            runs[Job(e, seed)] = Outcome(
+            runs[Job(spelled(arm), seed)] = Outcome(
                 val=(logits(val_labels, 0.0), val_labels),
                 test=(logits(labels, difficulty), labels),
                 train=(logits(trained, 1.0), trained) if extras else None,
@@ -134,6 +146,7 @@ class LinearFit:
             loss = criterion(x[:40] @ weight.T, noisy)
             (gradient,) = torch.autograd.grad(loss, weight)
             weight = weight.detach() - 3 * gradient
+            criterion.end_epoch()
             history["training loss"].append(loss.item())
         logits = x @ weight.T
         return {
@@ -159,10 +172,16 @@ def counted() -> tuple[Callable[[Criterion, int], FitResult], list[tuple[float, 
     calls: list[tuple[float, int]] = []
 
     def fit(criterion: Criterion, seed: int) -> FitResult:
-        calls.append((criterion.label_smoothing, seed))  # pyright: ignore[reportFunctionMemberAccess]
+        assert isinstance(criterion.loss, CrossEntropyLoss)
+        assert isinstance(criterion.loss.label_smoothing, float)
+        calls.append((criterion.loss.label_smoothing, seed))
         return bare(criterion, seed)
 
     return fit, calls
+
+
+def hard() -> Criterion:
+    return Criterion(torch.nn.CrossEntropyLoss())
 
 
 def altered(**changes: Any) -> Fit:

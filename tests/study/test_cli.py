@@ -38,7 +38,7 @@ def test_help_says_what_it_is_and_which_commands_there_are():
     assert script is not None
     done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=120, env=WIDE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("usage: labelsmooth [-h] {study}\n")
+    assert done.stdout.startswith("usage: labelsmooth [-h] {study,arms}\n")
     assert "does it help?" in done.stdout
     assert "study Train a model on scikit-learn's digits" in words(done.stdout)
 
@@ -50,8 +50,10 @@ def test_help_of_the_study_names_each_option_with_its_unit_and_default(capsys: p
     assert (stop.value.code, printed.err) == (0, "")
     text = words(printed.out)
     for said in (
-        "--eps [FLOAT [FLOAT ...]] Smoothings to compare with hard targets, each in (0, 1]. "
-        "(default: 0.05 0.1 0.2)",
+        "--eps [FLOAT ...] Smoothings to compare with hard targets, each in (0, 1]; with --arms, none unless "
+        "given. (default: 0.05 0.1 0.2)",
+        "--arms [NAME ...] Methods to compare with hard targets, as name or name:option=value,option=value; "
+        '"all" is every one. The command "labelsmooth arms" lists them. (default: smoothing alone)',
         "--seeds INT Number of pairs, at least 2. (default: 5)",
         "(default: clean noisy scarce)",
         "--flipped FLOAT Share of the training labels that is flipped in noisy and scarce, in [0, 1]. "
@@ -70,7 +72,7 @@ def test_help_of_the_study_names_each_option_with_its_unit_and_default(capsys: p
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "no command": ([], "Expected one of {study}."),
+    "no command": ([], "Expected one of {study, arms}."),
     "another command": (["train"], "Unrecognized options: train"),
     "no such option": (["study", "--epsilon", "0.1"], "Unrecognized options: --epsilon"),
     "no number": (["study", "--seeds", "many"], "--seeds: invalid literal for int() with base 10: 'many'"),
@@ -82,6 +84,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no worker": (["study", "--workers", "0"], "workers must be at least 1, got 0"),
     "a share that is none": (["study", "--flipped", "20"], "flipped must lie in [0, 1], got 20.0"),
     "no setting": (["study", "--settings"], "--settings must name at least one of clean, noisy, scarce"),
+    "no such arm": (["study", "--arms", "label"], "arms must be among hard, ls, "),
+    "an arm out of range": (["study", "--arms", "ls:eps=2"], "arm ls:eps=2: eps must lie in [0, 1], got 2"),
     "no database": (["study", "--storage", "nosuch://x"], "storage must be a database URL that opens"),
     "a folder that cannot be": (["study", "-o", "/dev/null/x"], "[Errno 20] Not a directory: '/dev/null/x"),
 }
@@ -129,7 +133,8 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         return Results([], "", Path("x"))
 
     monkeypatch.setattr(cli, "run", remember)
-    given = "--eps 0.3 0.4 --seeds 7 --settings noisy clean noisy --flipped 0.4 -o a --workers 3 --storage b"
+    given = "--eps 0.3 0.4 --arms kl others:eps=0.2 --seeds 7 --settings noisy clean noisy --flipped 0.4"
+    given += " -o a --workers 3 --storage b"
     cli.main(["study", *map(str, given.split())])
     fits = asked.pop("fits")
     assert isinstance(fits, dict)
@@ -137,7 +142,14 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "plenty, noisy": (800, 0.4),
         "plenty, clean": (800, 0.0),
     }
-    assert asked == {"eps": (0.3, 0.4), "seeds": 7, "output": Path("a"), "workers": 3, "storage": "b"}
+    assert asked == {
+        "eps": (0.3, 0.4),
+        "arms": ("kl", "others:eps=0.2"),
+        "seeds": 7,
+        "output": Path("a"),
+        "workers": 3,
+        "storage": "b",
+    }
 
 
 def test_the_settings_are_those_that_were_promised():

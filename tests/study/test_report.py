@@ -91,7 +91,7 @@ def caption(results: Results, i: int, j: int, t: int) -> str:
     """How the caption of that figure starts."""
     setting = results.settings[i]
     when = "after" if t else "before"
-    return f"{setting.name}, {arm_name(setting.arms[j].eps)}, {when} temperature: "
+    return f"{setting.name}, {arm_name(setting.arms[j])}, {when} temperature: "
 
 
 def test_it_needs_no_script_and_no_network(text: str, page: Page):
@@ -122,14 +122,14 @@ def test_identifiers_are_valid_and_unique_and_what_refers_to_them_finds_them(tex
 def test_every_control_has_a_label_and_the_first_of_each_is_on(finished: Results, page: Page):
     inputs = page.all("input")
     assert {attrs["type"] for attrs in inputs} == {"radio"}
-    assert Counter(attrs["name"] for attrs in inputs) == {"setting": 3, "eps": 3, "temperature": 2}
+    assert Counter(attrs["name"] for attrs in inputs) == {"setting": 3, "arm": 3, "temperature": 2}
     assert sorted(attrs["id"] or "" for attrs in inputs) == sorted(
         attrs["for"] or "" for attrs in page.all("label")
     )
     assert [attrs["id"] for attrs in inputs if "checked" in attrs] == ["s0", "e0", "t0"]
     assert page.text_of("label") == [
         *HOSTILE_NAMES,
-        *(arm_name(arm.eps) for arm in finished.settings[0].arms),
+        *(arm_name(arm) for arm in finished.settings[0].arms),
         "off",
         "on",
     ]
@@ -204,10 +204,10 @@ def test_the_answers_the_promises_and_every_number_are_there(finished: Results, 
 def test_it_is_the_same_each_time(finished: Results, text: str, tmp_path: Path):
     runs: dict[str, dict[Job, Outcome]] = {}
     for setting in finished.settings:
-        jobs = [Job(arm.eps, seed) for arm in setting.arms for seed in range(setting.seeds)]
+        jobs = [Job(arm.name, seed) for arm in setting.arms for seed in range(setting.seeds)]
         (folder,) = (path for path in finished.folder.glob("trials/*") if _is_of(path, setting.name))
         runs[setting.name] = {
-            job: load(folder / f"eps{job.eps:g}-seed{job.seed}.safetensors") for job in jobs
+            job: load(folder / f"{job.arm.replace(':', '-')}-seed{job.seed}.safetensors") for job in jobs
         }
     write_report(Results(finished.settings, "", tmp_path), runs)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
@@ -235,7 +235,7 @@ const count = name => document.querySelectorAll(`input[name=${name}]`).length;
 const notes = {first: seen(), chosen: [], width: [document.documentElement.scrollWidth, innerWidth]};
 for (let i = count("setting"); i-- > 0;)
   for (let t = count("temperature"); t-- > 0;)
-    for (let j = count("eps"); j-- > 0;) {
+    for (let j = count("arm"); j-- > 0;) {
       for (const id of [`s${i}`, `e${j}`, `t${t}`]) document.querySelector(`label[for=${id}]`).click();
       notes.chosen.push([i, j, t, seen()]);
     }

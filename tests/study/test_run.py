@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +153,9 @@ def test_the_recommended_model_gives_the_logits_of_its_run(tmp_path: Path):
     model = fit.model()
     model.load_state_dict(load_file(tmp_path / "models" / "small-digits.safetensors"))
 
-    arm = results.settings[0].hard if content["eps"] == 0 else results.settings[0].chosen
-    assert (content["eps"], content["seed"]) == (arm.eps, arm.best_seed)
-    (path,) = tmp_path.glob(f"trials/*/eps{arm.eps:g}-seed{arm.best_seed}.safetensors")
+    arm = results.settings[0].hard if content["arm"] == "hard" else results.settings[0].chosen
+    assert (content["arm"], content["seed"]) == (arm.name, arm.best_seed)
+    (path,) = tmp_path.glob(f"trials/*/{arm.name.replace(':', '-')}-seed{arm.best_seed}.safetensors")
     outcome = load(path)
     from labelsmooth.study.data import digits
 
@@ -261,15 +260,10 @@ def test_labels_may_be_integers_of_any_type(dtype: torch.dtype, tmp_path: Path):
 
 
 def test_digits_depend_on_the_seed_and_the_criterion_alone(one_thread: None):
-    hard: Callable[..., torch.Tensor] = torch.nn.CrossEntropyLoss()
+    hard, smooth = made_up.hard(), Criterion(torch.nn.CrossEntropyLoss(label_smoothing=0.5))
     with torch.random.fork_rng():
         results = []
-        for criterion, seed in (
-            (hard, 1),
-            (hard, 1),
-            (hard, 2),
-            (torch.nn.CrossEntropyLoss(label_smoothing=0.5), 1),
-        ):
+        for criterion, seed in ((hard, 1), (hard, 1), (hard, 2), (smooth, 1)):
             torch.manual_seed(seed)
             results.append(DIGITS(criterion, seed))
     first, same, other_seed, smoothed = results
@@ -318,7 +312,7 @@ def test_a_damaged_run_is_trained_again(tmp_path: Path):
     fit, calls = counted()
     first = study(fit, tmp_path)
     (tmp_path / "results.json").unlink()
-    path = next(tmp_path.glob("trials/*/eps0.1-seed1.safetensors"))
+    path = next(tmp_path.glob("trials/*/ls-eps=0.1-seed1.safetensors"))
     path.write_bytes(path.read_bytes()[:-1])
     calls.clear()
     assert study(fit, tmp_path) == first
@@ -340,4 +334,4 @@ def test_a_mistake_in_a_fit_says_where_it_was(tmp_path: Path):
 
     with pytest.raises(RuntimeError, match="no data") as caught:
         study({"mine": broken}, tmp_path)
-    assert caught.value.__notes__ == ["in the fit of 'mine' with eps 0 and seed 0"]
+    assert caught.value.__notes__ == ["in the fit of 'mine' with hard and seed 0"]

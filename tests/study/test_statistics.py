@@ -17,8 +17,10 @@ from labelsmooth.study.statistics import summarise
 from labelsmooth.study.trials import Job, Outcome
 
 from . import made_up
+from .made_up import spelled
 
 EPS, SEEDS = [0.0, 0.1, 0.3], [0, 1, 2, 3]
+ARMS = list(map(spelled, EPS))
 Outcomes = Mapping[Job, Outcome]
 
 
@@ -29,7 +31,7 @@ def outcomes() -> Outcomes:
 
 @pytest.fixture(scope="module")
 def setting(outcomes: Outcomes) -> Setting:
-    return summarise("name", "description", outcomes, EPS, SEEDS)
+    return summarise("name", "description", outcomes, ARMS, SEEDS)
 
 
 # One row at a time: what each number means. z is a list of logits, y a class.
@@ -96,11 +98,11 @@ def test_every_metric_has_a_meaning():
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_values_and_paired_differences_equal_a_loop(metric: Metric, outcomes: Outcomes, setting: Setting):
-    hard = fmean(MEANINGS[metric](outcomes[Job(0.0, seed)]) for seed in SEEDS)
+    hard = fmean(MEANINGS[metric](outcomes[Job("hard", seed)]) for seed in SEEDS)
     assert setting.hard.differences == {}
     for arm, eps in zip(setting.arms, EPS, strict=True):
-        assert arm.eps == eps
-        expected = fmean(MEANINGS[metric](outcomes[Job(eps, seed)]) for seed in SEEDS)
+        assert arm.name == spelled(eps)
+        expected = fmean(MEANINGS[metric](outcomes[Job(spelled(eps), seed)]) for seed in SEEDS)
         assert arm.values[metric].mean == pytest.approx(expected, abs=1e-12)
         if eps:
             assert arm.differences[metric].mean == pytest.approx(expected - hard, abs=1e-12)
@@ -108,7 +110,7 @@ def test_values_and_paired_differences_equal_a_loop(metric: Metric, outcomes: Ou
 
 def test_temperature_noise_floor_and_what_chooses_equal_a_loop(outcomes: Outcomes, setting: Setting):
     for arm in setting.arms:
-        runs = [outcomes[Job(arm.eps, seed)] for seed in SEEDS]
+        runs = [outcomes[Job(arm.name, seed)] for seed in SEEDS]
         temperatures = [run.temperature for run in runs]
         assert arm.temperature == pytest.approx(geometric_mean(temperatures))
         validation = [
@@ -126,24 +128,25 @@ def test_temperature_noise_floor_and_what_chooses_equal_a_loop(outcomes: Outcome
 def test_eps_is_chosen_by_hard_label_nll_after_temperature(outcomes: Outcomes):
     # As trained, logits nine times too large have the worst NLL by far; a temperature repairs that. Hard
     # targets are the best throughout, and no choice.
-    def with_validation(strengths: Mapping[float, tuple[float, float]]) -> Setting:
+    def with_validation(strengths: Mapping[str, tuple[float, float]]) -> Setting:
         runs = {}
         for job, run in outcomes.items():
-            sharpness, scale = strengths[job.eps]
+            sharpness, scale = strengths[job.arm]
             labels = run.val[1]
             noise = torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(job.seed)).double()
             logits = noise + sharpness * torch.nn.functional.one_hot(labels, 4)
             runs[job] = replace(run, val=(scale * logits, labels))
-        return summarise("", "", runs, EPS, SEEDS)
+        return summarise("", "", runs, ARMS, SEEDS)
 
-    assert with_validation({0.0: (9, 1), 0.1: (2, 9), 0.3: (1, 1)}).chosen.eps == 0.1
-    assert with_validation({0.0: (9, 1), 0.1: (1, 1), 0.3: (2, 9)}).chosen.eps == 0.3
+    hard, first, second = ARMS
+    assert with_validation({hard: (9, 1), first: (2, 9), second: (1, 1)}).chosen.name == first
+    assert with_validation({hard: (9, 1), first: (1, 1), second: (2, 9)}).chosen.name == second
 
 
 def test_the_setting_says_what_was_compared(setting: Setting, outcomes: Outcomes):
     assert (setting.name, setting.description) == ("name", "description")
     assert (setting.seeds, setting.test_rows) == (4, 80)
-    first = outcomes[Job(0.0, 0)]
+    first = outcomes[Job("hard", 0)]
     assert first.train is not None
     assert first.clean is not None
     assert setting.flipped == pytest.approx(
@@ -156,12 +159,12 @@ def without(outcomes: Outcomes, *fields: str) -> dict[Job, Outcome]:
 
 
 def test_what_a_fit_does_not_return_is_not_made_up(outcomes: Outcomes):
-    bare = summarise("", "", without(outcomes, "train", "clean"), EPS, SEEDS)
+    bare = summarise("", "", without(outcomes, "train", "clean"), ARMS, SEEDS)
     assert bare.flipped is None
     for arm in bare.arms:
         assert METRICS.keys() - arm.values.keys() == {"train_gap", "memorised"}
 
-    unknown = summarise("", "", without(outcomes, "clean"), EPS, SEEDS)
+    unknown = summarise("", "", without(outcomes, "clean"), ARMS, SEEDS)
     assert unknown.flipped is None
     for arm in unknown.arms:
         assert METRICS.keys() - arm.values.keys() == {"memorised"}
@@ -169,7 +172,7 @@ def test_what_a_fit_does_not_return_is_not_made_up(outcomes: Outcomes):
 
 def test_nothing_is_memorised_where_nothing_is_flipped(outcomes: Outcomes):
     clean = {job: replace(run, clean=run.train[1]) for job, run in outcomes.items() if run.train}
-    setting = summarise("", "", clean, EPS, SEEDS)
+    setting = summarise("", "", clean, ARMS, SEEDS)
     assert setting.flipped == 0
     assert "memorised" not in setting.hard.values
     assert "train_gap" in setting.hard.values
@@ -181,7 +184,7 @@ def test_nothing_is_memorised_where_nothing_is_flipped(outcomes: Outcomes):
 def table(outcomes: Outcomes, eps: float, metric: Metric) -> np.ndarray:
     """(seeds, rows)"""
     field = {"accuracy": 1, "nll": 2}[metric]
-    return np.array([[row[field] for row in rows_of(outcomes[Job(eps, s)].test)] for s in SEEDS])
+    return np.array([[row[field] for row in rows_of(outcomes[Job(spelled(eps), s)].test)] for s in SEEDS])
 
 
 def widened(resampled: float, mean: float) -> float:
@@ -225,8 +228,8 @@ def test_intervals_equal_a_bootstrap_of_seeds_and_rows(metric: Metric, outcomes:
 
 def test_ece_intervals_equal_a_bootstrap(outcomes: Outcomes, setting: Setting):
     rng = np.random.default_rng(2)
-    runs = [rows_of(outcomes[Job(0.1, seed)].test) for seed in SEEDS]
-    hard = [rows_of(outcomes[Job(0.0, seed)].test) for seed in SEEDS]
+    runs = [rows_of(outcomes[Job("ls:eps=0.1", seed)].test) for seed in SEEDS]
+    hard = [rows_of(outcomes[Job("hard", seed)].test) for seed in SEEDS]
     values, differences = [], []
     for _ in range(400):
         chosen, drawn = rng.integers(len(SEEDS), size=len(SEEDS)), rng.integers(80, size=80)
@@ -249,7 +252,7 @@ def test_more_rows_and_more_seeds_narrow_the_interval():
     more_rows = made_up.outcomes([0.0, 0.1], range(3), rows=640)
     more_seeds = made_up.outcomes([0.0, 0.1], range(24), rows=40)
     widths = [
-        width(summarise("", "", runs, [0.0, 0.1], sorted({job.seed for job in runs})))
+        width(summarise("", "", runs, ARMS[:2], sorted({job.seed for job in runs})))
         for runs in (few, more_rows, more_seeds)
     ]
     assert widths[1] < widths[0] / 1.5
@@ -257,8 +260,8 @@ def test_more_rows_and_more_seeds_narrow_the_interval():
 
 
 def test_equal_arms_differ_by_exactly_nothing(outcomes: Outcomes):
-    same = {Job(e, seed): outcomes[Job(0.0, seed)] for e in (0.0, 0.1) for seed in SEEDS}
-    setting = summarise("", "", same, [0.0, 0.1], SEEDS)
+    same = {Job(arm, seed): outcomes[Job("hard", seed)] for arm in ARMS[:2] for seed in SEEDS}
+    setting = summarise("", "", same, ARMS[:2], SEEDS)
     for metric, estimate in setting.arms[1].differences.items():
         assert (estimate.mean, estimate.low, estimate.high) == (0, 0, 0), metric
     assert setting.arms[1].values == setting.hard.values
@@ -267,13 +270,13 @@ def test_equal_arms_differ_by_exactly_nothing(outcomes: Outcomes):
 def test_the_numbers_are_the_same_each_time_and_leave_the_generator_alone(outcomes: Outcomes):
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    assert summarise("", "", outcomes, EPS, SEEDS) == summarise("", "", outcomes, EPS, SEEDS)
+    assert summarise("", "", outcomes, ARMS, SEEDS) == summarise("", "", outcomes, ARMS, SEEDS)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_order_of_seeds_of_ones_own(outcomes: Outcomes):
     # best_seed is a seed, not a place in the list.
-    moved = {Job(job.eps, job.seed + 10): run for job, run in outcomes.items()}
-    plain = summarise("", "", outcomes, EPS, SEEDS)
-    shifted = summarise("", "", moved, EPS, [seed + 10 for seed in SEEDS])
+    moved = {Job(job.arm, job.seed + 10): run for job, run in outcomes.items()}
+    plain = summarise("", "", outcomes, ARMS, SEEDS)
+    shifted = summarise("", "", moved, ARMS, [seed + 10 for seed in SEEDS])
     assert [arm.best_seed for arm in shifted.arms] == [arm.best_seed + 10 for arm in plain.arms]

@@ -16,13 +16,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from labelsmooth.study.arms import ARMS, parse
 from labelsmooth.study.fit import Criterion, Fit, FitResult
 from labelsmooth.study.trials import Job, Ledger, load, save, save_model
 
 from . import made_up
 from .made_up import LinearFit, bare
 
-JOB = Job(0.1, 3)
+JOB = Job("ls:eps=0.1", 3)
 
 
 def ledger(
@@ -38,7 +39,7 @@ def ledger(
 def finish(ledger: Ledger, job: Job = JOB, write: bool = True) -> None:
     trial = ledger.start(job)
     if write:
-        save(ledger.path(job), bare(torch.nn.CrossEntropyLoss(), job.seed))
+        save(ledger.path(job), bare(made_up.hard(), job.seed))
     ledger.finish(trial, 0.5)
 
 
@@ -61,7 +62,7 @@ def test_a_run_without_its_file_is_not_done(tmp_path: Path):
 
 def test_a_run_that_was_started_or_given_up_is_not_done(tmp_path: Path):
     first = ledger(tmp_path)
-    save(first.path(JOB), bare(torch.nn.CrossEntropyLoss(), 3))  # the file alone says nothing
+    save(first.path(JOB), bare(made_up.hard(), 3))  # the file alone says nothing
     first.start(JOB)
     given_up = first.start(JOB)
     first.give_up(given_up)
@@ -81,20 +82,27 @@ def test_a_run_that_cannot_be_given_up_is_not_done_either(tmp_path: Path, monkey
     assert first.done() == set()
 
 
-def test_runs_are_told_apart_by_every_digit_of_eps(tmp_path: Path):
-    jobs = {Job(eps, seed) for eps in (0.0, 0.1, 0.1 + 1e-9, 1 / 3, 1.0) for seed in (0, 1, 10)}
+def test_runs_are_told_apart_by_every_digit_of_an_option(tmp_path: Path):
+    arms = ["hard", "kl:eps=0.1", *(f"ls:eps={eps}" for eps in (0.1, 0.1 + 1e-9, 1 / 3, 1e-5, 1))]
+    jobs = {Job(arm, seed) for arm in map(str, map(parse, arms)) for seed in (0, 1, 10)}
+    assert len(jobs) == len(arms) * 3
     first = ledger(tmp_path)
     assert len({first.path(job) for job in jobs}) == len(jobs)
-    for job in (Job(0.1, 0), Job(1 / 3, 1)):
+    for job in (JOB, Job("kl:eps=0.1", 1)):
         finish(first, job)
-    assert ledger(tmp_path).done() == {Job(0.1, 0), Job(1 / 3, 1)}
+    assert ledger(tmp_path).done() == {JOB, Job("kl:eps=0.1", 1)}
 
 
 def test_files_are_named_as_a_person_would():
     path = ledger(Path("folder"), name="Scarce,  noisy!").path
-    assert path(Job(0.0, 2)).name == "eps0-seed2.safetensors"
-    assert path(Job(0.05, 0)).name == "eps0.05-seed0.safetensors"
+    assert path(Job("hard", 2)).name == "hard-seed2.safetensors"
+    assert path(Job("ls:eps=0.05", 0)).name == "ls-eps=0.05-seed0.safetensors"
     assert path(JOB).parent.name.startswith("scarce-noisy-")
+
+
+def test_files_have_names_that_every_system_allows():
+    for arm in ARMS:
+        assert not set(ledger(Path("folder")).path(Job(str(parse(arm)), 0)).name) & set('<>:"/\\|?* ')
 
 
 @pytest.mark.parametrize("name", ["../../up", "/etc/x", "a\0b", "x" * 500, "日本語", ".."])
@@ -274,14 +282,14 @@ def assert_same(tensor: Tensor, expected: Tensor) -> None:
 
 
 def test_double_logits_stay_double(tmp_path: Path):
-    result = bare(torch.nn.CrossEntropyLoss(), 0)
+    result = bare(made_up.hard(), 0)
     logits, labels = result["val"]
     save(tmp_path / "run.safetensors", {**result, "val": (logits.double() / 3, labels)})
     assert torch.equal(load(tmp_path / "run.safetensors").val[0], logits.double() / 3)
 
 
 def test_what_a_fit_did_not_return_is_none_or_empty(tmp_path: Path):
-    save(tmp_path / "run.safetensors", bare(torch.nn.CrossEntropyLoss(), 0))
+    save(tmp_path / "run.safetensors", bare(made_up.hard(), 0))
     run = dataclasses.asdict(load(tmp_path / "run.safetensors"))
     assert [name for name, value in run.items() if value is None] == ["train", "clean", "features", "head"]
     assert run["state"] == run["history"] == {}
@@ -297,7 +305,7 @@ def test_a_write_that_fails_leaves_no_file_that_is_taken_for_a_run(
     path = tmp_path / "run.safetensors"
     monkeypatch.setattr("labelsmooth.study.trials.save_file", fail_half_way)
     with pytest.raises(OSError, match="no space"):
-        save(path, bare(torch.nn.CrossEntropyLoss(), 0))
+        save(path, bare(made_up.hard(), 0))
     assert not path.exists()
 
 
@@ -305,7 +313,7 @@ def test_nothing_that_is_kept_can_run_code(tmp_path: Path):
     fit = LinearFit()
     first = ledger(tmp_path, fit)
     trial = first.start(JOB)
-    save(first.path(JOB), fit(torch.nn.CrossEntropyLoss(), JOB.seed))
+    save(first.path(JOB), fit(made_up.hard(), JOB.seed))
     first.finish(trial, 0.5)
     save_model(tmp_path, "a name", JOB, load(first.path(JOB)), fit)
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -322,13 +330,13 @@ def test_nothing_that_is_kept_can_run_code(tmp_path: Path):
 
 def test_a_model_is_kept_with_what_it_needs(tmp_path: Path):
     fit = LinearFit(steps=2)
-    save(tmp_path / "run.safetensors", fit(torch.nn.CrossEntropyLoss(), 3))
+    save(tmp_path / "run.safetensors", fit(made_up.hard(), 3))
     outcome = load(tmp_path / "run.safetensors")
     save_model(tmp_path, "Scarce, noisy", JOB, outcome, fit)
     content = json.loads((tmp_path / "models" / "scarce-noisy.json").read_text())
     assert content == {
         "setting": "Scarce, noisy",
-        "eps": 0.1,
+        "arm": "ls:eps=0.1",
         "seed": 3,
         "temperature": outcome.temperature,
         "fit": {"steps": 2, "description": "made-up rows"},
@@ -339,6 +347,6 @@ def test_a_model_is_kept_with_what_it_needs(tmp_path: Path):
 
 
 def test_without_a_state_there_is_no_model(tmp_path: Path):
-    outcome = made_up.outcomes([0.0], [0])[Job(0.0, 0)]
+    outcome = made_up.outcomes([0.0], [0])[Job("hard", 0)]
     save_model(tmp_path, "a", JOB, outcome, bare)
     assert not (tmp_path / "models").exists()

@@ -58,7 +58,9 @@ def test_only_the_chosen_eps_is_judged():
     helping = made_up.setting(changes={"accuracy": UP}, chosen=0.1)
     assert verdict.verdict(helping) == "helps"
     hard, *arms = helping.arms
-    other = [replace(arm, validation_nll=0.1 if arm.eps == 0.2 else arm.validation_nll) for arm in arms]
+    other = [
+        replace(arm, validation_nll=0.1 if arm.name == "ls:eps=0.2" else arm.validation_nll) for arm in arms
+    ]
     assert verdict.verdict(replace(helping, arms=[hard, *other])) == "undecided"
 
 

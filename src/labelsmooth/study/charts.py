@@ -15,8 +15,9 @@ from torch import Tensor
 
 from labelsmooth.calibration import ReliabilityDisplay
 from labelsmooth.calibration.metrics import reliability
-from labelsmooth.study.results import METRICS, Arm, Metric, Results, Setting
+from labelsmooth.study.results import FEW, METRICS, RANKED, Arm, Metric, Results, Setting
 from labelsmooth.study.trials import Job, Outcome
+from labelsmooth.study.verdict import Effect, effects
 
 Outcomes = Mapping[Job, Outcome]
 
@@ -30,6 +31,7 @@ STYLE: dict[RcKeyType, object] = {
     "text.parse_math": False,  # a name may hold a dollar sign
 }
 SHADES = ["#1f2933", "#9ecae1", "#4292c6", "#08519c", "#54278f", "#d94801", "#238b45", "#c51b8a"]
+COLOURS = {Effect.BETTER: "#1a7f37", Effect.WORSE: "#c0362c", Effect.UNDECIDED: "#7b8794"}
 MARKERS = ["o", "^", "s"]
 
 
@@ -43,13 +45,28 @@ class Picture:
     rows: Sequence[Sequence[str]]
 
 
-def arm_name(eps: float) -> str:
-    return f"eps {eps:g}" if eps else "hard targets"
+def arm_name(arm: Arm) -> str:
+    if arm.eps is None:
+        return arm.label
+    return f"eps {arm.label}" if arm.eps else "hard targets"
+
+
+def featured(results: Results) -> list[int]:
+    """The places of the arms that are drawn one by one: all if they are few; else hard targets, what
+    validation chose, and those of the best mean rank."""
+    count = len(results.settings[0].arms)
+    if count <= FEW:
+        return list(range(count))
+    places = [[setting.ranking.index(arm) for arm in setting.arms] for setting in results.settings]
+    best = sorted(range(1, count), key=lambda j: sum(place[j] for place in places))
+    chosen = {setting.arms.index(setting.chosen) for setting in results.settings}
+    shown = list(dict.fromkeys([0, *sorted(chosen), *best]))
+    return sorted(shown[: max(FEW, 1 + len(chosen))])
 
 
 def reliability_picture(setting: Setting, arm: Arm, outcomes: Outcomes, *, scaled: bool) -> Picture:
     """All seeds' test rows together, each seed with its own temperature."""
-    runs = [outcome for job, outcome in outcomes.items() if job.eps == arm.eps]
+    runs = [outcome for job, outcome in outcomes.items() if job.arm == arm.name]
     logits = torch.cat([run.test[0] / (run.temperature if scaled else 1.0) for run in runs])
     bins = reliability(logits, torch.cat([run.test[1] for run in runs]))
     with mpl.rc_context(STYLE):
@@ -60,7 +77,7 @@ def reliability_picture(setting: Setting, arm: Arm, outcomes: Outcomes, *, scale
     accuracy = arm.values["accuracy"].mean
     confidence = float((bins.confidence.nan_to_num() * bins.count).sum() / bins.count.sum())
     caption = (
-        f"{setting.name}, {arm_name(arm.eps)}, {'after' if scaled else 'before'} temperature: accuracy "
+        f"{setting.name}, {arm_name(arm)}, {'after' if scaled else 'before'} temperature: accuracy "
         f"{accuracy * 100:.1f} %, mean confidence {confidence * 100:.1f} %, "
         f"ECE {arm.values[ece].mean * 100:.1f} % (noise floor {floor * 100:.1f} %)"
     )
@@ -83,18 +100,21 @@ def reliability_picture(setting: Setting, arm: Arm, outcomes: Outcomes, *, scale
     )
 
 
-def against_eps(results: Results, metric: Metric) -> Picture:
-    """A metric of every smoothing, with the interval of its difference from hard targets."""
+def against_eps(results: Results, metric: Metric) -> Picture | None:
+    """A metric of every plain smoothing, with the interval of its difference from hard targets."""
     info = METRICS[metric]
+    plain = {s.name: [arm for arm in s.arms if arm.eps is not None] for s in results.settings}
+    if any(len(plain[s.name]) < min(len(s.arms), 3) for s in results.settings):
+        return None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 2.5), layout="constrained")
         for ax, setting in zip(_panels(figure, len(results.settings)), results.settings, strict=True):
             hard = setting.hard.values[metric].mean * info.factor
-            positions = range(len(setting.arms))
-            means = [arm.values[metric].mean * info.factor for arm in setting.arms]
+            positions = range(len(plain[setting.name]))
+            means = [arm.values[metric].mean * info.factor for arm in plain[setting.name]]
             ax.axhline(hard, color=SHADES[0], linewidth=0.7, linestyle=(0, (4, 3)))
             ax.plot(positions, means, color=SHADES[2], linewidth=1)
-            for x, arm in enumerate(setting.arms):
+            for x, arm in enumerate(plain[setting.name]):
                 d = arm.differences.get(metric)
                 if d:
                     ax.plot(
@@ -112,20 +132,20 @@ def against_eps(results: Results, metric: Metric) -> Picture:
                     color=SHADES[0] if x == 0 else SHADES[2],
                     markersize=7 if chosen else 4.5,
                 )
-            ax.set_xticks(positions, [f"{arm.eps:g}" for arm in setting.arms])
+            ax.set_xticks(positions, [_strength(arm) for arm in plain[setting.name]])
             ax.set(title=setting.name, xlabel="eps")
         figure.axes[0].set_ylabel(f"{info.label}, {info.unit}")
     rows = [
         [
             setting.name,
-            f"{arm.eps:g}",
+            _strength(arm),
             f"{arm.values[metric].mean * info.factor:.3f}",
             *(f"{v * info.factor:+.3f}" for v in (d.mean, d.low, d.high)),
         ]
         if (d := arm.differences.get(metric))
-        else [setting.name, f"{arm.eps:g}", f"{arm.values[metric].mean * info.factor:.3f}", "", "", ""]
+        else [setting.name, _strength(arm), f"{arm.values[metric].mean * info.factor:.3f}", "", "", ""]
         for setting in results.settings
-        for arm in setting.arms
+        for arm in plain[setting.name]
     ]
     caption = (
         f"{info.label[0].upper()}{info.label[1:]} on the test rows. Bars: 95 % interval of the paired "
@@ -135,24 +155,65 @@ def against_eps(results: Results, metric: Metric) -> Picture:
     return Picture(_svg(figure, caption), caption, columns, rows)
 
 
+def against_hard(results: Results) -> Picture | None:
+    """Every arm's differences from hard targets with their intervals, best first; for a ranking alone."""
+    if not any(setting.ranked for setting in results.settings):
+        return None
+    rows: list[list[str]] = []
+    with mpl.rc_context(STYLE):
+        heights = [len(setting.arms) + 2 for setting in results.settings]
+        figure = Figure(figsize=(9, 0.17 * sum(heights) + 0.4), layout="constrained")
+        axes = figure.subplots(len(heights), len(RANKED), squeeze=False, height_ratios=heights, sharex="col")
+        for setting, row in zip(results.settings, axes, strict=True):
+            arms = [arm for arm in setting.ranking if arm is not setting.hard]
+            for ax, metric in zip(row, RANKED, strict=True):
+                info, sure = METRICS[metric], effects(setting, metric)
+                for y, arm in enumerate(arms):
+                    d = arm.differences[metric]
+                    mean, low, high = (v * info.factor for v in (d.mean, d.low, d.high))
+                    color = COLOURS[sure[arm.name]]
+                    ax.plot([low, high], [y, y], color=color, linewidth=1.6, alpha=0.6)
+                    ax.plot(mean, y, "o", color=color, markersize=6 if arm is setting.chosen else 3.5)
+                    rows.append(
+                        [
+                            setting.name,
+                            arm_name(arm),
+                            info.label,
+                            *(f"{v:+.3f}" for v in (mean, low, high)),
+                            f"{d.p:.2g}",
+                        ]
+                    )
+                ax.axvline(0, color=SHADES[0], linewidth=0.7, linestyle=(0, (4, 3)))
+                ax.set_ylim(len(arms) - 0.4, -0.6)
+                ax.set_yticks(range(len(arms)), map(arm_name, arms) if ax is row[0] else [])
+                ax.set_title(f"{setting.name}: {info.label}, {_unit(metric)}", loc="left")
+    caption = (
+        "The paired difference of each arm from hard targets (dashed) on the test rows, with its 95 % "
+        "interval; sorted by NLL after temperature. Green: better, red: worse, sure among so many arms "
+        "(Holm). The larger dot is the arm chosen on validation."
+    )
+    columns = ["setting", "arm", "metric", "less hard targets", "95 % from", "to", "p"]
+    return Picture(_svg(figure, caption), caption, columns, rows)
+
+
 def training_curves(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture | None:
     """What the fit recorded each epoch, the mean over seeds."""
     every = [outcome for setting in results.settings for outcome in outcomes[setting.name].values()]
     names = list(dict.fromkeys(name for o in every for name, curve in o.history.items() if curve))
     if not names:
         return None
-    rows = []
+    rows, shown = [], featured(results)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 2.1 * len(results.settings)), layout="constrained")
         axes = figure.subplots(len(results.settings), len(names), squeeze=False)
         for i, setting in enumerate(results.settings):
             for j, name in enumerate(names):
                 ax: Axes = axes[i][j]
-                for k, arm in enumerate(setting.arms):
+                for k, arm in enumerate(setting.arms[place] for place in shown):
                     runs = [
                         o.history.get(name, [])
                         for job, o in outcomes[setting.name].items()
-                        if job.eps == arm.eps
+                        if job.arm == arm.name
                     ]
                     # As far as every seed was trained: one may have stopped early.
                     curve = [sum(values) / len(runs) for values in zip(*runs, strict=False)]
@@ -161,10 +222,10 @@ def training_curves(results: Results, outcomes: Mapping[str, Outcomes]) -> Pictu
                         curve,
                         color=_shade(k),
                         linewidth=1.2,
-                        label=arm_name(arm.eps),
+                        label=arm_name(arm),
                     )
                     rows += [
-                        [setting.name, name, f"{arm.eps:g}", str(epoch + 1), f"{curve[epoch]:.4f}"]
+                        [setting.name, name, _strength(arm), str(epoch + 1), f"{curve[epoch]:.4f}"]
                         for epoch in _some(len(curve))
                     ]
                 ax.set_title(name if i == 0 else "")
@@ -172,7 +233,7 @@ def training_curves(results: Results, outcomes: Mapping[str, Outcomes]) -> Pictu
             axes[i][0].set_ylabel(setting.name)
         axes[0][-1].legend(fontsize=7)
     caption = "Training, epoch by epoch, on hard labels whatever was trained on; the mean over seeds."
-    return Picture(_svg(figure, caption), caption, ["setting", "curve", "eps", "epoch", "value"], rows)
+    return Picture(_svg(figure, caption), caption, ["setting", "curve", "arm", "epoch", "value"], rows)
 
 
 def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture | None:
@@ -185,9 +246,9 @@ def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture |
         figure = Figure(figsize=(3 * len(shown), 5.6), layout="constrained")
         axes = figure.subplots(2, len(shown), squeeze=False)
         for j, setting in enumerate(shown):
-            classes = _most_confused(outcomes[setting.name][Job(0.0, 0)])
+            classes = _most_confused(outcomes[setting.name][Job(setting.hard.name, 0)])
             for i, arm in enumerate((setting.hard, setting.chosen)):
-                run, ax = outcomes[setting.name][Job(arm.eps, 0)], axes[i][j]
+                run, ax = outcomes[setting.name][Job(arm.name, 0)], axes[i][j]
                 for k, points in zip(classes, _project(run, classes), strict=True):
                     c = classes.index(k)
                     ax.scatter(
@@ -200,17 +261,17 @@ def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture |
                         label=f"class {k}",
                     )
                     rows += [
-                        [setting.name, f"{arm.eps:g}", str(k), f"{x:.3f}", f"{y:.3f}"]
+                        [setting.name, _strength(arm), str(k), f"{x:.3f}", f"{y:.3f}"]
                         for x, y in points[:20].tolist()
                     ]
-                ax.set(title=f"{setting.name}, {arm_name(arm.eps)}", aspect="equal", xticks=[], yticks=[])
+                ax.set(title=f"{setting.name}, {arm_name(arm)}", aspect="equal", xticks=[], yticks=[])
                 ax.margins(0.08)
             axes[0][j].legend(fontsize=7, markerscale=1.5)
     caption = (
         "The penultimate layer on the test rows of the three classes that hard targets confuse most, "
         "projected on the plane through their rows of the last layer; one seed, each panel to its own scale."
     )
-    columns = ["setting", "eps", "class", "x", "y (first 20 rows of each class)"]
+    columns = ["setting", "arm", "class", "x", "y (first 20 rows of each class)"]
     return Picture(_svg(figure, caption), caption, columns, rows)
 
 
@@ -243,6 +304,15 @@ def _most_confused(run: Outcome) -> list[int]:
             key=lambda c: float(mass[c[0], c[1]] + mass[c[0], c[2]] + mass[c[1], c[2]]),
         )
     )
+
+
+def _strength(arm: Arm) -> str:
+    return arm.label if arm.eps != 0 else "0"
+
+
+def _unit(metric: Metric) -> str:
+    """Of a difference."""
+    return "points" if METRICS[metric].unit == "%" else METRICS[metric].unit
 
 
 def _panels(figure: Figure, count: int) -> list[Axes]:

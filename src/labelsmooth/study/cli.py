@@ -9,8 +9,9 @@ from typing import Annotated, Literal, get_args
 
 import joblib
 import tyro
-from rich.console import Console
+from rich.console import Console, RenderableType
 
+from labelsmooth.study.catalogue import catalogue
 from labelsmooth.study.fit import DigitsFit
 from labelsmooth.study.run import run
 from labelsmooth.study.terminal import render
@@ -24,6 +25,11 @@ SETTINGS: dict[SettingName, tuple[str, DigitsFit]] = {
 }
 
 
+def _many(metavar: str, default: str) -> object:
+    """An option that is None where it is not given, with a help that says what that means."""
+    return tyro.conf.arg(metavar=f"[{metavar} ...]", help_behavior_hint=f"(default: {default})")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """Train a model on scikit-learn's digits with hard and with smoothed targets, in pairs that differ in
@@ -33,8 +39,11 @@ class Study:
     all is done it prints the answer again. For your own data and model, see labelsmooth.study.run.
     """
 
-    eps: tuple[float, ...] = (0.05, 0.1, 0.2)
-    """Smoothings to compare with hard targets, each in (0, 1]."""
+    eps: Annotated[tuple[float, ...] | None, _many("FLOAT", "0.05 0.1 0.2")] = None
+    """Smoothings to compare with hard targets, each in (0, 1]; with --arms, none unless given."""
+    arms: Annotated[tuple[str, ...] | None, _many("NAME", "smoothing alone")] = None
+    """Methods to compare with hard targets, as name or name:option=value,option=value; "all" is every one.
+    The command "labelsmooth arms" lists them."""
     seeds: int = 5
     """Number of pairs, at least 2."""
     settings: tuple[SettingName, ...] = get_args(SettingName)
@@ -59,16 +68,29 @@ class Study:
         results = run(
             fits,
             eps=self.eps,
+            arms=self.arms,
             seeds=self.seeds,
             output=self.output,
             workers=self.workers,
             storage=self.storage,
         )
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # an old code page has no triangles, but has the numbers
-        console = Console(highlight=False)
-        console.width = max(console.width, 80)  # narrower, the table would lose its digits
-        console.print(render(results), crop=False)  # or a long path would be cut
+        _print(render(results))
+
+
+@dataclass(frozen=True)
+class Arms:
+    """List what a study can compare: each arm's options, formula, use and evidence."""
+
+    def __call__(self) -> None:
+        _print(catalogue())
+
+
+def _print(what: RenderableType) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an old code page has no triangles, but has the numbers
+    console = Console(highlight=False)
+    console.width = max(console.width, 80)  # narrower, the table would lose its digits
+    console.print(what, crop=False)  # or a long path would be cut
 
 
 def main(args: list[str] | None = None) -> None:
@@ -78,19 +100,18 @@ def main(args: list[str] | None = None) -> None:
     except (ValueError, OSError, *STORAGE_ERRORS) as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        print(
-            f"\nlabelsmooth: stopped; what is done is kept in {command.output}, and the same command goes on",
-            file=sys.stderr,
-        )
+        if isinstance(command, Study):
+            kept = f"what is done is kept in {command.output}, and the same command goes on"
+            print(f"\nlabelsmooth: stopped; {kept}", file=sys.stderr)
         sys.exit(130)
 
 
-def _parse(args: list[str] | None) -> Study:
+def _parse(args: list[str] | None) -> Study | Arms:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             return tyro.extras.subcommand_cli_from_dict(
-                {"study": Study},
+                {"study": Study, "arms": Arms},
                 prog="labelsmooth",
                 description="Label smoothing for PyTorch: does it help?",
                 args=args,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,46 @@ from labelsmooth.calibration import accuracy
 from labelsmooth.study.data import POOL, digits, draw
 from labelsmooth.study.models import MLP
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
 LogitsAndLabels = tuple[Tensor, Tensor]  # (N, K) and (N,)
+
+
+class Criterion(nn.Module):
+    """What a fit trains with: called on a batch, and told when an epoch is over, since some change then.
+
+    It is for training rows alone: what it is called on, some learn from.
+
+    Args:
+        loss: A module that takes logits and labels; its ``end_epoch()`` is called where it has one.
+
+    Example:
+        >>> from labelsmooth import CrossEntropyLoss
+        >>> criterion = Criterion(CrossEntropyLoss(label_smoothing=0.1))
+        >>> criterion(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]))
+        tensor(0.3032)
+        >>> criterion.end_epoch()
+        >>> criterion.epochs
+        1
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+        self.epochs = 0
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return self.loss(input, target)
+
+    def end_epoch(self) -> None:
+        self.epochs += 1
+        end_epoch: Callable[[], Any] | None = getattr(self.loss, "end_epoch", None)
+        if end_epoch is not None:
+            end_epoch()
 
 
 class FitResult(TypedDict):
     """What a fit returns; the validation and test rows must be the same in every call."""
 
-    val: LogitsAndLabels  # labels free of noise: they choose eps and fit the temperature
+    val: LogitsAndLabels  # labels free of noise: they choose the arm and fit the temperature
     test: LogitsAndLabels
     train: NotRequired[LogitsAndLabels]  # labels as trained on
     clean: NotRequired[Tensor]  # the true labels of the training rows, where some were flipped
@@ -58,8 +90,23 @@ class DigitsFit:
         wrong = f"{self.flipped * 100:.0f} % of their labels wrong, " if self.flipped else ""
         return f"{self.rows} training rows, {wrong}{self.epochs} epochs"
 
+    @property
+    def num_classes(self) -> int:
+        return 10
+
+    @property
+    def counts(self) -> Tensor:
+        """How many rows of the pool each class has, ``(10,)``."""
+        return digits().pool[1].bincount(minlength=self.num_classes)
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The mean image of each class in the pool, ``(10, 64)``: what looks alike lies near."""
+        x, labels = digits().pool
+        return torch.stack([x[labels == k].mean(0) for k in range(self.num_classes)])
+
     def model(self) -> MLP:
-        return MLP(inputs=64, hidden=self.hidden, classes=10)
+        return MLP(inputs=64, hidden=self.hidden, classes=self.num_classes)
 
     def __call__(self, criterion: Criterion, seed: int) -> FitResult:
         data = digits()
@@ -80,6 +127,7 @@ class DigitsFit:
                 loss = criterion(output, train.labels[batch])
                 loss.backward()
                 optimizer.step()
+            criterion.end_epoch()
             logits = _predict(model, data.val[0])
             history["training NLL"].append(_nll(_predict(model, train.x), train.labels))
             history["validation NLL"].append(_nll(logits, data.val[1]))

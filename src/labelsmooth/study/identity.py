@@ -52,7 +52,12 @@ def _describe(value: Any, home: str, seen: set[int]) -> object:
             return inside(value.__func__), inside(value.__self__)
         case types.FunctionType() if value.__module__ == home:
             names = inspect.getclosurevars(value)
-            return _source(value), inside(dict(names.nonlocals)), inside(dict(names.globals))
+            return (
+                _source(value),
+                inside(dict(names.nonlocals)),
+                inside(dict(names.globals)),
+                inside(vars(value)),
+            )
         case type() if value.__module__ == home:
             return _source(value)
         case types.FunctionType() | types.BuiltinFunctionType() | type() | types.ModuleType():

@@ -1,5 +1,6 @@
 """What is seen while a study runs: a bar per setting, and the pairs that are finished."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -9,8 +10,13 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
+from labelsmooth.study.arms import parse
+from labelsmooth.study.results import FEW
 from labelsmooth.study.trials import Job
+
+BEST = 3  # columns of an 80-column terminal, where there are many arms
 
 
 @dataclass(frozen=True)
@@ -30,9 +36,9 @@ def say(text: str, *, shown: bool) -> None:
 class Progress:
     """Bars and a partial table on a terminal; elsewhere a line per finished setting."""
 
-    def __init__(self, names: Iterable[str], eps: Sequence[float], runs: int, *, shown: bool) -> None:
+    def __init__(self, names: Iterable[str], arms: Sequence[str], runs: int, *, shown: bool) -> None:
         self._console = Console(stderr=True, quiet=not shown, markup=False)
-        self._eps = eps
+        self._hard, *self._arms = arms
         self._runs: dict[str, dict[Job, Summary]] = {name: {} for name in names}
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
@@ -58,21 +64,39 @@ class Progress:
             self._console.print(f"{name}: {len(self._runs[name])} runs done")
 
     def __rich__(self) -> Group:
+        few = len(self._arms) < FEW
         table = Table(
-            title="test accuracy, smoothed less hard, in points; pairs so far", title_justify="left"
+            title=f"test accuracy, {'each' if few else 'the best'} less hard, in points; pairs so far",
+            title_justify="left",
         )
         table.add_column("setting")
-        for e in self._eps[1:]:
-            table.add_column(f"eps {e:g}", justify="right")
+        for place, arm in enumerate(self._arms if few else range(BEST), 1):
+            table.add_column(_label(arm) if isinstance(arm, str) else str(place), justify="right")
         for name, runs in self._runs.items():
-            table.add_row(name, *(self._mean_difference(runs, e) for e in self._eps[1:]))
+            means = {arm: self._mean_difference(runs, arm) for arm in self._arms}
+            if few:
+                cells = [_cell(means[arm]) for arm in self._arms]
+            else:
+                best = sorted(self._arms, key=lambda arm: -means[arm][0])[:BEST]
+                cells = [f"{_label(arm)} {_cell(means[arm])}" if means[arm][1] else "-" for arm in best]
+            table.add_row(Text(name), *cells)
         return Group(self._bars, table)
 
-    @staticmethod
-    def _mean_difference(runs: dict[Job, Summary], eps: float) -> str:
+    def _mean_difference(self, runs: dict[Job, Summary], arm: str) -> tuple[float, int]:
+        """In points, and of how many pairs."""
         pairs = [
-            summary.test_accuracy - runs[Job(0.0, job.seed)].test_accuracy
+            summary.test_accuracy - runs[hard].test_accuracy
             for job, summary in runs.items()
-            if job.eps == eps and Job(0.0, job.seed) in runs
+            if job.arm == arm and (hard := Job(self._hard, job.seed)) in runs
         ]
-        return f"{sum(pairs) / len(pairs) * 100:+.1f} ({len(pairs)})" if pairs else "-"
+        return (sum(pairs) / len(pairs) * 100, len(pairs)) if pairs else (-math.inf, 0)
+
+
+def _cell(mean_and_pairs: tuple[float, int]) -> str:
+    mean, pairs = mean_and_pairs
+    return f"{mean:+.1f} ({pairs})" if pairs else "-"
+
+
+def _label(arm: str) -> str:
+    spec = parse(arm)
+    return f"eps {spec.label}" if spec.eps else spec.label

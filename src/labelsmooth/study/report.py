@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import jinja2
 
 from labelsmooth.study import charts
-from labelsmooth.study.results import METRICS, Results
-from labelsmooth.study.terminal import change, number
-from labelsmooth.study.verdict import PROMISES, answer, effect, verdict
+from labelsmooth.study.arms import ARMS, GRADES
+from labelsmooth.study.results import METRICS, RANKED, Results
+from labelsmooth.study.terminal import change, interval, number
+from labelsmooth.study.verdict import PROMISES, answer, effect, effects, verdict
 
 
 def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> None:
@@ -18,13 +19,20 @@ def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> N
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    featured = charts.featured(results)
     reliability = [
-        (i, j, t, charts.reliability_picture(setting, arm, outcomes[setting.name], scaled=bool(t)))
+        (
+            i,
+            j,
+            t,
+            charts.reliability_picture(setting, setting.arms[j], outcomes[setting.name], scaled=bool(t)),
+        )
         for i, setting in enumerate(results.settings)
         for t in (0, 1)
-        for j, arm in enumerate(setting.arms)
+        for j in featured
     ]
     pictures = {
+        "Every arm against hard targets": charts.against_hard(results),
         "Accuracy against eps": charts.against_eps(results, "accuracy"),
         "NLL against eps, after temperature": charts.against_eps(results, "nll_scaled"),
         "NLL against eps, as trained": charts.against_eps(results, "nll"),
@@ -34,6 +42,11 @@ def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> N
     page = environment.get_template("report.html").render(
         settings=results.settings,
         metrics={m: info for m, info in METRICS.items() if any(m in s.hard.values for s in results.settings)},
+        featured=featured,
+        ranked=any(setting.ranked for setting in results.settings),
+        ranking_metrics=RANKED,
+        methods=ARMS,
+        grades=GRADES,
         reliability=reliability,
         pictures={title: picture for title, picture in pictures.items() if picture},
         floors={"ece": "noise_floor", "ece_scaled": "noise_floor_scaled"},
@@ -41,6 +54,8 @@ def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> N
         answer=answer,
         verdict=verdict,
         effect=effect,
+        effects=effects,
+        interval=interval,
         number=number,
         change=change,
         arm_name=charts.arm_name,

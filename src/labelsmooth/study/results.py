@@ -6,9 +6,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from labelsmooth.study.arms import Spec, parse
+
 Metric = Literal[
     "accuracy", "nll", "nll_scaled", "ece", "ece_scaled", "confidence_gap", "train_gap", "memorised"
 ]
+
+
+FEW = 6  # arms that can be looked at one by one
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ METRICS: Mapping[Metric, MetricInfo] = {
     "train_gap": MetricInfo("training less test accuracy", "points", 100, 0),
     "memorised": MetricInfo("flipped labels memorised", "%", 100, -1),
 }
+RANKED: tuple[Metric, ...] = ("accuracy", "nll_scaled")  # what an arm is judged by
 
 
 @dataclass(frozen=True)
@@ -41,22 +47,43 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One smoothing, over all seeds."""
+class Difference(Estimate):
+    """A paired difference from hard targets."""
 
-    eps: float
-    validation_nll: float  # after temperature: what eps is chosen by
+    p: float  # how likely one so far from 0 is by chance; 0.05 where the interval touches 0
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm, over all seeds."""
+
+    name: str  # as it is spelled
+    validation_nll: float  # after temperature: what the arm is chosen by
     temperature: float  # geometric mean over seeds
     noise_floor: float  # of the ECE
     noise_floor_scaled: float
     best_seed: int  # the least validation NLL
     values: dict[Metric, Estimate]
-    differences: dict[Metric, Estimate] = field(default_factory=dict)  # from hard targets
+    differences: dict[Metric, Difference] = field(default_factory=dict)  # from hard targets
+
+    @property
+    def spec(self) -> Spec:
+        return parse(self.name)
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+        return self.spec.label
+
+    @property
+    def eps(self) -> float | None:
+        """The strength of a plain smoothing, 0 of hard targets; None of any other arm."""
+        return self.spec.eps
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One fit under every smoothing. The first arm has hard targets."""
+    """One fit under every arm. The first has hard targets."""
 
     name: str
     description: str
@@ -71,8 +98,18 @@ class Setting:
 
     @property
     def chosen(self) -> Arm:
-        """The smoothing that is judged, by validation NLL after temperature; the others only describe."""
+        """The arm that is judged, by validation NLL after temperature; the others only describe."""
         return min(self.arms[1:], key=lambda arm: arm.validation_nll)
+
+    @property
+    def ranking(self) -> list[Arm]:
+        """All arms, by test NLL after temperature."""
+        return sorted(self.arms, key=lambda arm: arm.values["nll_scaled"].mean)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether its arms are for a ranking: more than a few, or more than strengths of one smoothing."""
+        return len(self.arms) > FEW or any(arm.eps is None for arm in self.arms)
 
 
 @dataclass(frozen=True)
@@ -106,7 +143,7 @@ def _setting(content: dict[str, Any]) -> Setting:
             **{
                 **arm,
                 "values": {m: Estimate(**e) for m, e in arm["values"].items()},
-                "differences": {m: Estimate(**e) for m, e in arm["differences"].items()},
+                "differences": {m: Difference(**e) for m, e in arm["differences"].items()},
             }
         )
         for arm in content["arms"]

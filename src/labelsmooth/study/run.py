@@ -1,4 +1,4 @@
-"""Run a study: every smoothing with every seed, in pairs, and the comparison."""
+"""Run a study: every arm with every seed, in pairs, and the comparison."""
 
 import hashlib
 import random
@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from labelsmooth.calibration import accuracy
-from labelsmooth.losses import CrossEntropyLoss
+from labelsmooth.study.arms import by_epoch, facts_of, left_out, parse
 from labelsmooth.study.checks import check_arguments, check_result
-from labelsmooth.study.fit import Fit
+from labelsmooth.study.fit import Criterion, Fit
 from labelsmooth.study.progress import Progress, Summary, say
 from labelsmooth.study.results import Results
 from labelsmooth.study.statistics import summarise
@@ -28,7 +28,8 @@ from labelsmooth.study.verdict import recommended
 def run(
     fit: Fit | Mapping[str, Fit],
     *,
-    eps: Sequence[float] = (0.05, 0.1, 0.2),
+    eps: Sequence[float] | None = None,
+    arms: Sequence[str] | None = None,
     seeds: int = 5,
     output: str | Path = "labelsmooth-study",
     workers: int | None = None,
@@ -47,8 +48,15 @@ def run(
             ``(N, K)``, labels ``(N,)``, and the rows the same in every call; more may be given
             (:class:`labelsmooth.study.FitResult`). All that is random in it must follow from ``seed``, or
             from torch's, NumPy's and Python's generators, which are seeded before each call. Several fits
-            by name are compared each in its own setting.
-        eps: The smoothings to compare with hard targets, each in ``(0, 1]``.
+            by name are compared each in its own setting. After each epoch a fit calls
+            ``criterion.end_epoch()``; arms that change with time need it. Some arms need to know more of a
+            fit: its attributes ``num_classes``, ``epochs``, ``counts`` (training rows of each class,
+            ``(K,)``) and ``embeddings`` (a vector for each class, ``(K, D)``).
+        eps: The smoothings to compare with hard targets, each in ``(0, 1]``; None is 0.05, 0.1 and 0.2,
+            unless ``arms`` are given.
+        arms: Other methods to compare, each as ``"name"`` or ``"name:option=value,option=value"``:
+            ``["maxsup:eps=0.2", "ols"]``; ``"all"`` is every one that the fits can serve. The command
+            ``labelsmooth arms`` lists them.
         seeds: Number of pairs, at least 2.
         output: The folder for the runs, ``results.json``, ``report.html`` and the recommended models.
         workers: None trains in this process; a number, in that many single-threaded processes.
@@ -61,36 +69,38 @@ def run(
         The numbers; printed, the answer.
 
     Raises:
-        ValueError: naming the argument that is out of range, or what ``fit`` returned instead.
+        ValueError: naming the argument that is out of range, the arm that cannot be read or that needs what
+            a fit does not know, or what ``fit`` returned, or did not call, instead.
 
     Example:
         >>> from labelsmooth.study import DigitsFit, run
         >>> results = run(DigitsFit(rows=100, epochs=2), eps=[0.1], seeds=2, output=folder, progress=False)
-        >>> [arm.eps for arm in results.settings[0].arms]
-        [0.0, 0.1]
+        >>> [arm.name for arm in results.settings[0].arms]
+        ['hard', 'ls:eps=0.1']
     """
     fits = fit if isinstance(fit, Mapping) else {"your data": fit}
-    arms = check_arguments(fits, eps, seeds, workers)
+    compared = check_arguments(fits, arms, eps, seeds, workers)
     folder = Path(output)
     ledgers = {name: Ledger(folder, name, f, settings or {}, storage) for name, f in fits.items()}
-    digest = " ".join([*(ledger.digest for ledger in ledgers.values()), *map(str, arms), str(seeds)])
+    digest = " ".join([*(ledger.digest for ledger in ledgers.values()), *compared, str(seeds)])
     if results := _finished(folder, digest):
         say(f"read back from {folder}, nothing was trained", shown=progress)
         return results
-    _train_all(fits, ledgers, [Job(e, seed) for seed in range(seeds) for e in arms], workers, progress)
+    if arms is not None and "all" in arms:
+        for arm, why in left_out(fits).items():
+            say(f"{arm} is left out: {why}", shown=progress)
+    jobs = [Job(arm, seed) for seed in range(seeds) for arm in compared]
+    _train_all(fits, ledgers, jobs, workers, progress)
 
-    outcomes = {
-        name: {job: load(ledger.path(job)) for e in arms for job in (Job(e, seed) for seed in range(seeds))}
-        for name, ledger in ledgers.items()
-    }
+    outcomes = {name: {job: load(ledger.path(job)) for job in jobs} for name, ledger in ledgers.items()}
     summaries = [
-        summarise(name, getattr(f, "description", ""), outcomes[name], arms, range(seeds))
+        summarise(name, getattr(f, "description", ""), outcomes[name], compared, range(seeds))
         for name, f in fits.items()
     ]
     results = Results(summaries, digest, folder)
     for setting in summaries:
         arm = recommended(setting)
-        job = Job(arm.eps, arm.best_seed)
+        job = Job(arm.name, arm.best_seed)
         save_model(folder, setting.name, job, outcomes[setting.name][job], fits[setting.name])
 
     from labelsmooth.study.report import write_report  # matplotlib is slow to import, and not always needed
@@ -139,7 +149,7 @@ def _train_all(
 
     parallel = joblib.Parallel(n_jobs=workers or 1, return_as="generator_unordered", pre_dispatch="n_jobs")
     try:
-        with Progress(fits, sorted({job.eps for job in jobs}), len(jobs), shown=progress) as shown:
+        with Progress(fits, list(dict.fromkeys(job.arm for job in jobs)), len(jobs), shown=progress) as shown:
             for name, job in every:
                 if (name, job) in done:
                     finished(name, job, _summarise_run(load(ledgers[name].path(job))))
@@ -179,12 +189,19 @@ def _closing(generator: Generator[object]) -> Iterator[None]:
 
 
 def _train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> tuple[str, Job, Summary]:
+    arm = parse(job.arm)
+    criterion = Criterion(arm.loss(facts_of(fit)))
     with _seeded(job.seed, single_threaded):
         try:
-            result = fit(CrossEntropyLoss(label_smoothing=job.eps), job.seed)
+            result = fit(criterion, job.seed)
         except Exception as error:
-            error.add_note(f"in the fit of {name!r} with eps {job.eps:g} and seed {job.seed}")
+            error.add_note(f"in the fit of {name!r} with {job.arm} and seed {job.seed}")
             raise
+    if by_epoch(criterion.loss) and not criterion.epochs:
+        raise ValueError(
+            f"{name}: arm {arm.label} changes from epoch to epoch, so fit must call criterion.end_epoch() "
+            "after each, which it never did"
+        )
     check_result(name, result)
     save(path, result)
     return name, job, _summarise_run(load(path))

@@ -6,11 +6,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from labelsmooth.study.results import METRICS, Arm, Metric, Results, Setting
-from labelsmooth.study.verdict import PROMISES, Effect, Promise, answer, effect, recommended
+from labelsmooth.study.results import METRICS, RANKED, Arm, Estimate, Metric, Results, Setting
+from labelsmooth.study.verdict import PROMISES, Effect, Promise, answer, effect, effects, recommended
 
 MARKS = {Effect.BETTER: ("▲", "green"), Effect.WORSE: ("▼", "red"), Effect.UNDECIDED: (" ", "")}
 LEGEND = "▲ better, ▼ worse than hard targets (95 %). At T: with its temperature."
+RANKING_LEGEND = (
+    "Sorted by test NLL with its temperature (at T). [ , ]: 95 % of the difference from hard targets. "
+    "▲ better, ▼ worse: sure among so many arms (Holm). * chosen by validation NLL at T."
+)
+WIDTH = 80
 COLOURS = {
     Promise.HELD: "green",
     Promise.NOT_HELD: "red",
@@ -32,8 +37,32 @@ COLUMNS: dict[Metric, str] = {
 def render(results: Results) -> RenderableType:
     """Under 30 lines of 80 columns for three settings."""
     answers = [Text.assemble((f"{s.name}: ", "bold"), answer(s)) for s in results.settings]
-    tables = (_figures(results.settings), LEGEND, _promises(results.settings), _to_paste(results))
-    return Group(*answers, *tables)
+    figures: list[RenderableType] = [_figures(results.settings), LEGEND]
+    if any(setting.ranked for setting in results.settings):
+        figures = [*map(_ranking, results.settings), RANKING_LEGEND]
+    return Group(*answers, *figures, _promises(results.settings), _to_paste(results))
+
+
+def _ranking(setting: Setting) -> Table:
+    """Every arm, hard targets in their place among them."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column(Text(setting.name))
+    for title in ("acc., points", "NLL at T", "ECE at T, %"):
+        table.add_column(title, justify="right", no_wrap=True)
+    sure = {metric: effects(setting, metric) for metric in RANKED}
+    for arm in setting.ranking:
+        if arm is setting.hard:
+            # Their values, from which the others differ; the blanks stand where those have marks.
+            cells = [f"{number(m, arm.values[m].mean)}  " for m in RANKED]
+        else:
+            cells = [
+                Text.assemble(interval(arm.differences[m], m), " ", MARKS[sure[m][arm.name]], justify="left")
+                for m in RANKED
+            ]
+        chosen = arm is setting.chosen
+        label = Text(f"{arm.label}*" if chosen else arm.label, style="bold" if chosen else "")
+        table.add_row(label, *cells, number("ece_scaled", arm.values["ece_scaled"].mean))
+    return table
 
 
 def _figures(settings: list[Setting]) -> Table:
@@ -48,7 +77,7 @@ def _figures(settings: list[Setting]) -> Table:
             columns.append(_column([arm for _, arm in arms], metric))
     for (setting, arm), *cells in zip(arms, *columns, strict=True):
         hard = arm is setting.hard
-        table.add_row(Text(setting.name if hard else ""), "hard" if hard else f"{arm.eps:g}", *cells)
+        table.add_row(Text(setting.name if hard else ""), arm.label, *cells)
     return table
 
 
@@ -85,6 +114,12 @@ def change(metric: Metric, value: float) -> str:
     return f"{value * METRICS[metric].factor:+{'.3f' if METRICS[metric].unit == 'nats' else '.1f'}}"
 
 
+def interval(difference: Estimate, metric: Metric) -> str:
+    """A difference with its interval."""
+    mean, low, high = (change(metric, v) for v in (difference.mean, difference.low, difference.high))
+    return f"{mean} [{low}, {high}]"
+
+
 def _promises(settings: list[Setting]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("promised effect")
@@ -97,16 +132,19 @@ def _promises(settings: list[Setting]) -> Table:
 
 
 def _to_paste(results: Results) -> RenderableType:
+    arms = [recommended(setting) for setting in results.settings]
+    lines = [
+        (s.name, str(arm.spec.loss), f"(logits / {arm.temperature:.2f}).softmax(-1)")
+        for s, arm in zip(results.settings, arms, strict=True)
+    ]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    for setting in results.settings:
-        arm = recommended(setting)
-        table.add_row(
-            Text(setting.name),
-            f"CrossEntropyLoss(label_smoothing={arm.eps:g})",
-            f"(logits / {arm.temperature:.2f}).softmax(-1)",
-        )
+    # What is pasted is not to be broken: the second below the first, where both are too long for a line.
+    one_line = sum(max(map(len, column)) for column in zip(*lines, strict=True)) + 2 <= WIDTH
+    if one_line:
+        table.add_column(no_wrap=True)
+    for name, loss, probability in lines:
+        table.add_row(Text(name), *((loss, probability) if one_line else (f"{loss}\n{probability}",)))
     report = Text(f"report: {results.folder / 'report.html'}", no_wrap=True, overflow="ignore")
     return Group(table, report)

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import optuna
 import torch
-from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from safetensors import SafetensorError, safe_open
@@ -31,9 +30,9 @@ STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError, SafetensorError)
 
 @dataclass(frozen=True)
 class Job:
-    """One training run to be done: a smoothing and a seed."""
+    """One training run to be done: an arm, as it is spelled, and a seed."""
 
-    eps: float
+    arm: str
     seed: int
 
 
@@ -79,17 +78,19 @@ class Ledger:
             raise ValueError(f"storage must be a database URL that opens, got {self._storage!r}") from error
 
     def path(self, job: Job) -> Path:
-        eps = repr(job.eps).removesuffix(".0")  # with every digit: no two smoothings share a file
-        return self.folder / f"eps{eps}-seed{job.seed}.safetensors"
+        # The colon is for no file's name; an arm's own name has no dash, so no two arms share a file.
+        return self.folder / f"{job.arm.replace(':', '-')}-seed{job.seed}.safetensors"
 
     def done(self) -> set[Job]:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        jobs = {Job(t.params["eps"], t.params["seed"]) for t in trials}
+        jobs = {Job(t.user_attrs["arm"], t.user_attrs["seed"]) for t in trials}
         return {job for job in jobs if _readable(self.path(job))}
 
     def start(self, job: Job) -> optuna.Trial:
-        self._study.enqueue_trial({"eps": job.eps, "seed": job.seed})
-        return self._study.ask({"eps": FloatDistribution(0, 1), "seed": IntDistribution(0, 2**31)})
+        trial = self._study.ask()
+        for name, value in asdict(job).items():
+            trial.set_user_attr(name, value)
+        return trial
 
     def finish(self, trial: optuna.Trial, validation_nll: float) -> None:
         self._study.tell(trial, validation_nll)
@@ -152,8 +153,7 @@ def save_model(folder: Path, name: str, job: Job, outcome: Outcome, fit: Fit) ->
     write_tensors(path, outcome.state, {})
     content = {
         "setting": name,
-        "eps": job.eps,
-        "seed": job.seed,
+        **asdict(job),
         "temperature": outcome.temperature,
         "fit": _fields(fit),
     }

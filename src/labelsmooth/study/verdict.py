@@ -7,12 +7,12 @@ from typing import Literal
 from labelsmooth.study.results import METRICS, Arm, Estimate, Metric, Setting
 
 SMALLEST_ACCURACY_EFFECT = 0.002  # a fifth of a point: less is not worth a change of loss
-
+LEVEL = 0.05
 
 EFFECT_WORDS = {
-    "harms": "Smoothing harms",
-    "mixed": "Smoothing has mixed effects",
-    "undecided": "It is undecided whether smoothing helps",
+    "harms": "{} harms",
+    "mixed": "{} has mixed effects",
+    "undecided": "It is undecided whether {} helps",
 }
 
 
@@ -41,6 +41,16 @@ def effect(arm: Arm, metric: Metric) -> Effect:
     return Effect.BETTER if difference.mean * better > 0 else Effect.WORSE
 
 
+def effects(setting: Setting, metric: Metric) -> dict[str, Effect]:
+    """Each arm's effect by its name, as far as it is sure among so many (Holm, 1979)."""
+    arms = sorted(setting.arms[1:], key=lambda arm: arm.differences[metric].p)
+    found, sure = {}, True
+    for i, arm in enumerate(arms):
+        sure = sure and arm.differences[metric].p <= LEVEL / (len(arms) - i)
+        found[arm.name] = effect(arm, metric) if sure else Effect.UNDECIDED
+    return found
+
+
 def verdict(setting: Setting) -> Verdict:
     """By accuracy, and by NLL once both have their temperature: what a temperature repairs does not count."""
     effects = {effect(setting.chosen, "accuracy"), effect(setting.chosen, "nll_scaled")}
@@ -58,25 +68,34 @@ def recommended(setting: Setting) -> Arm:
 def answer(setting: Setting) -> str:
     """What to do, and the numbers it rests on."""
     arm, chosen = recommended(setting), setting.chosen
-    several, last = len(setting.arms) > 2, max(arm.eps for arm in setting.arms)
-    largest = " (the largest tried)" if several and chosen.eps == last else ""
+    called = described(setting)
     accuracy = points(chosen.differences["accuracy"])
     nll = signed(chosen.differences["nll_scaled"])
     match verdict(setting):
         case "helps":
-            advice, change = f"Use eps = {chosen.eps:g}{largest}", f"Accuracy {accuracy}."
+            advice, change = f"Use {called}", f"Accuracy {accuracy}."
             if effect(chosen, "accuracy") is not Effect.BETTER:
                 change = f"NLL {nll}, accuracy {accuracy}."
         case "harms" | "mixed" | "undecided" as word:
             advice = "Keep hard targets"
-            change = (
-                f"{EFFECT_WORDS[word]}: eps = {chosen.eps:g}{largest} gave accuracy {accuracy}, NLL {nll}."
-            )
+            subject = "smoothing" if all(arm.eps is not None for arm in setting.arms) else "the best arm"
+            judged = EFFECT_WORDS[word].format(subject)
+            change = f"{judged[0].upper()}{judged[1:]}: {called} gave accuracy {accuracy}, NLL {nll}."
     other = setting.hard if arm is chosen else chosen
     return (
         f"{advice} and divide the logits by {arm.temperature:.2f}. {change} "
         f"{confidence(arm)}; {calibration(arm, other)}."
     )
+
+
+def described(setting: Setting) -> str:
+    """The chosen arm within a sentence."""
+    chosen = setting.chosen
+    if chosen.eps is None:
+        return chosen.label
+    tried = [arm.eps for arm in setting.arms[1:] if arm.eps is not None]
+    largest = " (the largest tried)" if len(tried) > 1 and chosen.eps == max(tried) else ""
+    return f"eps = {chosen.label}{largest}"
 
 
 def confidence(arm: Arm) -> str:

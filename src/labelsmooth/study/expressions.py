@@ -1,0 +1,78 @@
+"""What builds a loss, as a value: it is carried out for a study, and printed to be pasted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import labelsmooth
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that only a fit knows, by the name of the fit's attribute that holds it."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that is yet to be made; its arguments may be such calls, and facts."""
+
+    function: Callable[..., Any]
+    args: tuple[object, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> set[str]:
+        """The names of the facts in it."""
+        found: set[str] = set()
+        for value in (*self.args, *self.options.values()):
+            match value:
+                case Fact():
+                    found.add(value.name)
+                case Call():
+                    found |= value.facts
+        return found
+
+    def __call__(self, known: Mapping[str, object]) -> Any:
+        """Make the call, with these facts."""
+
+        def made(value: object) -> object:
+            match value:
+                case Fact():
+                    return known[value.name]
+                case Call():
+                    return value(known)
+            return value
+
+        return self.function(*map(made, self.args), **{k: made(v) for k, v in self.options.items()})
+
+    def __str__(self) -> str:
+        """As it is pasted after ``from labelsmooth import *`` and with the facts under their names."""
+        args = [*map(_written, self.args), *(f"{k}={_written(v)}" for k, v in self.options.items())]
+        return f"{_path(self.function)}({', '.join(args)})"
+
+
+def call(function: Callable[..., Any], *args: object, **options: object) -> Call:
+    """A call with the options that are not None."""
+    return Call(function, args, {name: value for name, value in options.items() if value is not None})
+
+
+def _written(value: object) -> str:
+    match value:
+        case Call() | Fact():
+            return str(value)
+        case float():
+            return repr(value).removesuffix(".0")
+    return repr(value)
+
+
+def _path(function: Callable[..., Any]) -> str:
+    """Below labelsmooth: by itself if it is there, else behind its module."""
+    name = function.__name__
+    if getattr(labelsmooth, name, None) is function:
+        return name
+    return f"{function.__module__.removeprefix('labelsmooth.')}.{name}"
