@@ -2,7 +2,7 @@
 
 Those for all samples, (K,), and those with a row for each class, (K, K), are of the class :class:`Prior`;
 those of each sample's own of :class:`PerSample`. All are constants: no gradient reaches what they were made
-of. The row of a class has some probability for that class too; ``off_target="others"`` leaves it out.
+of. Rows mostly have some probability for their own class too; ``off_target="others"`` leaves it out.
 """
 
 from labelsmooth.priors.matrices import Tree as Tree
@@ -10,6 +10,7 @@ from labelsmooth.priors.matrices import confusion as confusion
 from labelsmooth.priors.matrices import embedding as embedding
 from labelsmooth.priors.matrices import hierarchy as hierarchy
 from labelsmooth.priors.matrices import similarity as similarity
+from labelsmooth.priors.ordinal import Distance as Distance
 from labelsmooth.priors.ordinal import beta as beta
 from labelsmooth.priors.ordinal import binomial as binomial
 from labelsmooth.priors.ordinal import exponential as exponential
@@ -25,6 +26,7 @@ from labelsmooth.targets import PerSample as PerSample
 from labelsmooth.targets import Prior as Prior
 
 __all__ = [
+    "Distance",
     "PerSample",
     "Prior",
     "Tree",

@@ -62,7 +62,8 @@ def hierarchy(distances: Tensor | Tree, beta: float = 10.0, *, classes: Sequence
         if first_class(unlike.any(-1)) is not None:
             i, k = unlike.nonzero()[0].tolist()
             raise ValueError(
-                f"distances must be symmetric, got {d[i, k].item()} at ({i}, {k}) and {d[k, i].item()} back"
+                f"distances must be symmetric, got {d[i, k].item()} at ({i}, {k}) "
+                f"and {d[k, i].item()} at ({k}, {i})"
             )
     if not bool(d.any()):
         raise ValueError(f"distances must not all be 0, got {len(d)} classes without any")
