@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 
 from labelsmooth import priors
+from labelsmooth.functional import cross_entropy
 
 G = torch.Generator().manual_seed(0)
 
@@ -181,3 +182,19 @@ def test_neighbourhood_is_never_of_all_classes():
     labels = torch.tensor([[[0, 10**12], [5, 5]]])
     prior = priors.neighbourhood(labels)
     assert prior.probabilities.shape == (1, 2, 2, 8)
+
+
+@pytest.mark.parametrize("k", [None, 2])
+def test_losses_toward_a_teacher(k: int | None):
+    input, logits, target = randn(3, 4), randn(3, 4), torch.tensor([0, 3, 1])
+    prior = priors.teacher(logits, k=k)
+    pi = prior.probabilities if k is None else dense(prior, 4)
+    expected = F.cross_entropy(input, 0.7 * F.one_hot(target, 4) + 0.3 * pi)
+    assert_close(cross_entropy(input, target, label_smoothing=0.3, prior=prior), expected)
+
+
+def test_a_loss_toward_no_neighbours_is_that_of_the_label():
+    input, target = randn(1, 4, 3, 3), torch.full((1, 3, 3), -100)
+    target[0, 1, 1] = 2
+    found = cross_entropy(input, target, label_smoothing=0.3, prior=priors.neighbourhood(target))
+    assert_close(found, F.cross_entropy(input, target))
