@@ -186,15 +186,15 @@ def test_neighbourhood_is_never_of_all_classes():
 
 @pytest.mark.parametrize("k", [None, 2])
 def test_losses_toward_a_teacher(k: int | None):
-    input, logits, target = randn(3, 4), randn(3, 4), torch.tensor([0, 3, 1])
+    z, logits, target = randn(3, 4), randn(3, 4), torch.tensor([0, 3, 1])
     prior = priors.teacher(logits, k=k)
     pi = prior.probabilities if k is None else dense(prior, 4)
-    expected = F.cross_entropy(input, 0.7 * F.one_hot(target, 4) + 0.3 * pi)
-    assert_close(cross_entropy(input, target, label_smoothing=0.3, prior=prior), expected)
+    expected = F.cross_entropy(z, 0.7 * F.one_hot(target, 4) + 0.3 * pi)
+    assert_close(cross_entropy(z, target, label_smoothing=0.3, prior=prior), expected)
 
 
 def test_a_loss_toward_no_neighbours_is_that_of_the_label():
-    input, target = randn(1, 4, 3, 3), torch.full((1, 3, 3), -100)
+    z, target = randn(1, 4, 3, 3), torch.full((1, 3, 3), -100)
     target[0, 1, 1] = 2
-    found = cross_entropy(input, target, label_smoothing=0.3, prior=priors.neighbourhood(target))
-    assert_close(found, F.cross_entropy(input, target))
+    found = cross_entropy(z, target, label_smoothing=0.3, prior=priors.neighbourhood(target))
+    assert_close(found, F.cross_entropy(z, target))
