@@ -10,9 +10,9 @@ from torch import Tensor
 
 from labelsmooth import CrossEntropyLoss
 from labelsmooth.study import run
-from labelsmooth.study.arms import parse
 from labelsmooth.study.fit import Criterion, Fit, FitResult
 from labelsmooth.study.results import Arm, Difference, Estimate, Metric, Results, Setting
+from labelsmooth.study.specs import parse
 from labelsmooth.study.trials import Job, Outcome
 
 Interval = tuple[float, float, float]  # mean, low, high

@@ -16,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from labelsmooth.study.arms import ARMS, parse
+from labelsmooth.study.arms import ARMS
 from labelsmooth.study.fit import Criterion, Fit, FitResult
+from labelsmooth.study.specs import parse
 from labelsmooth.study.trials import Job, Ledger, load, save, save_model
 
 from . import made_up

@@ -1,16 +1,30 @@
-"""What a study compares: each arm by name, with its options, from one table."""
+"""What a study can compare: one table, each method by name with its options."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
-from torch import nn
+import torch
 
+from labelsmooth import priors, schedules
+from labelsmooth.checks import Interval
+from labelsmooth.formulas import (
+    BackwardCorrection,
+    ConfidencePenalty,
+    Focal,
+    ForwardCorrection,
+    LabelRelaxation,
+    MarginSmoothing,
+    MaxSup,
+    NegativeSmoothing,
+)
 from labelsmooth.losses import CrossEntropyLoss, LabelSmoothingLoss
-from labelsmooth.schedules import Schedule
-from labelsmooth.study.expressions import Call, call
-from labelsmooth.study.options import Number, Option, Value, spelled
+from labelsmooth.priors.ordinal import Distance
+from labelsmooth.schedules import Shape
+from labelsmooth.study.expressions import Call, Fact, Share, call
+from labelsmooth.study.options import Choice, Number, Option
+from labelsmooth.study.recipes import Bootstrap, Graduated
 
 Grade = Literal["A", "B", "C", "D"]
 
@@ -19,6 +33,18 @@ GRADES: Mapping[Grade, str] = {
     "B": "the authors and at least one independent run",
     "C": "the authors alone",
     "D": "independent runs contradict it, or explain it away",
+}
+
+NUM_CLASSES, EPOCHS = Fact("num_classes"), Fact("epochs")
+COUNTS, EMBEDDINGS = Fact("counts"), Fact("embeddings")
+
+AT_LEAST_0 = Interval(0, math.inf)
+EPS = Number(0.1)
+FAMILIES = {
+    "exponential": priors.exponential,
+    "triangular": priors.triangular,
+    "binomial": priors.binomial,
+    "beta": priors.beta,
 }
 
 
@@ -31,188 +57,232 @@ class Method:
     purpose: str
     grade: Grade
     source: str
-    options: Mapping[str, Option] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=lambda: {"eps": EPS})
 
 
-EPS = Number(0.1, 0, 1)
+def _smoothing(eps: object, **options: object) -> Call:
+    return call(CrossEntropyLoss, label_smoothing=eps, **options)
+
+
+def _rising(eps: float, end: float | None) -> object:
+    """A strength that rises, or falls, to ``end`` over all epochs, if there is one."""
+    return eps if end is None else call(schedules.linear, eps, end, EPOCHS)
+
+
+def _ordinal(kind: str) -> Call:
+    if kind in FAMILIES:
+        return call(FAMILIES[kind], NUM_CLASSES)
+    return call(priors.sord, NUM_CLASSES, kind)
+
 
 ARMS: Mapping[str, Method] = {
     "hard": Method(
-        lambda: call(CrossEntropyLoss, label_smoothing=0.0),
+        lambda: _smoothing(0.0),
         "CE = lse(z) - z_y",
-        "the comparison: no smoothing",
+        "comparison: no smoothing",
         "A",
         "cross entropy",
+        {},
     ),
     "ls": Method(
-        lambda eps: call(CrossEntropyLoss, label_smoothing=eps),
-        "(1-eps) CE + eps mean_k -log q_k",
+        lambda eps: _smoothing(eps),
+        "(1-eps) CE + eps mean_k(-log q_k)",
         "many classes, fine distinctions, sequences",
         "A",
         "Szegedy et al., CVPR 2016",
-        {"eps": EPS},
     ),
     "others": Method(
-        lambda eps: call(CrossEntropyLoss, label_smoothing=eps, off_target="others"),
-        "(1-eps) CE + eps mean_{k != y} -log q_k",
-        "as ls, in the convention of fairseq and Megatron",
+        lambda eps: _smoothing(eps, off_target="others"),
+        "(1-eps) CE + eps mean_{k != y}(-log q_k)",
+        "what ls is for, in the convention of fairseq and Megatron: somewhat stronger",
         "A",
         "Vaswani et al., NeurIPS 2017",
-        {"eps": EPS},
     ),
     "kl": Method(
         lambda eps: call(LabelSmoothingLoss, smoothing=eps),
         "KL(p || q), p = (1-eps) e_y + eps/K",
-        "as ls, less what no model can undo: the same gradient",
+        "what ls is for, less what no model can undo: the same gradient",
         "A",
         "Szegedy et al., CVPR 2016",
-        {"eps": EPS},
+    ),
+    # Over time.
+    "linear": Method(
+        lambda start, end: _smoothing(call(schedules.linear, start, end, EPOCHS)),
+        "ls, eps from start to end in equal steps",
+        "what ls is for; worth as much as MaxSup itself in that paper's ablation",
+        "C",
+        "Zhou et al., NeurIPS 2025",
+        {"start": Number(0.1), "end": Number(0.2)},
+    ),
+    "cosine": Method(
+        lambda start, end: _smoothing(call(schedules.cosine, start, end, EPOCHS)),
+        "ls, eps from start to end along half a wave",
+        "smoothing early, and being as sure as the labels at the end",
+        "C",
+        "Loshchilov and Hutter, ICLR 2017",
+        {"start": Number(0.2), "end": Number(0.0)},
+    ),
+    "warmup": Method(
+        lambda eps, share: _smoothing(call(schedules.warm_up, eps, Share(share, EPOCHS))),
+        "ls, eps from 0 in a share of the epochs",
+        "learning the easy part from the labels as they are",
+        "C",
+        "Goyal et al., 2017",
+        {"eps": EPS, "share": Number(0.25)},
+    ),
+    "droplate": Method(
+        lambda eps, share: _smoothing(call(schedules.drop_late, eps, Share(share, EPOCHS))),
+        "ls, eps = 0 after a share of the epochs",
+        "smoothing early, and hard targets after (TSLA)",
+        "C",
+        "Xu et al., 2020",
+        {"eps": EPS, "share": Number(0.5)},
+    ),
+    # Toward other priors.
+    "unigram": Method(
+        lambda eps, temperature: _smoothing(eps, prior=call(priors.unigram, COUNTS, temperature=temperature)),
+        "(1-eps) CE + eps <pi, -log q>, pi ~ counts^(1/T)",
+        "classes of unequal frequency, vocabularies",
+        "B",
+        "Pereyra et al., 2017",
+        {"eps": EPS, "temperature": Number(1.0, AT_LEAST_0)},
+    ),
+    "ordinal": Method(
+        lambda eps, kind: _smoothing(eps, prior=_ordinal(kind)),
+        "(1-eps) CE + eps <pi_y, -log q>, pi_y(k) falls with |k - y|",
+        "ordered classes: ages, grades, ratings",
+        "A",
+        "Diaz and Marathe, CVPR 2019",
+        {
+            "eps": Number(1.0),
+            "kind": Choice((*get_args(Distance), *FAMILIES)),
+        },
+    ),
+    "hierarchy": Method(
+        lambda eps, beta: _smoothing(
+            eps, prior=call(priors.hierarchy, call(torch.cdist, EMBEDDINGS, EMBEDDINGS), beta=beta)
+        ),
+        "(1-eps) CE + eps <pi_y, -log q>, pi_y(k) ~ exp(-beta d(k, y) / max d)",
+        "less severe mistakes, at some cost in accuracy",
+        "B",
+        "Bertinetto et al., CVPR 2020",
+        {"eps": Number(1.0), "beta": Number(10.0, AT_LEAST_0)},
+    ),
+    "similarity": Method(
+        lambda eps, temperature: _smoothing(
+            eps, prior=call(priors.embedding, EMBEDDINGS, temperature=temperature), off_target="others"
+        ),
+        "(1-eps) CE + eps <pi_y, -log q>, pi_y(k) ~ exp(cos(e_y, e_k) / T), k != y",
+        "classes that are alike in different degrees",
+        "C",
+        "Liu and JaJa, ICANN 2021",
+        {"eps": EPS, "temperature": Number(0.1, AT_LEAST_0)},
+    ),
+    "bootstrap": Method(
+        lambda eps: call(Bootstrap, eps=eps),
+        "(1-eps) CE + eps H(q', q), q' = q without gradient",
+        "wrong labels: a part of the target is what the model believes",
+        "B",
+        "Reed et al., ICLR workshop 2015",
+        {"eps": Number(0.05)},
+    ),
+    # By the class, by the sample.
+    "byclass": Method(
+        lambda head, tail, shape: _smoothing(
+            call(schedules.by_counts, COUNTS, head=head, tail=tail, shape=shape)
+        ),
+        "ls, eps_y from tail (rarest class) to head (most frequent)",
+        "long tails (the gains published are those of a two-stage training)",
+        "C",
+        "Zhong et al., CVPR 2021",
+        {"head": Number(0.2), "tail": Number(0.0), "shape": Choice(get_args(Shape))},
+    ),
+    "graduated": Method(
+        lambda eps, sure, low, high: call(Graduated, eps=eps, sure=sure, low=low, high=high),
+        "ls, eps_i by confidence: 0 below low, sure above high",
+        "smoothing where the model is sure, as in translation",
+        "C",
+        "Wang et al., ACL 2020",
+        {"eps": EPS, "sure": Number(0.3), "low": Number(0.3), "high": Number(0.7)},
+    ),
+    # Other formulas.
+    "negative": Method(
+        lambda eps, clip, share: _smoothing(
+            call(schedules.delayed, eps, Share(share, EPOCHS)), formula=call(NegativeSmoothing, clip=clip)
+        ),
+        "CE + eps min(z_y - mean z, clip), eps < 0, after a share of the epochs",
+        "many wrong labels (40 % and more); collapses on clean ones",
+        "B",
+        "Wei et al., ICML 2022",
+        {
+            "eps": Number(-0.4, NegativeSmoothing.strengths),
+            "clip": Number(5.0, AT_LEAST_0),
+            "share": Number(0.5),
+        },
+    ),
+    "maxsup": Method(
+        lambda eps, end: _smoothing(_rising(eps, end), formula=call(MaxSup)),
+        "CE + eps (max z - mean z)",
+        "what ls is for, also where the model is wrong; the authors take eps=0.1,end=0.2",
+        "C",
+        "Zhou et al., NeurIPS 2025",
+        {"eps": Number(0.1, MaxSup.strengths), "end": Number(None, MaxSup.strengths)},
+    ),
+    "mbls": Method(
+        lambda eps, margin: _smoothing(eps, formula=call(MarginSmoothing, margin=margin)),
+        "CE + eps mean_k max(0, max z - z_k - margin)",
+        "calibration without losing what is learnt; nothing within the margin",
+        "B",
+        "Liu et al., CVPR 2022",
+        {"eps": Number(0.1, MarginSmoothing.strengths), "margin": Number(10.0, AT_LEAST_0)},
+    ),
+    "mbls2": Method(
+        lambda eps, margin: _smoothing(eps, formula=call(MarginSmoothing, margin=margin, squared=True)),
+        "CE + eps mean_k max(0, max z - z_k - margin)^2",
+        "what mbls is for, the further the stronger",
+        "C",
+        "after Park et al., ICCV 2023",
+        {"eps": Number(0.1, MarginSmoothing.strengths), "margin": Number(10.0, AT_LEAST_0)},
+    ),
+    "cp": Method(
+        lambda eps, threshold: _smoothing(eps, formula=call(ConfidencePenalty, threshold=threshold)),
+        "CE - eps H(q), or CE + eps max(0, threshold - H(q))",
+        "what ls is for, by the model's own entropy; the strength depends on the task",
+        "B",
+        "Pereyra et al., 2017",
+        {
+            "eps": Number(0.1, ConfidencePenalty.strengths),
+            "threshold": Number(None, AT_LEAST_0),
+        },
+    ),
+    "relaxation": Method(
+        lambda eps: _smoothing(eps, formula=call(LabelRelaxation)),
+        "0 if q_y >= 1-eps, else KL to the nearest target with p_y = 1-eps",
+        "asking no more than 1-eps of the model, and leaving it the rest",
+        "B",
+        "Lienen and Hüllermeier, AAAI 2021",
+    ),
+    "focal": Method(
+        lambda gamma: call(CrossEntropyLoss, formula=call(Focal, gamma=gamma)),
+        "(1 - q_y)^gamma CE",
+        "comparison: it calibrates too, and is no smoothing",
+        "A",
+        "Mukhoti et al., NeurIPS 2020",
+        {"gamma": Number(3.0, AT_LEAST_0)},
+    ),
+    "forward": Method(
+        lambda eps: _smoothing(eps, formula=call(ForwardCorrection)),
+        "-log((1-eps) q_y + eps/K)",
+        "wrong labels, a share eps (K-1)/K of all",
+        "B",
+        "Patrini et al., CVPR 2017",
+    ),
+    "backward": Method(
+        lambda eps: _smoothing(eps, formula=call(BackwardCorrection)),
+        "CE - eps/(1-eps) (z_y - mean z)",
+        "wrong labels, without bias; has no lower bound, so for small eps",
+        "B",
+        "Patrini et al., CVPR 2017",
+        {"eps": Number(0.1, BackwardCorrection.strengths)},
     ),
 }
-
-
-@dataclass(frozen=True)
-class Spec:
-    """An arm: the name of a method, and its options. ``str`` is the one spelling that tells runs apart."""
-
-    method: str
-    options: Mapping[str, Value] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return self._spelled(self.options)
-
-    @property
-    def label(self) -> str:
-        """As short as can be, for tables: a plain smoothing by its strength, no option at its default."""
-        if self.method == "ls":
-            return spelled(self.options["eps"])
-        defaults = {name: option.default for name, option in ARMS[self.method].options.items()}
-        return self._spelled({name: v for name, v in self.options.items() if v != defaults[name]})
-
-    @property
-    def eps(self) -> float | None:
-        """The strength of a plain smoothing, 0 of hard targets; None of any other arm."""
-        if self.method in ("hard", "ls"):
-            return float(self.options.get("eps", 0.0))
-        return None
-
-    @cached_property
-    def loss(self) -> Call:
-        """What builds the loss: to be carried out, or pasted."""
-        method = ARMS[self.method]
-        return method.loss(**{name: self.options.get(name) for name in method.options})
-
-    def _spelled(self, options: Mapping[str, Value]) -> str:
-        said = ",".join(f"{name}={spelled(value)}" for name, value in options.items())
-        return f"{self.method}:{said}" if said else self.method
-
-
-def parse(text: str) -> Spec:
-    """Read ``name`` or ``name:option=value,option=value``; a number alone is a plain smoothing.
-
-    Raises:
-        ValueError: naming the arm, the option, its value and the rule.
-
-    Example:
-        >>> str(parse("ls")), str(parse("0.2")), parse("others:eps=0.1").label
-        ('ls:eps=0.1', 'ls:eps=0.2', 'others')
-        >>> parse("ls:eps=2")
-        Traceback (most recent call last):
-        ValueError: arm ls:eps=2: eps must lie in [0, 1], got 2
-    """
-    if _is_number(text):
-        text = f"ls:eps={text}"
-    name, colon, rest = text.partition(":")
-    if name not in ARMS:
-        raise ValueError(
-            f"arms must be among {', '.join(ARMS)} (labelsmooth arms explains them), got {name!r}"
-        )
-    options, given = ARMS[name].options, dict[str, str]()
-    for said in rest.split(",") if colon else ():
-        key, equals, value = said.partition("=")
-        if key not in options or not equals:
-            known = (
-                f"one of {', '.join(f'{o}=' for o in options)}" if options else "nothing: it has no options"
-            )
-            raise ValueError(f"arm {text}: after the colon must come {known}, got {said!r}")
-        if key in given:
-            raise ValueError(f"arm {text}: {key} must be given once, got {given[key]} and {value}")
-        given[key] = value
-    values = {}
-    for key, option in options.items():
-        try:
-            value = option.read(given[key]) if key in given else option.default
-        except ValueError:
-            raise ValueError(f"arm {text}: {key} must {option.rule}, got {given[key]}") from None
-        if value is not None:
-            values[key] = value
-    return Spec(name, values)
-
-
-def select(arms: Sequence[str], fits: Mapping[str, object]) -> list[str]:
-    """Hard targets and each arm once, in order, as spelled; ``all`` is every one that the fits can serve.
-
-    Raises:
-        ValueError: if an arm cannot be read, or needs what a fit does not know.
-    """
-    specs = [Spec("hard")]
-    for text in arms:
-        if text == "all":
-            specs += [spec for spec in map(parse, ARMS) if not missing(spec, fits)]
-            continue
-        spec = parse(text)
-        for fit, fact in missing(spec, fits):
-            raise ValueError(
-                f"arm {text} needs to know {FACTS[fact]}: {fit} must have an attribute {fact}, got none"
-            )
-        specs.append(spec)
-    for spec in specs:
-        for name, fit in fits.items():
-            try:
-                spec.loss(facts_of(fit))
-            except ValueError as error:
-                raise ValueError(f"arm {spec.label} of {name}: {error}") from None
-    # A smoothing by 0 is hard targets.
-    return list(dict.fromkeys(str(Spec("hard") if spec.eps == 0 else spec) for spec in specs))
-
-
-FACTS = {
-    "num_classes": "the number of classes, K",
-    "epochs": "how many epochs are trained",
-    "counts": "how many training rows each class has, (K,)",
-    "embeddings": "where the classes lie, (K, D)",
-}
-
-
-def missing(spec: Spec, fits: Mapping[str, object]) -> list[tuple[str, str]]:
-    """The (fit, fact) that an arm needs and that are not there."""
-    return [
-        (name, fact) for name, fit in fits.items() for fact in sorted(spec.loss.facts - facts_of(fit).keys())
-    ]
-
-
-def left_out(fits: Mapping[str, object]) -> dict[str, str]:
-    """The arms that ``all`` does not hold, since a fit cannot serve them, and why."""
-    return {
-        name: "; ".join(f"{fit} has no attribute {fact}" for fit, fact in missing(parse(name), fits))
-        for name in ARMS
-        if missing(parse(name), fits)
-    }
-
-
-def by_epoch(loss: nn.Module) -> bool:
-    """Whether a loss changes when an epoch is over."""
-    return any(isinstance(module, Schedule) for module in loss.modules())
-
-
-def facts_of(fit: object) -> dict[str, object]:
-    """What a fit knows, from its attributes."""
-    return {name: known for name in FACTS if (known := getattr(fit, name, None)) is not None}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

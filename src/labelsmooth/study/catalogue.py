@@ -1,30 +1,44 @@
 """The table of arms, to be read on a terminal."""
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
-from labelsmooth.study.arms import ARMS, FACTS, GRADES, Method, parse
+from labelsmooth.study.arms import ARMS, GRADES, Method
+from labelsmooth.study.options import spelled
+from labelsmooth.study.specs import FACTS, parse
 
 
 def catalogue() -> RenderableType:
-    """Each arm with its options, formula, use and evidence."""
+    """Each arm with its formula, use, evidence and options."""
     intro = Text(
         "An arm is written name or name:option=value,option=value, as in\n"
-        "    labelsmooth study --arms ls:eps=0.1 others kl\n"
-        "Hard targets are always among them, and --arms all is every arm.\n"
+        "    labelsmooth study --arms ls:eps=0.1 ordinal:eps=0.2,kind=squared kl\n"
+        'Hard targets are always among them; "all" is every arm.\n'
     )
-    grades = "; ".join(f"{grade} {meaning}" for grade, meaning in GRADES.items())
-    facts = "; ".join(f"{name}: {meaning}" for name, meaning in FACTS.items())
-    notes = Text(f"\nEvidence: {grades}.\nNeeds: attributes of your own fit. {facts}.")
-    return Group(intro, *(_entry(name, method) for name, method in ARMS.items()), notes)
+    table = Table.grid(padding=(0, 2, 1, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, method in ARMS.items():
+        table.add_row(name, Text("\n".join(_lines(name, method))))
+    notes = [
+        f"Evidence: {'; '.join(f'{grade}: {meaning}' for grade, meaning in GRADES.items())}.",
+        f"Needs are attributes of a fit: {'; '.join(f'{fact}, {what}' for fact, what in FACTS.items())}.",
+    ]
+    return Group(intro, table, *map(Text, notes))
 
 
-def _entry(name: str, method: Method) -> Text:
-    lines = [("for", method.purpose), ("evidence", f"{method.grade}, {method.source}")]
-    for option, rule in method.options.items():
-        default = "" if rule.default is None else f" (default {rule.default})"
-        lines.append((option, f"must {rule.rule}{default}"))
-    if facts := parse(name).loss.facts:
-        lines.append(("needs", ", ".join(sorted(facts))))
-    details = "".join(f"\n    {title:9} {said}" for title, said in lines)
-    return Text.assemble((name, "bold"), f"  {method.formula}", details)
+def _lines(name: str, method: Method) -> list[str]:
+    options = [
+        f"{option} (may be left out) must {rule.rule}"
+        if rule.default is None
+        else f"{option}={spelled(rule.default)} must {rule.rule}"
+        for option, rule in method.options.items()
+    ]
+    facts = ", ".join(sorted(parse(name).loss.facts))
+    return [
+        method.formula,
+        f"For {method.purpose}. Evidence {method.grade}: {method.source}.",
+        *options,
+        *([f"Needs {facts}."] if facts else []),
+    ]

@@ -7,8 +7,8 @@ import torch
 
 from labelsmooth.calibration.metrics import check_logits
 from labelsmooth.checks import check_strength
-from labelsmooth.study.arms import select
 from labelsmooth.study.fit import FitResult
+from labelsmooth.study.specs import select
 from labelsmooth.study.trials import slug
 
 SMOOTHINGS = (0.05, 0.1, 0.2)

@@ -1,10 +1,10 @@
 """What builds a loss, as a value: it is carried out for a study, and printed to be pasted."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
-
-import labelsmooth
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,17 @@ class Fact:
 
     def __str__(self) -> str:
         return self.name
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of a fact that is a whole number, rounded."""
+
+    share: float
+    of: Fact
+
+    def __str__(self) -> str:
+        return f"round({_written(self.share)} * {self.of})"
 
 
 @dataclass(frozen=True)
@@ -31,8 +42,8 @@ class Call:
         found: set[str] = set()
         for value in (*self.args, *self.options.values()):
             match value:
-                case Fact():
-                    found.add(value.name)
+                case Fact(name) | Share(of=Fact(name)):
+                    found.add(name)
                 case Call():
                     found |= value.facts
         return found
@@ -42,8 +53,12 @@ class Call:
 
         def made(value: object) -> object:
             match value:
-                case Fact():
-                    return known[value.name]
+                case Fact(name):
+                    return known[name]
+                case Share(share, Fact(name)):
+                    whole = known[name]
+                    assert isinstance(whole, int)
+                    return round(share * whole)
                 case Call():
                     return value(known)
             return value
@@ -63,16 +78,21 @@ def call(function: Callable[..., Any], *args: object, **options: object) -> Call
 
 def _written(value: object) -> str:
     match value:
-        case Call() | Fact():
+        case Call() | Fact() | Share():
             return str(value)
         case float():
             return repr(value).removesuffix(".0")
+        case str():
+            return json.dumps(value)
     return repr(value)
 
 
 def _path(function: Callable[..., Any]) -> str:
-    """Below labelsmooth: by itself if it is there, else behind its module."""
-    name = function.__name__
-    if getattr(labelsmooth, name, None) is function:
-        return name
-    return f"{function.__module__.removeprefix('labelsmooth.')}.{name}"
+    """Where a person finds it: as near to the top as it is."""
+    package, *modules = function.__module__.split(".")
+    root = "" if package == "labelsmooth" else f"{package}."
+    for depth in range(len(modules) + 1):
+        module = import_module(".".join([package, *modules[:depth]]))
+        if getattr(module, function.__name__, None) is function:
+            return root + ".".join([*modules[:depth], function.__name__])
+    return function.__name__

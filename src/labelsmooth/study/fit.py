@@ -101,9 +101,9 @@ class DigitsFit:
 
     @property
     def embeddings(self) -> Tensor:
-        """The mean image of each class in the pool, ``(10, 64)``: what looks alike lies near."""
+        """The mean image of each class in the pool, less that of all, ``(10, 64)``."""
         x, labels = digits().pool
-        return torch.stack([x[labels == k].mean(0) for k in range(self.num_classes)])
+        return torch.stack([x[labels == k].mean(0) for k in range(self.num_classes)]) - x.mean(0)
 
     def model(self) -> MLP:
         return MLP(inputs=64, hidden=self.hidden, classes=self.num_classes)

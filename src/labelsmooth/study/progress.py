@@ -12,8 +12,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from labelsmooth.study.arms import parse
 from labelsmooth.study.results import FEW
+from labelsmooth.study.specs import parse
 from labelsmooth.study.trials import Job
 
 BEST = 3  # columns of an 80-column terminal, where there are many arms

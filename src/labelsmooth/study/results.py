@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from labelsmooth.study.arms import Spec, parse
+from labelsmooth.study.specs import Spec, parse
 
 Metric = Literal[
     "accuracy", "nll", "nll_scaled", "ece", "ece_scaled", "confidence_gap", "train_gap", "memorised"

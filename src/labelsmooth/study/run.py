@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from labelsmooth.calibration import accuracy
-from labelsmooth.study.arms import by_epoch, facts_of, left_out, parse
 from labelsmooth.study.checks import check_arguments, check_result
 from labelsmooth.study.fit import Criterion, Fit
 from labelsmooth.study.progress import Progress, Summary, say
 from labelsmooth.study.results import Results
+from labelsmooth.study.specs import by_epoch, facts_of, left_out, parse
 from labelsmooth.study.statistics import summarise
 from labelsmooth.study.trials import Job, Ledger, Outcome, load, save, save_model
 from labelsmooth.study.verdict import recommended

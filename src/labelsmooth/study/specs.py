@@ -1,0 +1,159 @@
+"""An arm as it is written and read, and what it needs to know of a fit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import nn
+
+from labelsmooth.schedules import Schedule
+from labelsmooth.study.arms import ARMS
+from labelsmooth.study.expressions import Call
+from labelsmooth.study.options import Value, spelled
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An arm: the name of a method, and its options. ``str`` is the one spelling that tells runs apart."""
+
+    method: str
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self._spelled(self.options)
+
+    @property
+    def label(self) -> str:
+        """As short as can be, for tables: a plain smoothing by its strength, no option at its default."""
+        if self.method == "ls":
+            return spelled(self.options["eps"])
+        defaults = {name: option.default for name, option in ARMS[self.method].options.items()}
+        return self._spelled({name: v for name, v in self.options.items() if v != defaults[name]})
+
+    @property
+    def eps(self) -> float | None:
+        """The strength of a plain smoothing, 0 of hard targets; None of any other arm."""
+        if self.method in ("hard", "ls"):
+            return float(self.options.get("eps", 0.0))
+        return None
+
+    @cached_property
+    def loss(self) -> Call:
+        """What builds the loss: to be carried out, or pasted."""
+        method = ARMS[self.method]
+        return method.loss(**{name: self.options.get(name) for name in method.options})
+
+    def _spelled(self, options: Mapping[str, Value]) -> str:
+        said = ",".join(f"{name}={spelled(value)}" for name, value in options.items())
+        return f"{self.method}:{said}" if said else self.method
+
+
+def parse(text: str) -> Spec:
+    """Read ``name`` or ``name:option=value,option=value``; a number alone is a plain smoothing.
+
+    Raises:
+        ValueError: naming the arm, the option, its value and the rule.
+
+    Example:
+        >>> str(parse("ls")), str(parse("0.2")), parse("others:eps=0.1").label
+        ('ls:eps=0.1', 'ls:eps=0.2', 'others')
+        >>> parse("ls:eps=2")
+        Traceback (most recent call last):
+        ValueError: arm ls:eps=2: eps must lie in [0, 1], got 2
+    """
+    if _is_number(text):
+        text = f"ls:eps={text}"
+    name, colon, rest = text.partition(":")
+    if name not in ARMS:
+        raise ValueError(
+            f"arms must be among {', '.join(ARMS)} (labelsmooth arms explains them), got {name!r}"
+        )
+    options, given = ARMS[name].options, dict[str, str]()
+    for said in rest.split(",") if colon else ():
+        key, equals, value = said.partition("=")
+        if key not in options or not equals:
+            known = (
+                f"one of {', '.join(f'{o}=' for o in options)}" if options else "nothing: it has no options"
+            )
+            raise ValueError(f"arm {text}: after the colon must come {known}, got {said!r}")
+        if key in given:
+            raise ValueError(f"arm {text}: {key} must be given once, got {given[key]} and {value}")
+        given[key] = value
+    values = {}
+    for key, option in options.items():
+        try:
+            value = option.read(given[key]) if key in given else option.default
+        except ValueError:
+            raise ValueError(f"arm {text}: {key} must {option.rule}, got {given[key]}") from None
+        if value is not None:
+            values[key] = value
+    return Spec(name, values)
+
+
+def select(arms: Sequence[str], fits: Mapping[str, object]) -> list[str]:
+    """Hard targets and each arm once, in order, as spelled; ``all`` is every one that the fits can serve.
+
+    Raises:
+        ValueError: if an arm cannot be read, or needs what a fit does not know.
+    """
+    specs = [Spec("hard")]
+    for text in arms:
+        if text == "all":
+            specs += [spec for spec in map(parse, ARMS) if not missing(spec, fits)]
+            continue
+        spec = parse(text)
+        for fit, fact in missing(spec, fits):
+            raise ValueError(
+                f"arm {text} needs to know {FACTS[fact]}: {fit} must have an attribute {fact}, got none"
+            )
+        specs.append(spec)
+    for spec in specs:
+        for name, fit in fits.items():
+            try:
+                spec.loss(facts_of(fit))
+            except ValueError as error:
+                raise ValueError(f"arm {spec.label} of {name}: {error}") from None
+    # A smoothing by 0 is hard targets.
+    return list(dict.fromkeys(str(Spec("hard") if spec.eps == 0 else spec) for spec in specs))
+
+
+FACTS = {
+    "num_classes": "the number of classes, K",
+    "epochs": "how many epochs are trained",
+    "counts": "how many training rows each class has, (K,)",
+    "embeddings": "where the classes lie, (K, D)",
+}
+
+
+def missing(spec: Spec, fits: Mapping[str, object]) -> list[tuple[str, str]]:
+    """The (fit, fact) that an arm needs and that are not there."""
+    return [
+        (name, fact) for name, fit in fits.items() for fact in sorted(spec.loss.facts - facts_of(fit).keys())
+    ]
+
+
+def left_out(fits: Mapping[str, object]) -> dict[str, str]:
+    """The arms that ``all`` does not hold, since a fit cannot serve them, and why."""
+    return {
+        name: "; ".join(f"{fit} has no attribute {fact}" for fit, fact in missing(parse(name), fits))
+        for name in ARMS
+        if missing(parse(name), fits)
+    }
+
+
+def by_epoch(loss: nn.Module) -> bool:
+    """Whether a loss changes when an epoch is over."""
+    return any(isinstance(module, Schedule) for module in loss.modules())
+
+
+def facts_of(fit: object) -> dict[str, object]:
+    """What a fit knows, from its attributes."""
+    return {name: known for name in FACTS if (known := getattr(fit, name, None)) is not None}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
