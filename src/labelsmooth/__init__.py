@@ -1,10 +1,26 @@
 """Label smoothing for PyTorch, and a study that tells whether it helps on your data."""
 
+from labelsmooth import formulas as formulas
 from labelsmooth import functional as functional
+from labelsmooth import priors as priors
+from labelsmooth import schedules as schedules
 from labelsmooth.losses import CrossEntropyLoss as CrossEntropyLoss
 from labelsmooth.losses import LabelSmoothingLoss as LabelSmoothingLoss
 from labelsmooth.losses import LinearCrossEntropyLoss as LinearCrossEntropyLoss
+from labelsmooth.online import OnlineLabelSmoothing as OnlineLabelSmoothing
 from labelsmooth.schedules import by_class as by_class
+from labelsmooth.targets import mixed as mixed
 
 __version__ = "0.1.0"
-__all__ = ["CrossEntropyLoss", "LabelSmoothingLoss", "LinearCrossEntropyLoss", "by_class", "functional"]
+__all__ = [
+    "CrossEntropyLoss",
+    "LabelSmoothingLoss",
+    "LinearCrossEntropyLoss",
+    "OnlineLabelSmoothing",
+    "by_class",
+    "formulas",
+    "functional",
+    "mixed",
+    "priors",
+    "schedules",
+]

@@ -1,7 +1,8 @@
 """The one place that validates: every message names the argument, the value and the rule."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -50,8 +51,9 @@ def check_tensor(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
 
 
-def check_devices(input: Tensor, **others: Tensor | None) -> None:
+def check_devices(input: Tensor, **others: object) -> None:
     for name, value in others.items():
+        value = getattr(value, "probabilities", value)  # a prior's
         if isinstance(value, Tensor) and value.device != input.device:
             raise ValueError(f"{name} must be on input's device {input.device}, got {value.device}")
 
@@ -63,14 +65,34 @@ def check_number(name: str, value: object, *, above_zero: bool = False) -> None:
         raise ValueError(f"{name} must be finite and {'above' if above_zero else 'at least'} 0, got {value}")
 
 
-def check_strength(name: str, eps: object) -> None:
-    if isinstance(eps, Tensor):
-        if readable(eps) and not bool(((eps >= 0) & (eps <= 1)).all()):
-            raise ValueError(f"{name} must lie in [0, 1], got {_first(eps, ~((eps >= 0) & (eps <= 1)))}")
-    elif not isinstance(eps, int | float):
+class Interval(NamedTuple):
+    """From ``low`` to ``high``, with both of them unless one is infinite, or ``high`` left out."""
+
+    low: float
+    high: float
+    open: bool = False
+
+    def has(self, x: Any) -> Any:
+        below = x < self.high if self.open or self.high == math.inf else x <= self.high
+        return (x >= self.low) & below & (x > -math.inf)
+
+    def __str__(self) -> str:
+        left = "(" if self.low == -math.inf else "["
+        right = ")" if self.open or self.high == math.inf else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+
+UNIT = Interval(0, 1)
+
+
+def check_strength(name: str, eps: object, within: Interval = UNIT) -> None:
+    if not isinstance(eps, Tensor | int | float):
         raise ValueError(f"{name} must be a number or a tensor, got {type(eps).__name__}")
-    elif not 0 <= eps <= 1:
-        raise ValueError(f"{name} must lie in [0, 1], got {eps}")
+    if isinstance(eps, Tensor):
+        if readable(eps) and not bool(within.has(eps).all()):
+            raise ValueError(f"{name} must lie in {within}, got {_first(eps, ~within.has(eps))}")
+    elif not within.has(eps):
+        raise ValueError(f"{name} must lie in {within}, got {eps}")
 
 
 def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str) -> None:
@@ -97,19 +119,6 @@ def check_prior(prior: Tensor, num_classes: int) -> None:
         sums_to_1 = (total - 1).abs() <= max(1e-3, torch.finfo(prior.dtype).eps)
         if not bool(sums_to_1.all()):
             raise ValueError(f"prior must sum to 1, got {_first(total, ~sums_to_1)}")
-
-
-def check_others(prior: Tensor | None, num_classes: int) -> None:
-    """The rule of ``off_target="others"``: something is left when a class is taken out of its prior."""
-    if num_classes == 1:
-        raise ValueError('off_target="others" needs at least 2 classes, got 1')
-    if prior is not None and readable(prior):
-        own = prior.diagonal() if prior.dim() == 2 else prior
-        if bool((own >= 1).any()):
-            k = int((own >= 1).nonzero()[0])
-            raise ValueError(
-                f'prior leaves nothing for the others of class {k}, as off_target="others" needs'
-            )
 
 
 def check_class_weight(weight: Tensor, num_classes: int) -> None:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from labelsmooth.checks import (
+    UNIT,
+    Interval,
     as_given,
     as_targets,
     check_broadcasts,
@@ -13,15 +15,23 @@ from labelsmooth.checks import (
     check_class_weight,
     check_denominator,
     check_number,
-    check_others,
-    check_prior,
     check_strength,
 )
 from labelsmooth.engines.statistics import Measures, RowStatistics, times
-from labelsmooth.formulas import nll, smoothed_nll, squared_lse
+from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula, nll, squared_lse
 from labelsmooth.reduction import Reduction, reduce
-from labelsmooth.schedules import ByClass
-from labelsmooth.targets import OffTarget, Strength, Weighting
+from labelsmooth.schedules import ByClass, Schedule
+from labelsmooth.targets import (
+    Mixed,
+    OffTarget,
+    PerSample,
+    Prior,
+    Strength,
+    Weighting,
+    as_mixed_targets,
+    as_prior,
+    check_others,
+)
 
 
 class CrossEntropyOptions(TypedDict, total=False):
@@ -30,7 +40,8 @@ class CrossEntropyOptions(TypedDict, total=False):
     ignore_index: int
     reduction: Reduction
     label_smoothing: Strength
-    prior: Tensor | None
+    formula: Formula
+    prior: Tensor | Prior | PerSample | None
     off_target: OffTarget
     weighting: Weighting
     sample_weight: Tensor | None
@@ -48,10 +59,16 @@ class Criterion(NamedTuple):
     reduction: Reduction
     denominator: float | Tensor | None
     z_loss: float
+    formula: Formula
+    overlap: Tensor | None  # <target, prior>, where the formula asks for it
 
     def losses(self, s: RowStatistics) -> Tensor:
         """One loss per row."""
-        loss = smoothed_nll(s, self.eps)
+        if self.overlap is not None:
+            empty = s.valid_mass == 0
+            share = self.overlap / s.valid_mass.masked_fill(empty, 1.0)
+            s = s._replace(overlap=share.masked_fill(empty, 1.0))
+        loss = self.formula(s, self.eps)
         if self.z_loss:
             loss = loss + self.z_loss * squared_lse(s)
         return times(self.scale, loss)
@@ -66,20 +83,17 @@ class Criterion(NamedTuple):
     @property
     def learns(self) -> bool:
         """Whether a gradient is asked for by anything in it."""
-        tensors = (*self.measures, self.eps, self.scale, self.counts, self.denominator)
+        tensors = (*self.measures, self.eps, self.scale, self.counts, self.denominator, self.overlap)
         return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in tensors)
 
     def flat(self) -> Self:
         """The same with all rows in one dimension."""
-        target = self.measures.target
         return self._replace(
-            measures=self.measures._replace(
-                target=target.reshape(-1, target.size(-1)) if self.measures.soft else target.reshape(-1),
-                counted=self.measures.counted.reshape(-1),
-            ),
+            measures=self.measures.flat(),
             eps=self.eps.expand_as(self.scale).reshape(-1),
             scale=self.scale.reshape(-1),
             counts=self.counts.reshape(-1),
+            overlap=None if self.overlap is None else self.overlap.reshape(-1),
         )
 
     def rows(self, part: slice) -> Self:
@@ -89,19 +103,21 @@ class Criterion(NamedTuple):
             eps=self.eps.expand_as(self.scale)[part],
             scale=self.scale[part],
             counts=self.counts[part],
+            overlap=None if self.overlap is None else self.overlap[part],
         )
 
 
 def criterion(
     shape: torch.Size,
     dtype: torch.dtype,
-    target: Tensor,
+    target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
     ignore_index: int = -100,
     reduction: Reduction = "mean",
     label_smoothing: Strength = 0.0,
-    prior: Tensor | None = None,
+    formula: Formula = LABEL_SMOOTHING,
+    prior: Tensor | Prior | PerSample | None = None,
     off_target: OffTarget = "all",
     weighting: Weighting = "torch",
     sample_weight: Tensor | None = None,
@@ -114,18 +130,33 @@ def criterion(
     check_choice("off_target", off_target, OffTarget)
     check_choice("weighting", weighting, Weighting)
     check_number("z_loss", z_loss)
+    check_formula(formula)
     if denominator is not None:
         check_denominator(denominator, reduction)
-    num_classes = shape[min(1, len(shape) - 1) if class_dim is None else class_dim]
-    target, counted = as_targets(
-        target, shape, class_dim, dtype=dtype, ignore_index=ignore_index, sample_weight=sample_weight
+    class_dim = (min(1, len(shape) - 1) if class_dim is None else class_dim) % len(shape)
+    num_classes = shape[class_dim]
+    shares = None
+    if isinstance(target, Mixed):
+        target, counted, shares = as_mixed_targets(
+            target, shape, class_dim, dtype=dtype, ignore_index=ignore_index, sample_weight=sample_weight
+        )
+    else:
+        target, counted = as_targets(
+            target, shape, class_dim, dtype=dtype, ignore_index=ignore_index, sample_weight=sample_weight
+        )
+    measures = Measures(
+        target,
+        counted,
+        exclude_target=off_target == "others",
+        shares=shares,
+        **as_prior(prior, shape, class_dim, dtype),
+        margin=formula.hinge and formula.hinge[0],
+        squared=bool(formula.hinge and formula.hinge[1]),
+        spread=formula.spread,
     )
-    soft = target.is_floating_point()
-    if prior is not None:
-        check_prior(prior, num_classes)
-        prior = prior.to(dtype)
     if off_target == "others":
-        check_others(prior, num_classes)
+        check_others(measures, num_classes)
+    several = measures.soft or shares is not None
     scale = counts = counted.to(dtype)
     if sample_weight is not None:
         scale = counts = torch.where(counted, sample_weight, 0.0).to(dtype)
@@ -134,32 +165,67 @@ def criterion(
         weight = weight.to(dtype)
         if weighting == "sample":
             with as_given(target.device):
-                scale = counts = scale * (target @ weight if soft else weight[target])
+                by_row = target @ weight if measures.soft else weight[target]
+            scale = counts = scale * (by_row if shares is None else (shares * by_row).sum(-1))
             weight = None
-        elif not soft and denominator is None:
+        elif not several and denominator is None:
             counts = scale * weight[target]
     return Criterion(
-        Measures(target, counted, prior, weight, exclude_target=off_target == "others"),
-        strength("label_smoothing", label_smoothing, target, num_classes, scale),
+        measures._replace(weight=weight),
+        strength("label_smoothing", label_smoothing, measures, num_classes, scale, formula.strengths),
         scale,
         counts,
         reduction,
         denominator,
         z_loss,
+        formula,
+        _overlap(measures, num_classes, scale) if formula.overlap else None,
     )
 
 
-def strength(name: str, eps: Strength, target: Tensor, num_classes: int, like: Tensor) -> Tensor:
+def strength(
+    name: str,
+    eps: Strength,
+    measures: Measures,
+    num_classes: int,
+    like: Tensor,
+    within: Interval = UNIT,
+) -> Tensor:
     """eps as a tensor that broadcasts against the rows, ``like`` one of which it is; NaN if out of range."""
+    if isinstance(eps, Schedule):
+        eps = eps.eps
     if isinstance(eps, ByClass):
-        if target.is_floating_point():
-            raise ValueError(f"{name}: by_class goes with class indices, got class probabilities")
+        if measures.soft or measures.shares is not None:
+            given = "class probabilities" if measures.soft else "mixed labels"
+            raise ValueError(f"{name}: by_class goes with class indices, got {given}")
         if eps.eps.numel() != num_classes:
             raise ValueError(f"{name}: by_class has K={eps.eps.numel()} classes, input K={num_classes}")
-        eps = eps.eps[target]
-    check_strength(name, eps)
+        eps = eps.eps[measures.target]
+    check_strength(name, eps, within)
     if isinstance(eps, Tensor):
         check_broadcasts(name, eps, like.shape, "the rows'")
         eps = eps.to(like.dtype)
-        return torch.where((eps >= 0) & (eps <= 1), eps, torch.nan)
+        return torch.where(within.has(eps), eps, torch.nan)
     return like.new_ones(()) * eps  # arithmetic: torch.compile keeps the float open, one graph for all
+
+
+def _overlap(measures: Measures, num_classes: int, like: Tensor) -> Tensor:
+    """<target, prior>, the prior as it is given."""
+    target, prior, shares = measures.target, measures.prior, measures.shares
+    if measures.exclude_target and not measures.mixed:
+        return torch.zeros_like(like)
+    if measures.mixed or (measures.soft and measures.classes is not None):
+        raise ValueError("this formula takes one label for each row with such a prior, got several")
+    if prior is None:
+        prior = like.new_full((num_classes,), 1 / num_classes)
+    if measures.soft:
+        return (target * prior).sum(-1)
+    labels = target if shares is not None else target.unsqueeze(-1)
+    if measures.classes is not None:
+        same = labels.unsqueeze(-1) == measures.classes.unsqueeze(-2)
+        at = (prior.unsqueeze(-2) * same).sum(-1)
+    elif measures.per_row:
+        at = prior.gather(-1, labels)
+    else:
+        at = prior[labels, labels] if measures.by_class else prior[labels]
+    return (at if shares is None else at * shares).sum(-1)

@@ -30,13 +30,14 @@ from labelsmooth.engines import linear
 from labelsmooth.engines.linear import HeadEngine
 from labelsmooth.engines.route import Engine, row_statistics, uniform
 from labelsmooth.engines.statistics import Measures
-from labelsmooth.formulas import smoothed_entropy, smoothed_nll
+from labelsmooth.formulas import LABEL_SMOOTHING, Formula, smoothed_entropy, smoothed_nll
 from labelsmooth.parallel import (
     vocab_parallel_cross_entropy,
     vocab_parallel_linear_cross_entropy,
 )
 from labelsmooth.reduction import Reduction, reduce
-from labelsmooth.targets import OffTarget, Strength, Weighting
+from labelsmooth.schedules import Schedule
+from labelsmooth.targets import Mixed, OffTarget, PerSample, Prior, Strength, Weighting
 
 __all__ = [
     "cross_entropy",
@@ -51,7 +52,7 @@ __all__ = [
 @overload
 def cross_entropy(
     input: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
     engine: Engine | None = None,
@@ -63,7 +64,7 @@ def cross_entropy(
 @overload
 def cross_entropy(
     input: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
     engine: Engine | None = None,
@@ -74,13 +75,14 @@ def cross_entropy(
 
 def cross_entropy(
     input: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
     ignore_index: int = -100,
     reduction: Reduction = "mean",
     label_smoothing: Strength = 0.0,
-    prior: Tensor | None = None,
+    formula: Formula = LABEL_SMOOTHING,
+    prior: Tensor | Prior | PerSample | None = None,
     off_target: OffTarget = "all",
     weighting: Weighting = "torch",
     sample_weight: Tensor | None = None,
@@ -101,15 +103,18 @@ def cross_entropy(
         input: Logits, ``(K,)``, ``(N, K)`` or ``(N, K, d1, ...)``, any floating-point type. A DTensor may be
             sharded in any dimension; the loss is then a DTensor, that of the whole.
         target: Class indices in ``[0, K)`` of any integer type, in the input's shape without K; or class
-            probabilities in the input's shape.
+            probabilities in the input's shape; or two labels for each row, :func:`labelsmooth.mixed`.
         weight: A weight for each class, ``(K,)``.
         ignore_index: Class index of rows that do not count.
         reduction: "none" gives one loss per row, "sum" their sum, "mean" the sum divided by what counts: the
             rows, each times its sample weight and, for class indices or weighting "sample", its class weight.
-        label_smoothing: eps, in ``[0, 1]``: a number, a tensor that broadcasts against the rows (the
-            target's shape; for class probabilities, without K), or :func:`labelsmooth.by_class`.
+        label_smoothing: eps, in ``[0, 1]`` or what the formula takes: a number, a tensor that broadcasts
+            against the rows (the target's shape; for class probabilities, without K),
+            :func:`labelsmooth.by_class`, or one of :mod:`labelsmooth.schedules`.
+        formula: What is made of the row statistics and eps: the equation above, or another of
+            :mod:`labelsmooth.formulas`.
         prior: pi: a distribution over the classes, ``(K,)``, or a matrix ``(K, K)`` whose row k serves the
-            samples of class k. None is uniform.
+            samples of class k; or one of :mod:`labelsmooth.priors`, for each sample too. None is uniform.
         off_target: Where eps goes: to "all" classes (torch), or to the "others" (fairseq, espnet, Megatron),
             eps / (K - 1) each, and with a prior what that leaves without the target class, renormalised.
         weighting: What ``weight`` does. "torch" weights the classes inside the smoothed sum, which bends the
@@ -148,6 +153,8 @@ def cross_entropy(
         engine in (None, "dense")
         and weight is prior is sample_weight is denominator is None
         and (off_target, weighting, z_loss) == ("all", "torch", 0)
+        and formula is LABEL_SMOOTHING
+        and not isinstance(target, Mixed)
     ):
         found = uniform(input, target, label_smoothing, ignore_index, reduction)
         if found is not None:
@@ -157,6 +164,7 @@ def cross_entropy(
         "ignore_index": ignore_index,
         "reduction": reduction,
         "label_smoothing": label_smoothing,
+        "formula": formula,
         "prior": prior,
         "off_target": off_target,
         "weighting": weighting,
@@ -178,7 +186,7 @@ def cross_entropy(
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
@@ -193,7 +201,7 @@ def linear_cross_entropy(
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
@@ -207,7 +215,7 @@ def linear_cross_entropy(
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
@@ -240,7 +248,8 @@ def linear_cross_entropy(
         engine: "reference" makes the logits as a whole, "linear" never; None does where it has to.
         return_nll: Whether to return the loss without smoothing too.
         **options: Those of :func:`cross_entropy`: ``ignore_index``, ``reduction``, ``label_smoothing``,
-            ``prior``, ``off_target``, ``weighting``, ``sample_weight``, ``denominator``, ``z_loss``.
+            ``formula``, ``prior``, ``off_target``, ``weighting``, ``sample_weight``, ``denominator``,
+            ``z_loss``.
 
     Returns:
         The loss in float32 (float64 if the input is): a scalar, or one per row for "none". With
@@ -303,7 +312,7 @@ def smoothing_term(
     target: Tensor,
     *,
     linear_bias: Tensor | None = None,
-    prior: Tensor | None = None,
+    prior: Tensor | Prior | None = None,
     ignore_index: int = -100,
 ) -> Tensor:
     r"""What smoothing adds to the plain cross entropy of a linear head, per row and per unit of eps.
@@ -348,6 +357,7 @@ def smoothing_term(
     if target.is_floating_point():
         raise ValueError(f"target must hold class indices, got {target.dtype}")
     if prior is not None:
+        prior = prior.probabilities if isinstance(prior, Prior) else prior
         check_prior(prior, classes)
         if prior.dim() == 2:
             raise ValueError(f"prior must have shape (K,) here, got {tuple(prior.shape)}")
@@ -366,7 +376,7 @@ def smoothing_term(
 
 
 def label_smoothing_loss(
-    pred: Tensor, target: Tensor, smoothing: float | Tensor = 0.1, dim: int = -1
+    pred: Tensor, target: Tensor, smoothing: float | Tensor | Schedule = 0.1, dim: int = -1
 ) -> Tensor:
     r"""The Kullback-Leibler divergence from the smoothed target to the model, summed, per ``pred.size(0)``.
 
@@ -380,7 +390,7 @@ def label_smoothing_loss(
     Args:
         pred: Logits of any shape with at least one dimension, the classes in dimension ``dim``.
         target: Class indices in ``[0, K)``, in the shape of ``pred`` without ``dim``.
-        smoothing: s, in ``[0, 1]``; a number or a 0-d tensor.
+        smoothing: s, in ``[0, 1]``; a number, a 0-d tensor, or one of :mod:`labelsmooth.schedules`.
         dim: The class dimension.
 
     Returns:
@@ -403,8 +413,9 @@ def label_smoothing_loss(
         raise ValueError(f"target must hold class indices, got {target.dtype}")
     if isinstance(smoothing, Tensor):
         check_broadcasts("smoothing", smoothing, torch.Size(), "a scalar's shape")
-    statistics = row_statistics(z, Measures(target, counted))
-    eps = strength("smoothing", smoothing, target, z.size(-1), statistics.lse)
+    measures = Measures(target, counted)
+    statistics = row_statistics(z, measures)
+    eps = strength("smoothing", smoothing, measures, z.size(-1), statistics.lse)
     num_valid = statistics.valid_mass * z.size(-1)
     divergence = smoothed_nll(statistics, eps) - smoothed_entropy(eps, num_valid)
     return reduce(divergence, counted, "sum") / pred.size(0)

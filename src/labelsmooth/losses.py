@@ -15,10 +15,11 @@ from labelsmooth.checks import (
     check_tensor,
 )
 from labelsmooth.criterion import CrossEntropyOptions
+from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
 from labelsmooth.reduction import Reduction
-from labelsmooth.schedules import ByClass
-from labelsmooth.targets import OffTarget, Strength, Weighting
+from labelsmooth.schedules import ByClass, Schedule
+from labelsmooth.targets import Mixed, OffTarget, PerSample, Prior, Strength, Weighting
 
 
 class LabelSmoothingLoss(nn.Module):
@@ -30,7 +31,7 @@ class LabelSmoothingLoss(nn.Module):
     See :func:`labelsmooth.functional.label_smoothing_loss`.
 
     Args:
-        smoothing: s, in ``[0, 1]``; a number or a 0-d tensor.
+        smoothing: s, in ``[0, 1]``; a number, a 0-d tensor, or one of :mod:`labelsmooth.schedules`.
         dim: The class dimension of the predictions.
 
     Raises:
@@ -46,16 +47,21 @@ class LabelSmoothingLoss(nn.Module):
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
 
-    smoothing: float | Tensor
+    smoothing: float | Tensor | Schedule
 
-    def __init__(self, smoothing: float | Tensor = 0.1, dim: int = -1) -> None:
+    def __init__(self, smoothing: float | Tensor | Schedule = 0.1, dim: int = -1) -> None:
         super().__init__()
-        check_strength("smoothing", smoothing)
+        if not isinstance(smoothing, Schedule):
+            check_strength("smoothing", smoothing)
         _keep(self, "smoothing", smoothing)
         self.dim = dim
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         return label_smoothing_loss(pred, target, self.smoothing, self.dim)
+
+    def end_epoch(self) -> None:
+        """Tell a schedule that an epoch is over."""
+        _step(self.smoothing)
 
     def extra_repr(self) -> str:
         return f"smoothing={self.smoothing}, dim={self.dim}"
@@ -68,15 +74,17 @@ class CrossEntropyLoss(nn.Module):
         \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad p = (1 - \epsilon)\, e_y + \epsilon\, \pi
 
     The arguments are those of :func:`labelsmooth.functional.cross_entropy`, and ``train_only``; what
-    belongs to a batch, ``sample_weight`` and ``denominator``, is given in the call. Tensors move with the
-    module and are in its ``state_dict``.
+    belongs to a batch, ``sample_weight``, ``denominator`` and a prior for each sample, is given in the call.
+    Tensors move with the module and are in its ``state_dict``. :meth:`end_epoch` moves a schedule on.
 
     Args:
         weight: A weight for each class, ``(K,)``.
         ignore_index: Class index of rows that do not count.
         reduction: "none", "mean" or "sum".
-        label_smoothing: eps, in ``[0, 1]``: a number, a tensor, or :func:`labelsmooth.by_class`.
-        prior: pi, ``(K,)`` or ``(K, K)``. None is uniform.
+        label_smoothing: eps, in ``[0, 1]`` or what the formula takes: a number, a tensor,
+            :func:`labelsmooth.by_class`, or one of :mod:`labelsmooth.schedules`.
+        formula: One of :mod:`labelsmooth.formulas`.
+        prior: pi, ``(K,)`` or ``(K, K)``, or one of :mod:`labelsmooth.priors`. None is uniform.
         off_target: Where eps goes: to "all" classes or to the "others".
         weighting: "torch" weights the classes inside the smoothed sum, "sample" each row by its class.
         z_loss: The coefficient of the squared log-sum-exp of the logits.
@@ -96,7 +104,7 @@ class CrossEntropyLoss(nn.Module):
     """
 
     weight: Tensor | None
-    prior: Tensor | None
+    prior: Tensor | Prior | None
     label_smoothing: Strength
 
     def __init__(
@@ -106,7 +114,8 @@ class CrossEntropyLoss(nn.Module):
         ignore_index: int = -100,
         reduction: Reduction = "mean",
         label_smoothing: Strength = 0.0,
-        prior: Tensor | None = None,
+        formula: Formula = LABEL_SMOOTHING,
+        prior: Tensor | Prior | None = None,
         off_target: OffTarget = "all",
         weighting: Weighting = "torch",
         z_loss: float = 0.0,
@@ -117,16 +126,20 @@ class CrossEntropyLoss(nn.Module):
         check_choice("reduction", reduction, Reduction)
         check_choice("off_target", off_target, OffTarget)
         check_choice("weighting", weighting, Weighting)
-        if not isinstance(label_smoothing, ByClass):
-            check_strength("label_smoothing", label_smoothing)
+        check_formula(formula)
+        if not isinstance(label_smoothing, ByClass | Schedule):
+            check_strength("label_smoothing", label_smoothing, formula.strengths)
         if weight is not None:
             check_tensor("weight", weight)
-        if prior is not None:
+        if isinstance(prior, PerSample):
+            raise ValueError("prior of each sample must be given in the call, with its batch")
+        if prior is not None and not isinstance(prior, Prior):
             check_tensor("prior", prior)
             check_prior(prior, prior.size(-1) if prior.dim() else 0)
         _keep(self, "weight", weight)
         _keep(self, "prior", prior)
         _keep(self, "label_smoothing", label_smoothing)
+        self.formula = formula
         self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
         self.off_target: OffTarget = off_target
@@ -137,23 +150,33 @@ class CrossEntropyLoss(nn.Module):
     def forward(
         self,
         input: Tensor,
-        target: Tensor,
+        target: Tensor | Mixed,
         *,
         sample_weight: Tensor | None = None,
         denominator: float | Tensor | None = None,
+        prior: PerSample | None = None,
     ) -> Tensor:
-        options = self.options(sample_weight, denominator)
+        options = self.options(sample_weight, denominator, prior)
         return cross_entropy(input, target, self.weight, **options)
 
+    def end_epoch(self) -> None:
+        """Tell what changes over time that an epoch is over: the strength, if it is a schedule."""
+        _step(self.label_smoothing)
+
     def options(
-        self, sample_weight: Tensor | None = None, denominator: float | Tensor | None = None
+        self,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        prior: PerSample | None = None,
     ) -> CrossEntropyOptions:
         """Those of the functional form, for this mode of the module."""
+        smooths = self.training or not self.train_only
         return {
             "ignore_index": self.ignore_index,
             "reduction": self.reduction,
-            "label_smoothing": self.label_smoothing if self.training or not self.train_only else 0.0,
-            "prior": self.prior,
+            "label_smoothing": self.label_smoothing if smooths else 0.0,
+            "formula": self.formula if smooths else LABEL_SMOOTHING,
+            "prior": self.prior if prior is None else prior,
             "off_target": self.off_target,
             "weighting": self.weighting,
             "sample_weight": sample_weight,
@@ -165,8 +188,9 @@ class CrossEntropyLoss(nn.Module):
         smoothing = self.label_smoothing
         shown = {
             "label_smoothing": _shape(smoothing) if isinstance(smoothing, Tensor) else smoothing,
+            "formula": None if self.formula is LABEL_SMOOTHING else self.formula,
             "weight": _shape(self.weight),
-            "prior": _shape(self.prior),
+            "prior": _shape(self.prior) if isinstance(self.prior, Tensor) else None,
             "ignore_index": self.ignore_index,
             "reduction": repr(self.reduction),
             "off_target": repr(self.off_target),
@@ -184,7 +208,8 @@ class LossOptions(TypedDict, total=False):
     ignore_index: int
     reduction: Reduction
     label_smoothing: Strength
-    prior: Tensor | None
+    formula: Formula
+    prior: Tensor | Prior | None
     off_target: OffTarget
     weighting: Weighting
     z_loss: float
@@ -241,7 +266,8 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         if self.weight is not None:
             check_class_weight(self.weight, num_classes)
         if self.prior is not None:
-            check_prior(self.prior, num_classes)
+            prior = self.prior.probabilities if isinstance(self.prior, Prior) else self.prior
+            check_prior(prior, num_classes)
         if softcap is not None:
             check_number("softcap", softcap, above_zero=True)
         self.shape = (num_classes, *out_features)
@@ -251,10 +277,11 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
     def forward(
         self,
         input: Tensor,
-        target: Tensor,
+        target: Tensor | Mixed,
         *,
         sample_weight: Tensor | None = None,
         denominator: float | Tensor | None = None,
+        prior: PerSample | None = None,
     ) -> Tensor:
         bias = self.linear.bias
         return linear_cross_entropy(
@@ -264,7 +291,7 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
             linear_bias=None if bias is None else bias.unflatten(0, self.shape),
             weight=self.weight,
             softcap=self.softcap,
-            **self.options(sample_weight, denominator),
+            **self.options(sample_weight, denominator, prior),
         )
 
     def extra_repr(self) -> str:
@@ -272,7 +299,12 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         return softcap + super().extra_repr()
 
 
-def _keep(module: nn.Module, name: str, option: Strength | None) -> None:
+def _step(strength: Strength) -> None:
+    if isinstance(strength, Schedule):
+        strength.step()
+
+
+def _keep(module: nn.Module, name: str, option: Strength | Prior | None) -> None:
     """A tensor as a buffer, so that it moves with the module; a parameter, or anything else, as it is."""
     if option is None or (isinstance(option, Tensor) and not isinstance(option, nn.Parameter)):
         module.register_buffer(name, option)

@@ -1,11 +1,20 @@
 """What we smooth toward (the prior), how much (the strength), and what of."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
+import torch
 from torch import Tensor, nn
 
-from labelsmooth.checks import check_prior
+from labelsmooth.checks import (
+    as_targets,
+    check_broadcasts,
+    check_prior,
+    check_strength,
+    check_tensor,
+    readable,
+)
+from labelsmooth.engines.statistics import Measures
 from labelsmooth.schedules import ByClass, Schedule
 
 OffTarget = Literal["all", "others"]
@@ -14,7 +23,8 @@ Strength = float | Tensor | ByClass | Schedule
 
 
 class Prior(nn.Module):
-    """A distribution over the classes, for all samples or for those of each class; see ``labelsmooth.priors``.
+    """A distribution over the classes, for all samples or for those of each class; made by functions of
+    ``labelsmooth.priors``.
 
     As a module it moves and is saved with the loss that holds it.
     """
@@ -57,3 +67,125 @@ class Mixed:
     first: Tensor
     second: Tensor
     lam: float | Tensor
+
+
+def mixed(first: Tensor, second: Tensor, lam: float | Tensor) -> Mixed:
+    r"""Two labels for each sample, as mixup and CutMix make them: a value for ``target``.
+
+    .. math::
+        t = \lambda\, e_a + (1 - \lambda)\, e_b
+
+    The loss is that of the class probabilities t, which are never made.
+
+    Args:
+        first: a, class indices in ``[0, K)``, in the input's shape without K.
+        second: b, in the shape of ``first``: the labels of the samples that were mixed in.
+        lam: lambda, the share of ``first``, in ``[0, 1]``: a number, or a tensor that broadcasts against it.
+
+    Returns:
+        A value for ``target``. A row does not count if a label with a share in it is to be ignored.
+
+    Raises:
+        ValueError: if the labels differ in shape, or ``lam`` lies outside ``[0, 1]``.
+
+    Example:
+        >>> import torch, labelsmooth
+        >>> x, y = torch.eye(4), torch.tensor([0, 1, 2, 3])
+        >>> order, lam = torch.tensor([1, 0, 3, 2]), 0.7
+        >>> logits = lam * x + (1 - lam) * x[order]  # of a model that does nothing
+        >>> labelsmooth.functional.cross_entropy(logits, mixed(y, y[order], lam), label_smoothing=0.1)
+        tensor(1.1326)
+
+    Reference:
+        Zhang et al., *mixup: Beyond Empirical Risk Minimization*, ICLR 2018.
+    """
+    check_tensor("first", first)
+    check_tensor("second", second)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"second must have the shape of first {tuple(first.shape)}, got {tuple(second.shape)}"
+        )
+    check_strength("lam", lam)
+    if isinstance(lam, Tensor):
+        check_broadcasts("lam", lam, first.shape, "first")
+    return Mixed(first, second, lam)
+
+
+def as_mixed_targets(
+    target: Mixed, shape: torch.Size, class_dim: int, *, dtype: torch.dtype, **options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The two labels of each row, (..., 2), which rows count, and what each label has of its row."""
+    labels, counted = zip(
+        *(as_targets(y, shape, class_dim, dtype=dtype, **options) for y in (target.first, target.second)),
+        strict=True,
+    )
+    if labels[0].is_floating_point() or labels[1].is_floating_point():
+        raise ValueError("target must hold class indices where labels are mixed, got class probabilities")
+    lam = torch.as_tensor(target.lam, dtype=dtype, device=labels[0].device).expand_as(labels[0])
+    shares = torch.stack([lam, 1 - lam], -1)
+    counts = torch.stack(counted, -1) | (shares == 0)
+    return torch.stack(labels, -1), counts.all(-1), shares
+
+
+class PriorOptions(TypedDict, total=False):
+    """Fields of Measures."""
+
+    prior: Tensor | None
+    per_row: bool
+    classes: Tensor | None
+
+
+def as_prior(
+    prior: Tensor | Prior | PerSample | None, shape: torch.Size, class_dim: int, dtype: torch.dtype
+) -> PriorOptions:
+    """Validate the prior of logits of that shape, classes last."""
+    num_classes = shape[class_dim]
+    if prior is None:
+        return {}
+    if not isinstance(prior, PerSample):
+        if isinstance(prior, Prior):
+            prior = prior.probabilities
+        check_prior(prior, num_classes)
+        return {"prior": prior.to(dtype)}
+    probabilities, classes = prior.probabilities, prior.classes
+    if classes is None:
+        if probabilities.shape != shape:
+            raise ValueError(
+                f"prior of each sample must have the input's shape {tuple(shape)}, "
+                f"got {tuple(probabilities.shape)}"
+            )
+        return {"prior": probabilities.movedim(class_dim, -1).to(dtype), "per_row": True}
+    rows = shape[:class_dim] + shape[class_dim + 1 :]
+    if classes.shape != probabilities.shape or classes.shape[:-1] != rows:
+        raise ValueError(
+            f"prior of each sample must have its classes, and as many probabilities, in shape "
+            f"({', '.join(map(str, rows))}, k), got {tuple(classes.shape)} and {tuple(probabilities.shape)}"
+        )
+    if (
+        readable(classes)
+        and classes.numel()
+        and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes
+    ):
+        raise ValueError(
+            f"prior of each sample must have classes in [0, {num_classes}), "
+            f"got {int(classes.min())} to {int(classes.max())}"
+        )
+    return {"prior": probabilities.to(dtype), "per_row": True, "classes": classes.long()}
+
+
+def check_others(measures: Measures, num_classes: int) -> None:
+    """The rule of ``off_target="others"``: something is left when a class is taken out of its prior."""
+    prior = measures.prior
+    if num_classes == 1:
+        raise ValueError('off_target="others" needs at least 2 classes, got 1')
+    if measures.classes is not None and (measures.soft or measures.shares is not None):
+        raise ValueError(
+            'off_target="others" takes one label for each row with a prior of a few classes, got several'
+        )
+    if prior is not None and not measures.per_row and readable(prior):
+        own = prior.diagonal() if prior.dim() == 2 else prior
+        if bool((own >= 1).any()):
+            k = int((own >= 1).nonzero()[0])
+            raise ValueError(
+                f'prior leaves nothing for the others of class {k}, as off_target="others" needs'
+            )

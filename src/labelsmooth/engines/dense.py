@@ -11,8 +11,8 @@ from labelsmooth.checks import compute_dtype, transformed
 from labelsmooth.engines import native, reference
 from labelsmooth.engines.few import with_few
 from labelsmooth.engines.layout import in_rows
-from labelsmooth.engines.operator import DTYPES, STATISTICS, operator, unserved
-from labelsmooth.engines.statistics import Measures
+from labelsmooth.engines.operator import DTYPES, operator, unserved
+from labelsmooth.engines.statistics import STATISTICS, Measures
 
 
 class _Problem(ctypes.Structure):
@@ -171,9 +171,9 @@ def _problem(
     prior: Tensor | None = None,
     weight: Tensor | None = None,
     exclude_target: bool = False,
-    _shares: None = None,
+    _shares: object = None,
     per_row: bool = False,
-    _classes: None = None,
+    _classes: object = None,
     margin: float | None = None,
     squared: bool = False,
     spread: bool = False,

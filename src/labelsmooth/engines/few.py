@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from labelsmooth.checks import compute_dtype
-from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics, renormalised, times
+from labelsmooth.engines.statistics import (
+    ABSENT,
+    STATISTICS,
+    Measures,
+    RowStatistics,
+    renormalised,
+    times,
+)
 
 if TYPE_CHECKING:
     from labelsmooth.engines.operator import Backward, Forward
@@ -39,15 +46,14 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
             empty = valid_mass == 0
             prior_z = torch.where(empty, target_z, prior_z)
             prior_mass = torch.where(empty, target_mass, prior_mass)
-        return torch.stack(
-            found._replace(
-                target_z=target_z,
-                prior_z=prior_z,
-                target_mass=target_mass,
-                prior_mass=prior_mass,
-                valid_mass=valid_mass,
-            )
+        found = found._replace(
+            target_z=target_z,
+            prior_z=prior_z,
+            target_mass=target_mass,
+            prior_mass=prior_mass,
+            valid_mass=valid_mass,
         )
+        return torch.stack(found[:STATISTICS])
 
     def backward_with_few(
         grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
@@ -75,7 +81,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
             # The kernel is to divide by the mass of no prior.
             found = found._replace(valid_mass=torch.ones_like(by_lse))
         grad = torch.stack([by_lse, by_target, by_prior, *by_bend])
-        by_z = backward(grad, z, plain, torch.stack(found), out)
+        by_z = backward(grad, z, plain, torch.stack(found[:STATISTICS]), out)
         for classes, values in more:
             values = values.masked_fill(~measures.counted.unsqueeze(-1), 0.0)
             by_z.scatter_add_(-1, classes, values.to(by_z.dtype))

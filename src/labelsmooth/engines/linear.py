@@ -14,8 +14,8 @@ from torch.nn.functional import linear
 from labelsmooth.checks import accurate, as_given, blanked, transformed
 from labelsmooth.criterion import Criterion
 from labelsmooth.engines import reference, route
-from labelsmooth.engines.operator import LIBRARY, MEASURES, STATISTICS
-from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatistics
+from labelsmooth.engines.operator import LIBRARY, MEASURES
+from labelsmooth.engines.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics
 from labelsmooth.reduction import divisor
 
 BUDGET = 64 * 2**20

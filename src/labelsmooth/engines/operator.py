@@ -12,9 +12,7 @@ from torch import Tensor
 
 from labelsmooth.checks import compute_dtype, transformed
 from labelsmooth.engines import reference
-from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatistics
-
-STATISTICS = len(RowStatistics._fields)
+from labelsmooth.engines.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics
 
 LIBRARY = torch.library.Library("labelsmooth", "FRAGMENT")
 # The fields of Measures.

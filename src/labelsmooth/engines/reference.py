@@ -12,6 +12,7 @@ from labelsmooth.checks import as_given, blanked, compute_dtype
 from labelsmooth.engines.statistics import (
     ABSENT,
     DIFFERENTIABLE,
+    STATISTICS,
     Measures,
     RowStatistics,
     times,
@@ -61,7 +62,7 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
 
 def forward(z: Tensor, measures: Measures) -> Tensor:
     """As an operator's: the statistics stacked, without a graph."""
-    return torch.stack(row_statistics(z.detach(), measures))
+    return torch.stack(row_statistics(z.detach(), measures)[:STATISTICS])
 
 
 def backward(

@@ -92,9 +92,11 @@ class RowStatistics(NamedTuple):
     valid_mass: Tensor  # the prior's mass over the valid classes, before it is renormalised
     z_max: Tensor  # a constant to autograd, as the masses are: the gradient of lse is that of lse + z_max
     slope: Tensor  # what the gradient of the hinge has at the largest logit, the first of the largest
+    overlap: Tensor | None = None  # <target, prior>: no engine's work, and there only if a formula asks
 
 
-DIFFERENTIABLE = 5  # the leading statistics that have a gradient by the logits
+STATISTICS = 10  # that engines find
+DIFFERENTIABLE = 5  # the first of them, which have a gradient by the logits
 
 
 def renormalised(

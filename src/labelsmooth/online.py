@@ -1,0 +1,126 @@
+"""Smoothing toward what the model itself makes of each class."""
+
+from typing import TYPE_CHECKING, Unpack
+
+import torch
+from torch import Tensor
+
+from labelsmooth.checks import as_rows, as_targets
+from labelsmooth.losses import CrossEntropyLoss, LossOptions
+from labelsmooth.targets import Mixed, PerSample
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
+
+
+class OnlineLabelSmoothing(CrossEntropyLoss):
+    r"""Online label smoothing: each class is smoothed toward its mean prediction in the epoch before.
+
+    .. math::
+        \ell = -(1 - \epsilon) \log q_y - \epsilon \sum_k S_{yk} \log q_k, \qquad
+        S_y = \frac{1}{|C_y|} \sum_{i \in C_y} q_i
+
+    C_y are the training samples of class y that the model had right. S is uniform in the first epoch, and for
+    a class of which nothing was right. In training, every call adds to the means; **after each epoch call**
+    :meth:`end_epoch`, which makes them the prior of the next one.
+
+    The prior and the sums are in the ``state_dict``, so a checkpoint within an epoch goes on where it was.
+    Over a process group :meth:`end_epoch` adds up the sums of all processes, each of which has to call it.
+
+    Args:
+        num_classes: K.
+        process_group: The processes that train together. None is all of them, where torch.distributed is at
+            work.
+        **options: Those of :class:`CrossEntropyLoss`, but for ``prior``. ``label_smoothing`` is 0.5 if it is
+            not given, the paper's balance of the two terms.
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+
+    Example:
+        >>> import torch
+        >>> criterion = OnlineLabelSmoothing(num_classes=3)
+        >>> logits, target = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]]), torch.tensor([0, 2])
+        >>> criterion(logits, target)
+        tensor(1.7991)
+        >>> criterion.end_epoch()
+        >>> criterion.prior
+        tensor([[0.8438, 0.1142, 0.0420],
+                [0.3333, 0.3333, 0.3333],
+                [0.3333, 0.3333, 0.3333]])
+
+    Reference:
+        Zhang et al., *Delving Deep into Label Smoothing*, IEEE Transactions on Image Processing 2021.
+    """
+
+    sums: Tensor  # (K, K), of the predictions for each class in this epoch
+    counts: Tensor  # (K,), of them
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        process_group: "dist.ProcessGroup | None" = None,
+        **options: Unpack[LossOptions],
+    ) -> None:
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes!r}")
+        if "prior" in options:
+            raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
+        uniform = torch.full((num_classes, num_classes), 1 / num_classes)
+        options["prior"] = uniform
+        options.setdefault("label_smoothing", 0.5)
+        super().__init__(**options)
+        self.register_buffer("sums", torch.zeros_like(uniform))
+        self.register_buffer("counts", torch.zeros(num_classes))
+        self.process_group = process_group
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor | Mixed,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        prior: PerSample | None = None,
+    ) -> Tensor:
+        if prior is not None:
+            raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
+        if isinstance(target, Mixed) or target.is_floating_point():
+            raise ValueError("target must hold class indices in online label smoothing")
+        loss = super().forward(input, target, sample_weight=sample_weight, denominator=denominator)
+        if self.training:
+            self._observe(input.detach(), target, sample_weight)
+        return loss
+
+    @torch.no_grad()
+    def _observe(self, input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
+        z = as_rows(input)
+        target, counted = as_targets(
+            target, input.shape, ignore_index=self.ignore_index, sample_weight=sample_weight
+        )
+        right = (counted & (z.argmax(-1) == target)).flatten()
+        q = z.flatten(0, -2).softmax(-1, dtype=self.sums.dtype)
+        # A row that does not count may hold anything.
+        self.sums.index_add_(0, target.flatten(), torch.where(right.unsqueeze(-1), q, 0.0))
+        self.counts.index_add_(0, target.flatten(), right.to(self.counts.dtype))
+
+    @torch.no_grad()
+    def end_epoch(self) -> None:
+        """Make the means of this epoch the prior of the next, and begin anew."""
+        super().end_epoch()
+        sums, counts = self._of_all_processes()
+        known = counts > 0
+        means = sums / counts.masked_fill(~known, 1.0).unsqueeze(-1)
+        assert isinstance(self.prior, Tensor)
+        self.prior.copy_(torch.where(known.unsqueeze(-1), means, 1 / len(counts)))
+        self.sums.zero_()
+        self.counts.zero_()
+
+    def _of_all_processes(self) -> tuple[Tensor, Tensor]:
+        distributed = torch.distributed
+        if not distributed.is_available() or not distributed.is_initialized():
+            return self.sums, self.counts
+        both = torch.cat([self.sums, self.counts.unsqueeze(-1)], -1)
+        distributed.all_reduce(both, group=self.process_group)
+        return both[:, :-1], both[:, -1]
