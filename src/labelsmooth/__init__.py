@@ -4,6 +4,7 @@ from labelsmooth import formulas as formulas
 from labelsmooth import functional as functional
 from labelsmooth import priors as priors
 from labelsmooth import schedules as schedules
+from labelsmooth.binary import BCEWithLogitsLoss as BCEWithLogitsLoss
 from labelsmooth.losses import CrossEntropyLoss as CrossEntropyLoss
 from labelsmooth.losses import LabelSmoothingLoss as LabelSmoothingLoss
 from labelsmooth.losses import LinearCrossEntropyLoss as LinearCrossEntropyLoss
@@ -13,6 +14,7 @@ from labelsmooth.targets import mixed as mixed
 
 __version__ = "0.1.0"
 __all__ = [
+    "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "LabelSmoothingLoss",
     "LinearCrossEntropyLoss",

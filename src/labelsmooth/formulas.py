@@ -15,6 +15,26 @@ from torch import Tensor
 from labelsmooth.checks import Interval, check_number
 from labelsmooth.engines.statistics import RowStatistics, times
 
+__all__ = [
+    "BackwardCorrection",
+    "ConfidencePenalty",
+    "Focal",
+    "Formula",
+    "ForwardCorrection",
+    "Interval",
+    "LabelRelaxation",
+    "LabelSmoothing",
+    "MarginSmoothing",
+    "MaxSup",
+    "NegativeSmoothing",
+    "RowStatistics",
+    "log_likelihood",
+    "model_entropy",
+    "nll",
+    "smoothed_nll",
+    "times",
+]
+
 
 def nll(s: RowStatistics) -> Tensor:
     """H(target, q): the loss without smoothing."""

@@ -10,6 +10,7 @@ from typing import Literal, Unpack, overload
 import torch
 from torch import Tensor
 
+from labelsmooth.binary import binary_cross_entropy_with_logits
 from labelsmooth.checks import (
     accurate,
     as_given,
@@ -40,6 +41,7 @@ from labelsmooth.schedules import Schedule
 from labelsmooth.targets import Mixed, OffTarget, PerSample, Prior, Strength, Weighting
 
 __all__ = [
+    "binary_cross_entropy_with_logits",
     "cross_entropy",
     "label_smoothing_loss",
     "linear_cross_entropy",

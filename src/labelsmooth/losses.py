@@ -11,12 +11,12 @@ from labelsmooth.checks import (
     check_class_weight,
     check_number,
     check_prior,
-    check_strength,
     check_tensor,
 )
 from labelsmooth.criterion import CrossEntropyOptions
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
+from labelsmooth.options import check_strengths, keep, step
 from labelsmooth.reduction import Reduction
 from labelsmooth.schedules import ByClass, Schedule
 from labelsmooth.targets import Mixed, OffTarget, PerSample, Prior, Strength, Weighting
@@ -51,9 +51,8 @@ class LabelSmoothingLoss(nn.Module):
 
     def __init__(self, smoothing: float | Tensor | Schedule = 0.1, dim: int = -1) -> None:
         super().__init__()
-        if not isinstance(smoothing, Schedule):
-            check_strength("smoothing", smoothing)
-        _keep(self, "smoothing", smoothing)
+        check_strengths("smoothing", smoothing)
+        keep(self, "smoothing", smoothing)
         self.dim = dim
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -61,7 +60,7 @@ class LabelSmoothingLoss(nn.Module):
 
     def end_epoch(self) -> None:
         """Tell a schedule that an epoch is over."""
-        _step(self.smoothing)
+        step(self.smoothing)
 
     def extra_repr(self) -> str:
         return f"smoothing={self.smoothing}, dim={self.dim}"
@@ -127,8 +126,8 @@ class CrossEntropyLoss(nn.Module):
         check_choice("off_target", off_target, OffTarget)
         check_choice("weighting", weighting, Weighting)
         check_formula(formula)
-        if not isinstance(label_smoothing, ByClass | Schedule):
-            check_strength("label_smoothing", label_smoothing, formula.strengths)
+        if not isinstance(label_smoothing, ByClass):
+            check_strengths("label_smoothing", label_smoothing, formula.strengths)
         if weight is not None:
             check_tensor("weight", weight)
         if isinstance(prior, PerSample):
@@ -136,9 +135,9 @@ class CrossEntropyLoss(nn.Module):
         if prior is not None and not isinstance(prior, Prior):
             check_tensor("prior", prior)
             check_prior(prior, prior.size(-1) if prior.dim() else 0)
-        _keep(self, "weight", weight)
-        _keep(self, "prior", prior)
-        _keep(self, "label_smoothing", label_smoothing)
+        keep(self, "weight", weight)
+        keep(self, "prior", prior)
+        keep(self, "label_smoothing", label_smoothing)
         self.formula = formula
         self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
@@ -161,7 +160,7 @@ class CrossEntropyLoss(nn.Module):
 
     def end_epoch(self) -> None:
         """Tell what changes over time that an epoch is over: the strength, if it is a schedule."""
-        _step(self.label_smoothing)
+        step(self.label_smoothing)
 
     def options(
         self,
@@ -297,19 +296,6 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
     def extra_repr(self) -> str:
         softcap = "" if self.softcap is None else f"softcap={self.softcap}, "
         return softcap + super().extra_repr()
-
-
-def _step(strength: Strength) -> None:
-    if isinstance(strength, Schedule):
-        strength.step()
-
-
-def _keep(module: nn.Module, name: str, option: Strength | Prior | None) -> None:
-    """A tensor as a buffer, so that it moves with the module; a parameter, or anything else, as it is."""
-    if option is None or (isinstance(option, Tensor) and not isinstance(option, nn.Parameter)):
-        module.register_buffer(name, option)
-    else:
-        setattr(module, name, option)
 
 
 def _shape(tensor: Tensor | None) -> str | None:
