@@ -250,6 +250,17 @@ def test_what_does_not_count_reaches_nothing(off_target: Any, per_element: bool)
         assert (ours[..., 1] == 0).all()
 
 
+def test_a_bad_strength_that_does_not_count_reaches_nothing() -> None:
+    weight = torch.tensor([1.0, 0.0, 1.0])
+    bad, good = torch.tensor([0.1, math.nan, 0.2]), torch.tensor([0.1, 0.0, 0.2])
+
+    def loss(x: Tensor, eps: Tensor) -> Tensor:
+        return binary_cross_entropy_with_logits(x, HARD, weight, label_smoothing=eps)
+
+    unseen = torch.func.grad_and_value(loss)
+    assert_close(unseen(INPUT, bad), unseen(INPUT, good))
+
+
 @pytest.mark.parametrize("denominator", [7, 2.5, torch.tensor(7), torch.tensor([2.5])])
 def test_a_denominator_divides_the_sum(denominator: Any) -> None:
     total = binary_cross_entropy_with_logits(INPUT, HARD, WEIGHTS["label"], reduction="sum")

@@ -157,7 +157,7 @@ def graduated(
     if low > high:
         raise ValueError(f"thresholds must not decrease, got {thresholds}")
     below, between, above = strengths
-    c = confidence.detach().to(accurate(confidence.dtype))
+    c = confidence.to(accurate(confidence.dtype))
     eps = torch.full_like(c, between).masked_fill(c < low, below).masked_fill(c > high, above)
     return eps.masked_fill(~((c >= 0) & (c <= 1)), torch.nan)
 
