@@ -20,6 +20,7 @@ from labelsmooth.formulas import (
     NegativeSmoothing,
 )
 from labelsmooth.losses import CrossEntropyLoss, LabelSmoothingLoss
+from labelsmooth.online import OnlineLabelSmoothing
 from labelsmooth.priors.ordinal import Distance
 from labelsmooth.schedules import Shape
 from labelsmooth.study.expressions import Call, Fact, Share, call
@@ -186,6 +187,14 @@ ARMS: Mapping[str, Method] = {
         "Reed et al., ICLR workshop 2015",
         {"eps": Number(0.05)},
     ),
+    "ols": Method(
+        lambda eps: call(OnlineLabelSmoothing, NUM_CLASSES, label_smoothing=eps),
+        "(1-eps) CE + eps <S_y, -log q>, S_y = mean right q in the epoch before",
+        "what ls is for, toward what each class is taken for",
+        "B",
+        "Zhang et al., TIP 2021",
+        {"eps": Number(0.5)},
+    ),
     # By the class, by the sample.
     "byclass": Method(
         lambda head, tail, shape: _smoothing(
@@ -198,7 +207,7 @@ ARMS: Mapping[str, Method] = {
         {"head": Number(0.2), "tail": Number(0.0), "shape": Choice(get_args(Shape))},
     ),
     "graduated": Method(
-        lambda eps, sure, low, high: call(Graduated, eps=eps, sure=sure, low=low, high=high),
+        lambda **options: call(Graduated, **options),
         "ls, eps_i by confidence: 0 below low, sure above high",
         "smoothing where the model is sure, as in translation",
         "C",

@@ -243,8 +243,11 @@ def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture |
         return None
     rows = []
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3 * len(shown), 5.6), layout="constrained")
-        axes = figure.subplots(2, len(shown), squeeze=False)
+        # The two arms below one another, or side by side where there is only one setting.
+        alone = len(shown) == 1
+        figure = Figure(figsize=(9, 3.6) if alone else (3 * len(shown), 5.6), layout="constrained")
+        grid = figure.subplots(*((1, 2) if alone else (2, len(shown))), squeeze=False)
+        axes = grid.T if alone else grid
         for j, setting in enumerate(shown):
             classes = _most_confused(outcomes[setting.name][Job(setting.hard.name, 0)])
             for i, arm in enumerate((setting.hard, setting.chosen)):

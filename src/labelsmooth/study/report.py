@@ -32,7 +32,6 @@ def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> N
         for j in featured
     ]
     pictures = {
-        "Every arm against hard targets": charts.against_hard(results),
         "Accuracy against eps": charts.against_eps(results, "accuracy"),
         "NLL against eps, after temperature": charts.against_eps(results, "nll_scaled"),
         "NLL against eps, as trained": charts.against_eps(results, "nll"),
@@ -43,7 +42,7 @@ def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> N
         settings=results.settings,
         metrics={m: info for m, info in METRICS.items() if any(m in s.hard.values for s in results.settings)},
         featured=featured,
-        ranked=any(setting.ranked for setting in results.settings),
+        forest=charts.against_hard(results),
         ranking_metrics=RANKED,
         methods=ARMS,
         grades=GRADES,

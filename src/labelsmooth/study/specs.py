@@ -6,6 +6,7 @@ from functools import cached_property
 
 from torch import nn
 
+from labelsmooth.online import OnlineLabelSmoothing
 from labelsmooth.schedules import Schedule
 from labelsmooth.study.arms import ARMS
 from labelsmooth.study.expressions import Call
@@ -109,8 +110,12 @@ def select(arms: Sequence[str], fits: Mapping[str, object]) -> list[str]:
         specs.append(spec)
     for spec in specs:
         for name, fit in fits.items():
+            known = facts_of(fit)
+            for fact in spec.loss.facts & {"num_classes", "epochs"}:
+                if not isinstance(known[fact], int) or isinstance(known[fact], bool):
+                    raise ValueError(f"{name}: {fact} must be a whole number, got {known[fact]!r}")
             try:
-                spec.loss(facts_of(fit))
+                spec.loss(known)
             except ValueError as error:
                 raise ValueError(f"arm {spec.label} of {name}: {error}") from None
     # A smoothing by 0 is hard targets.
@@ -143,7 +148,7 @@ def left_out(fits: Mapping[str, object]) -> dict[str, str]:
 
 def by_epoch(loss: nn.Module) -> bool:
     """Whether a loss changes when an epoch is over."""
-    return any(isinstance(module, Schedule) for module in loss.modules())
+    return any(isinstance(module, Schedule | OnlineLabelSmoothing) for module in loss.modules())
 
 
 def facts_of(fit: object) -> dict[str, object]:

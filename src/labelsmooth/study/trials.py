@@ -157,7 +157,7 @@ def save_model(folder: Path, name: str, job: Job, outcome: Outcome, fit: Fit) ->
         "temperature": outcome.temperature,
         "fit": _fields(fit),
     }
-    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(content, indent=1, default=repr) + "\n")
 
 
 def _readable(path: Path) -> bool:
