@@ -13,6 +13,7 @@ from labelsmooth.checks import (
     check_tensor,
     compute_dtype,
 )
+from labelsmooth.options import check_strengths, keep, step
 from labelsmooth.reduction import Reduction, reduce
 from labelsmooth.schedules import Schedule
 from labelsmooth.targets import OffTarget
@@ -156,19 +157,16 @@ class BCEWithLogitsLoss(nn.Module):
     ) -> None:
         super().__init__()
         _check_options(reduction, off_target, prior)
-        for bound in (
-            label_smoothing.extremes if isinstance(label_smoothing, Schedule) else (label_smoothing,)
-        ):
-            check_strength("label_smoothing", bound)
+        check_strengths("label_smoothing", label_smoothing)
         if prior is not None:
             check_strength("prior", prior)
         for name, factor in {"weight": weight, "pos_weight": pos_weight}.items():
             if factor is not None:
                 check_tensor(name, factor)
-        _keep(self, "weight", weight)
-        _keep(self, "pos_weight", pos_weight)
-        _keep(self, "label_smoothing", label_smoothing)
-        _keep(self, "prior", prior)
+        keep(self, "weight", weight)
+        keep(self, "pos_weight", pos_weight)
+        keep(self, "label_smoothing", label_smoothing)
+        keep(self, "prior", prior)
         self.reduction: Reduction = reduction
         self.off_target: OffTarget = off_target
         self.train_only = train_only
@@ -188,8 +186,7 @@ class BCEWithLogitsLoss(nn.Module):
 
     def end_epoch(self) -> None:
         """Move a scheduled smoothing on by one."""
-        if isinstance(self.label_smoothing, Schedule):
-            self.label_smoothing.step()
+        step(self.label_smoothing)
 
     def extra_repr(self) -> str:
         shown = {
@@ -250,11 +247,3 @@ def _factor(name: str, value: Tensor | None, x: Tensor) -> Tensor | None:
     check_tensor(name, value)
     check_broadcasts(name, value, x.shape, "input")
     return value.to(x.dtype)
-
-
-def _keep(module: nn.Module, name: str, option: BinaryStrength | None) -> None:
-    """A tensor as a buffer, so that it moves with the module; a parameter, or anything else, as it is."""
-    if option is None or (isinstance(option, Tensor) and not isinstance(option, nn.Parameter)):
-        module.register_buffer(name, option)
-    else:
-        setattr(module, name, option)

@@ -151,6 +151,8 @@ def cross_entropy(
     Reference:
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
+    if isinstance(label_smoothing, Schedule):
+        label_smoothing = label_smoothing.eps
     if (
         engine in (None, "dense")
         and weight is prior is sample_weight is denominator is None

@@ -186,10 +186,11 @@ class CrossEntropyLoss(nn.Module):
     def extra_repr(self) -> str:
         smoothing = self.label_smoothing
         shown = {
-            "label_smoothing": _shape(smoothing) if isinstance(smoothing, Tensor) else smoothing,
+            # A module, a schedule say, shows itself inside of this one; so does a prior.
+            "label_smoothing": None if isinstance(smoothing, nn.Module) else smoothing,
             "formula": None if self.formula is LABEL_SMOOTHING else self.formula,
-            "weight": _shape(self.weight),
-            "prior": _shape(self.prior) if isinstance(self.prior, Tensor) else None,
+            "weight": self.weight,
+            "prior": None if isinstance(self.prior, Prior) else self.prior,
             "ignore_index": self.ignore_index,
             "reduction": repr(self.reduction),
             "off_target": repr(self.off_target),
@@ -197,7 +198,11 @@ class CrossEntropyLoss(nn.Module):
             "z_loss": self.z_loss or None,
             "train_only": self.train_only,
         }
-        return ", ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
+        return ", ".join(
+            f"{name}={_shape(value) if isinstance(value, Tensor) else value}"
+            for name, value in shown.items()
+            if value is not None
+        )
 
 
 class LossOptions(TypedDict, total=False):
@@ -298,5 +303,5 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         return softcap + super().extra_repr()
 
 
-def _shape(tensor: Tensor | None) -> str | None:
-    return None if tensor is None else f"{tuple(tensor.shape)}"
+def _shape(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)}"
