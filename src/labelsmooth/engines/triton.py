@@ -1,9 +1,9 @@
 """Row statistics and their gradient in Triton, one program per row: the dense engine on a GPU.
 
 reference.py is the specification. The forward pass reads a row once, in blocks under a running maximum, and
-writes seven numbers; the backward pass reads it once more and writes the gradient. Nothing is as wide as
-the logits but the gradient. Both are free of synchronisation and of shapes that depend on data, so that a
-CUDA graph can hold them.
+once more for a hinge, which is measured from the final one; it writes ten numbers. The backward pass reads
+the row again and writes the gradient. Nothing is as wide as the logits but the gradient. Both are free of
+synchronisation and of shapes that depend on data, so that a CUDA graph can hold them.
 """
 
 # ruff: noqa: N803 - constants of a kernel are in capitals, as Triton has them
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from labelsmooth.checks import compute_dtype
+from labelsmooth.engines.few import with_few
 from labelsmooth.engines.layout import in_rows
-from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics
+from labelsmooth.engines.operator import unserved
+from labelsmooth.engines.statistics import ABSENT, STATISTICS, Measures
 
 if TYPE_CHECKING:
     import triton
@@ -47,29 +49,26 @@ def absence() -> str | None:
     return None
 
 
-def serves(measures: Measures) -> bool:
-    """Class probabilities over priors per class would need a matrix product in every row."""
-    return not measures.mixed
-
-
-def forward(z: Tensor, measures: Measures) -> Tensor:
-    """The row statistics of ``z``, ``(7, ...)`` in the order of :class:`RowStatistics`."""
-    rows = z.shape[:-1]
-    statistics = z.new_empty((len(RowStatistics._fields), *rows), dtype=compute_dtype(z))
+def _forward(z: Tensor, measures: Measures) -> Tensor:
+    """The row statistics of ``z``, ``(10, ...)`` in the order of :class:`RowStatistics`."""
+    statistics = z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
     _launch(_forward_kernel, z, measures, None, statistics=statistics, ABSENT=ABSENT)
     return statistics
 
 
-def backward(
+def _backward(
     grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
 ) -> Tensor:
-    """The gradient by ``z``, given that by lse, target_z and prior_z; ``out`` may be ``z`` itself."""
+    """The gradient by ``z``, given that by the differentiable statistics; ``out`` may be ``z`` itself."""
     if out is None:
         out = torch.empty_like(z, memory_format=torch.contiguous_format)
     place = in_rows(out)[0]
     tables = {"statistics": statistics.contiguous(), "grad": grad.contiguous()}
     _launch(_backward_kernel, z, measures, place, **tables)
     return out if place is out else out.copy_(place)
+
+
+forward, backward = with_few(_forward, _backward)
 
 
 def _block(classes: int) -> tuple[int, int]:
@@ -80,19 +79,21 @@ def _block(classes: int) -> tuple[int, int]:
 
 def _launch(kernel: Any, z: Tensor, measures: Measures, out: Tensor | None, **more: object) -> None:
     """Runs the kernel on every row; ``out`` has the shape of ``z``."""
-    if reason := absence():
-        raise RuntimeError(f"the triton engine cannot serve: {reason}")
-    if not serves(measures):
-        raise NotImplementedError("the triton engine takes no prior per class with class probabilities")
-    target, counted, prior, weight, exclude_target = measures
-    classes, num_rows = z.size(-1), counted.numel()
+    if obstacle := absence() or unserved(z, measures):
+        raise ValueError(f"the triton engine cannot serve: {obstacle}")
+    classes, num_rows = z.size(-1), measures.counted.numel()
     if num_rows == 0:
         return
+    target, prior, weight = measures.target, measures.prior, measures.weight
+    nowhere = (1, 0, 0)
     z, (z_inner, *z_strides) = in_rows(z)
-    soft, (soft_inner, *soft_strides) = in_rows(target) if measures.soft else (None, (1, 0, 0))
-    _, (out_inner, *out_strides) = (out, (1, 0, 0)) if out is None else in_rows(out)
-    prior_stride = classes if prior is not None and prior.dim() == 2 else 0
-    lengths = [classes, prior_stride, *z_strides, *soft_strides, *out_strides]
+    soft, (soft_inner, *soft_strides) = in_rows(target) if measures.soft else (None, nowhere)
+    _, (out_inner, *out_strides) = (out, nowhere) if out is None else in_rows(out)
+    if prior is None or prior.dim() == 1:
+        prior, (prior_inner, *prior_strides) = prior if prior is None else prior.contiguous(), nowhere
+    else:
+        prior, (prior_inner, *prior_strides) = in_rows(prior)
+    lengths = [classes, *z_strides, *soft_strides, *prior_strides, *out_strides]
     align = gcd(16, *lengths)
     block, num_warps = _block(classes)
     with torch.cuda.device_of(z):
@@ -101,15 +102,21 @@ def _launch(kernel: Any, z: Tensor, measures: Measures, out: Tensor | None, **mo
             z,
             None if measures.soft else target.contiguous(),
             soft,
-            counted.contiguous().view(torch.uint8),
-            None if prior is None else prior.contiguous(),
+            measures.counted.contiguous().view(torch.uint8),
+            prior,
             None if weight is None else weight.contiguous(),
             num_rows,
             z_inner,
             soft_inner,
+            prior_inner,
             out_inner,
             *(length // align for length in lengths),
-            EXCLUDE=exclude_target,
+            margin=measures.margin or 0.0,
+            PER_ROW=measures.per_row,
+            EXCLUDE=measures.exclude_target,
+            HINGE=measures.margin is not None,
+            SQUARED=measures.squared,
+            SPREAD=measures.spread,
             ALIGN=align,
             BLOCK=block,
             num_warps=num_warps,
@@ -123,9 +130,12 @@ def _launch(kernel: Any, z: Tensor, measures: Measures, out: Tensor | None, **mo
 
 @jit
 def _forward_kernel(
-    out, z, target, soft, counted, prior, weight, num_rows, z_inner, soft_inner, out_inner,
-    classes, prior_stride, z_outer, z_step, soft_outer, soft_step, out_outer, out_step,
-    statistics, ABSENT: tl.constexpr, EXCLUDE: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr,
+    out, z, target, soft, counted, prior, weight, num_rows, z_inner, soft_inner, prior_inner, out_inner,
+    classes, z_outer, z_step, soft_outer, soft_step, prior_outer, prior_step, out_outer, out_step,
+    statistics,
+    margin: tl.float64,  # pyright: ignore[reportInvalidTypeForm]
+    ABSENT: tl.constexpr, PER_ROW: tl.constexpr, EXCLUDE: tl.constexpr, HINGE: tl.constexpr,
+    SQUARED: tl.constexpr, SPREAD: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0)
     real = statistics.dtype.element_ty
@@ -136,14 +146,14 @@ def _forward_kernel(
     if target is not None:
         blank |= (y < 0) & (tl.load(target + i) != ABSENT)
     if blank:
-        x = tl.where(counts, float("nan"), 0.0).to(real)
-        _store(statistics, num_rows, i, x, x, x, x, x, x, x)
+        for j in range(10):
+            tl.store(_at(statistics, num_rows, j, i), tl.where(counts, float("nan"), 0.0).to(real))
         return
     z += _offset(i, z_inner, z_outer, z_step, ALIGN)
     if soft is not None:
         soft += _offset(i, soft_inner, soft_outer, soft_step, ALIGN)
     if prior is not None:
-        prior += _offset(tl.maximum(y, 0), 1, prior_stride, 0, ALIGN)
+        prior += _offset(i if PER_ROW else tl.maximum(y, 0), prior_inner, prior_outer, prior_step, ALIGN)
 
     top = tl.full((), float("-inf"), real)
     total = tl.zeros((BLOCK,), real)
@@ -152,6 +162,7 @@ def _forward_kernel(
     dot = tl.zeros((BLOCK,), real)
     soft_mass = tl.zeros((BLOCK,), real)
     soft_dot = tl.zeros((BLOCK,), real)
+    model = tl.zeros((BLOCK,), real)
     ahead = _logits(z, tl.arange(0, BLOCK), classes)
     for start in range(0, classes, BLOCK):
         k = start + tl.arange(0, BLOCK)
@@ -164,7 +175,11 @@ def _forward_kernel(
         base = tl.where(top == float("-inf"), 0.0, top)
         rise = tl.where(before == float("-inf"), 0.0, base - before)
         x -= base
-        total = total * tl.exp(before - base) + tl.exp(x)
+        decay = tl.exp(before - base)
+        exp = tl.exp(x)
+        if SPREAD:
+            model = model * decay - rise * decay * total + _times(exp, x)
+        total = total * decay + exp
         share = _prior_of(prior, x, k, y, classes, EXCLUDE)
         if weight is not None:
             valid += share
@@ -202,17 +217,45 @@ def _forward_kernel(
     partition = tl.sum(total, 0)
     proper = partition > 0
     lse = tl.log(tl.where(proper, partition, float("nan")))
-    target_z = tl.where(proper, target_z, float("nan"))
-    prior_z = tl.where(proper, prior_z, float("nan"))
-    top = tl.where(proper, top, float("nan"))
-    _store(statistics, num_rows, i, lse, target_z, prior_z, target_mass, prior_mass, valid_mass, top)
+    hinge = tl.zeros((), real)
+    slope = tl.zeros((), real)
+    model_z = tl.zeros((), real)
+    if HINGE:
+        over = tl.zeros((BLOCK,), real)
+        steep = tl.zeros((BLOCK,), real)
+        for start in range(0, classes, BLOCK):
+            k = start + tl.arange(0, BLOCK)
+            x = _logits(z, k, classes).to(real) - top
+            share = _prior_of(prior, x, k, y, classes, EXCLUDE)
+            if weight is not None:
+                share *= _load(weight, k, classes)
+            beyond = _beyond(x, margin)
+            over += share * (beyond * beyond if SQUARED else beyond)
+            steep += share * _slope(beyond, SQUARED)
+        hinge = tl.where(proper, tl.sum(over, 0) / divisor, float("nan"))
+        slope = tl.sum(steep, 0) / divisor
+    if SPREAD:
+        model_z = tl.sum(model, 0) / partition
+    tl.store(_at(statistics, num_rows, 0, i), lse)
+    tl.store(_at(statistics, num_rows, 1, i), tl.where(proper, target_z, float("nan")))
+    tl.store(_at(statistics, num_rows, 2, i), tl.where(proper, prior_z, float("nan")))
+    tl.store(_at(statistics, num_rows, 3, i), hinge)
+    tl.store(_at(statistics, num_rows, 4, i), model_z)
+    tl.store(_at(statistics, num_rows, 5, i), target_mass)
+    tl.store(_at(statistics, num_rows, 6, i), prior_mass)
+    tl.store(_at(statistics, num_rows, 7, i), valid_mass)
+    tl.store(_at(statistics, num_rows, 8, i), tl.where(proper, top, float("nan")))
+    tl.store(_at(statistics, num_rows, 9, i), slope)
 
 
 @jit
 def _backward_kernel(
-    out, z, target, soft, counted, prior, weight, num_rows, z_inner, soft_inner, out_inner,
-    classes, prior_stride, z_outer, z_step, soft_outer, soft_step, out_outer, out_step,
-    statistics, grad, EXCLUDE: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr,
+    out, z, target, soft, counted, prior, weight, num_rows, z_inner, soft_inner, prior_inner, out_inner,
+    classes, z_outer, z_step, soft_outer, soft_step, prior_outer, prior_step, out_outer, out_step,
+    statistics, grad,
+    margin: tl.float64,  # pyright: ignore[reportInvalidTypeForm]
+    PER_ROW: tl.constexpr, EXCLUDE: tl.constexpr, HINGE: tl.constexpr,
+    SQUARED: tl.constexpr, SPREAD: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0)
     classes *= ALIGN
@@ -227,32 +270,52 @@ def _backward_kernel(
     if soft is not None:
         soft += _offset(i, soft_inner, soft_outer, soft_step, ALIGN)
     if prior is not None:
-        prior += _offset(tl.maximum(y, 0), 1, prior_stride, 0, ALIGN)
+        prior += _offset(i if PER_ROW else tl.maximum(y, 0), prior_inner, prior_outer, prior_step, ALIGN)
 
-    row = tl.full((), 1, tl.int64) * num_rows
-    by_lse = tl.load(grad + i)
-    by_target = tl.load(grad + (row + i))
-    by_prior = tl.load(grad + (2 * row + i))
-    lse = tl.load(statistics + i)
-    target_mass = tl.load(statistics + (3 * row + i))
-    valid_mass = tl.load(statistics + (5 * row + i))
-    top = tl.load(statistics + (6 * row + i))
+    by_lse = tl.load(_at(grad, num_rows, 0, i))
+    by_target = tl.load(_at(grad, num_rows, 1, i))
+    by_prior = tl.load(_at(grad, num_rows, 2, i))
+    lse = tl.load(_at(statistics, num_rows, 0, i))
+    target_mass = tl.load(_at(statistics, num_rows, 5, i))
+    valid_mass = tl.load(_at(statistics, num_rows, 7, i))
+    top = tl.load(_at(statistics, num_rows, 8, i))
     if prior is None:
         valid_mass *= classes
     empty = valid_mass == 0
+    divisor = tl.where(empty, 1.0, valid_mass)
     by_target += tl.where(empty, by_prior, 0.0)
-    by_prior = tl.where(empty, 0.0, by_prior / tl.where(empty, 1.0, valid_mass))
+    by_prior = tl.where(empty, 0.0, by_prior / divisor)
+    by_hinge, by_top, by_model, first = 0.0, 0.0, 0.0, classes
+    if HINGE:
+        by_hinge = tl.load(_at(grad, num_rows, 3, i))
+        by_top = by_hinge * tl.load(_at(statistics, num_rows, 9, i))
+        by_hinge /= divisor
+    if SPREAD:
+        by_model = tl.load(_at(grad, num_rows, 4, i))
+        by_lse += by_model * (1 - tl.load(_at(statistics, num_rows, 4, i)))
     for start in range(0, classes, BLOCK):
         k = start + tl.arange(0, BLOCK)
-        x = _logits(z, k, classes).to(top.dtype)
-        measure = by_prior * _prior_of(prior, x, k, y, classes, EXCLUDE)
+        logit = _logits(z, k, classes).to(top.dtype)
+        x = logit - top
+        by_share = by_prior
+        if HINGE:
+            by_share = by_prior - by_hinge * _slope(_beyond(x, margin), SQUARED)
+        measure = by_share * _prior_of(prior, x, k, y, classes, EXCLUDE)
         if soft is not None:
             measure += by_target * _load(soft, k, classes)
         if weight is not None:
             measure *= _load(weight, k, classes)
         if soft is None:
             measure += tl.where(k == y, by_target * target_mass, 0.0)
-        gradient = by_lse * tl.exp((x - top) - lse) + measure
+        if HINGE:
+            # Only the first of the largest logits.
+            found = tl.min(tl.where(logit == top, k, classes), 0)
+            measure += tl.where((k == found) & (first == classes), by_top, 0.0)
+            first = tl.minimum(first, found)
+        share = tl.exp(x - lse)
+        gradient = by_lse * share + measure
+        if SPREAD:
+            gradient += by_model * _times(share, x)
         tl.store(out + k, gradient.to(out.dtype.element_ty), mask=k < classes)
 
 
@@ -302,12 +365,17 @@ def _times(a, x):
 
 
 @jit
-def _store(table, num_rows, i, a, b, c, d, e, f, g):
-    row = tl.full((), 1, tl.int64) * num_rows
-    tl.store(table + i, a)
-    tl.store(table + (row + i), b)
-    tl.store(table + (2 * row + i), c)
-    tl.store(table + (3 * row + i), d)
-    tl.store(table + (4 * row + i), e)
-    tl.store(table + (5 * row + i), f)
-    tl.store(table + (6 * row + i), g)
+def _beyond(x, margin):
+    """How far a logit, x below the largest, is beyond the margin; 0 if it is masked or NaN."""
+    return tl.maximum(tl.where(x > float("-inf"), -x, 0.0) - tl.full((), margin, x.dtype), 0.0)
+
+
+@jit
+def _slope(beyond, SQUARED: tl.constexpr):
+    """The derivative of the hinge."""
+    return 2 * beyond if SQUARED else tl.where(beyond > 0, 1.0, 0.0).to(beyond.dtype)
+
+
+@jit
+def _at(table, num_rows, j, i):
+    return table + (tl.full((), j, tl.int64) * num_rows + i)
