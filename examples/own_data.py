@@ -21,6 +21,7 @@ def fit(criterion: study.Criterion, seed: int) -> study.FitResult:
         loss = criterion(model(table[train]), labels[train])
         loss.backward()
         optimizer.step()
+        criterion.end_epoch()  # some arms change from epoch to epoch
     with torch.no_grad():
         return {"val": (model(table[val]), labels[val]), "test": (model(table[test]), labels[test])}
 

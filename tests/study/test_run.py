@@ -275,6 +275,12 @@ def test_digits_depend_on_the_seed_and_the_criterion_alone(one_thread: None):
     assert {len(curve) for curve in first["history"].values()} == {2}
 
 
+def test_digits_end_each_epoch(one_thread: None):
+    criterion = made_up.hard()
+    DIGITS(criterion, 0)
+    assert criterion.epochs == DIGITS.epochs
+
+
 @pytest.mark.usefixtures("no_report")
 def test_progress_is_a_line_on_a_pipe_and_nothing_when_hidden(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from labelsmooth.calibration import noise_floor
 from labelsmooth.study.results import METRICS, Metric, Setting
-from labelsmooth.study.statistics import summarise
+from labelsmooth.study.statistics import p_value, summarise
 from labelsmooth.study.trials import Job, Outcome
 
 from . import made_up
@@ -240,6 +240,48 @@ def test_ece_intervals_equal_a_bootstrap(outcomes: Outcomes, setting: Setting):
     for replicates, estimate in ((values, arm.values["ece"]), (differences, arm.differences["ece"])):
         low, high = np.quantile(replicates, [0.025, 0.975])
         assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.12 * float(high - low))
+
+
+# How sure a difference is.
+
+
+@pytest.mark.parametrize("degrees", [1, 4, 30])
+@pytest.mark.parametrize("mean", [0.5, 2.0, 8.0])
+def test_p_of_one_variance_alone_is_the_textbooks(mean: float, degrees: int):
+    assert p_value(mean, 1.0, 0.0, degrees) == pytest.approx(2 * norm.sf(mean))
+    assert p_value(-mean, 0.0, 1.0, degrees) == pytest.approx(2 * t.sf(mean, degrees))
+    between = sorted((2 * norm.sf(mean), 2 * t.sf(mean, degrees)))
+    assert between[0] <= p_value(mean, 0.5, 0.5, degrees) <= between[1]
+
+
+def test_p_is_one_of_no_difference_and_as_good_as_nothing_of_a_sure_one():
+    assert p_value(0.0, 1.0, 1.0, 4) == pytest.approx(1.0)
+    assert p_value(0.0, 0.0, 0.0, 4) == pytest.approx(1.0)
+    assert p_value(0.1, 0.0, 0.0, 4) < 1e-40
+    assert p_value(1e9, 1.0, 0.0, 4) < 1e-40
+
+
+def test_p_is_the_level_at_which_the_interval_touches_0(outcomes: Outcomes, setting: Setting):
+    arm = setting.arms[2]
+    for metric in ("accuracy", "nll", "nll_scaled", "ece"):
+        d = arm.differences[metric]
+        assert (d.p < 0.05) == (not d.low <= 0 <= d.high)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "nll"])
+def test_p_comes_from_the_variances_of_a_bootstrap(metric: Metric, outcomes: Outcomes, setting: Setting):
+    x = table(outcomes, 0.3, metric) - table(outcomes, 0.0, metric)
+    rng = np.random.default_rng(3)
+    S, N = x.shape
+    rows, both = [], []
+    for _ in range(4000):
+        s, r = rng.integers(S, size=S), rng.integers(N, size=N)
+        rows.append(x[:, r].mean())
+        both.append(widened(x[s][:, r].mean(), rows[-1]))
+    students = t.ppf(0.975, S - 1) / norm.ppf(0.975)
+    seeds = (np.var(both) - np.var(rows)) / students**2
+    expected = p_value(float(x.mean()), float(np.var(rows)), float(seeds), S - 1)
+    assert setting.arms[2].differences[metric].p == pytest.approx(expected, rel=0.2)
 
 
 def width(setting: Setting) -> float:

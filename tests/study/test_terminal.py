@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from labelsmooth.study.results import METRICS, Metric, Results, Setting
+from labelsmooth.study.arms import ARMS
+from labelsmooth.study.results import METRICS, Difference, Estimate, Metric, Results, Setting
+from labelsmooth.study.specs import parse
 from labelsmooth.study.terminal import change, number, render
 from labelsmooth.study.verdict import answer
 
@@ -151,6 +153,82 @@ def test_columns_of_what_no_fit_returned_are_left_out():
     assert "learnt" not in lines
     assert "train" not in lines
     assert "conf." in lines
+
+
+# Arms for a ranking.
+
+MANY = ["ls:eps=0.1", "maxsup:eps=0.1", "mbls:eps=0.1,margin=6", "cp:eps=0.1", "focal:gamma=3", "kl:eps=0.1"]
+
+
+def many() -> Setting:
+    """One that helps and is chosen, one that harms, one that only seems better; the others do nothing."""
+    base = made_up.setting("many", changes=HELPS, chosen="maxsup:eps=0.1", tried=MANY)
+    arms = {arm.name: arm for arm in base.arms}
+    for name, by, p in (("focal:gamma=3", 0.05, 1e-6), ("cp:eps=0.1", -0.02, 0.03)):
+        arm = arms[name]
+        nll = Difference(by, by - 0.01, by + 0.01, p)
+        values = {**arm.values, "nll_scaled": Estimate(0.4 + by, 0.39 + by, 0.41 + by)}
+        arms[name] = replace(arm, differences={**arm.differences, "nll_scaled": nll}, values=values)
+    return replace(base, arms=list(arms.values()))
+
+
+def test_many_arms_are_ranked_by_nll_at_temperature_with_hard_targets_among_them():
+    lines = shown(made_up.results(many()))
+    start = next(i for i, line in enumerate(lines) if line.startswith("many ") and "NLL at T" in line)
+    end = next(i for i, line in enumerate(lines) if line.startswith("Sorted by"))
+    assert [" ".join(line.split()) for line in lines[start + 1 : end]] == [
+        "maxsup* +1.7 [+0.8, +2.7] ▲ -0.050 [-0.070, -0.030] ▲ 2.0",
+        # Its interval excludes 0, but of six arms it is one by chance.
+        "cp +0.0 [-1.0, +1.0] -0.020 [-0.030, -0.010] 2.0",
+        "hard 90.0 0.400 2.0",
+        *(f"{arm} +0.0 [-1.0, +1.0] +0.000 [-0.010, +0.010] 2.0" for arm in ("0.1", "mbls:margin=6", "kl")),
+        "focal +0.0 [-1.0, +1.0] +0.050 [+0.040, +0.060] ▼ 2.0",
+    ]
+    legend = re.sub(r"\s+", " ", " ".join(lines[end : end + 3]))
+    for said in ("Sorted by test NLL", "95 %", "Holm", "* chosen by validation NLL"):
+        assert said in legend
+    assert max(map(len, lines)) <= 80
+
+
+def test_marks_do_not_move_the_digits_of_a_ranking():
+    lines = [line for line in shown(made_up.results(many())) if "[" in line and "]" in line][1:]
+    closing = {tuple(m.start() for m in re.finditer("]", line)) for line in lines if line[0] in "m0ckf"}
+    assert len(closing) == 1
+
+
+@pytest.mark.parametrize(
+    ("tried", "ranked"),
+    [
+        ((0.05, 0.1, 0.2), False),
+        ((0.05, 0.1, 0.2, 0.3, 0.4), False),
+        ((0.05, 0.1, 0.2, 0.3, 0.4, 0.5), True),
+        (("kl:eps=0.1", 0.1), True),
+    ],
+)
+def test_a_few_strengths_are_no_ranking(tried: tuple[float | str, ...], ranked: bool):
+    lines = shown(made_up.results(made_up.setting(tried=tried)))
+    assert any("Holm" in line for line in lines) == ranked
+    assert any(line.startswith("setting ") for line in lines) != ranked
+
+
+def test_what_is_long_is_pasted_from_lines_of_its_own():
+    arm = "graduated:eps=0.1,sure=0.3,low=0.3,high=0.7"
+    lines = shown(made_up.results(made_up.setting("a", changes=HELPS, chosen=arm, tried=[arm])))
+    assert lines[-4:-1] == [
+        "a",
+        "  study.recipes.Graduated(eps=0.1, sure=0.3, low=0.3, high=0.7)",
+        "  (logits / 0.50).softmax(-1)",
+    ]
+
+
+def test_every_arm_is_pasted_unbroken():
+    for name in ARMS:
+        arm = str(parse(name))
+        if arm == "hard":
+            continue
+        three = [made_up.setting("plenty, noisy", changes=HELPS, chosen=arm, tried=[arm])] * 3
+        text = "\n".join(shown(made_up.results(*three)))
+        assert text.count(str(parse(name).loss)) == 3, name
 
 
 def test_a_long_folder_is_not_cut():

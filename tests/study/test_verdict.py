@@ -6,13 +6,14 @@ from dataclasses import asdict, replace
 import pytest
 
 from labelsmooth.study import verdict
-from labelsmooth.study.results import Metric
+from labelsmooth.study.results import Difference, Metric, Setting
 from labelsmooth.study.verdict import (
     SMALLEST_ACCURACY_EFFECT,
     Effect,
     Promise,
     answer,
     effect,
+    effects,
     generalises,
     less_confident,
     recommended,
@@ -80,6 +81,44 @@ def test_only_the_chosen_eps_is_judged():
 )
 def test_effect_on_accuracy(difference: Interval, expected: Effect):
     assert effect(made_up.setting(changes={"accuracy": difference}).chosen, "accuracy") is expected
+
+
+def several(*ps: float) -> Setting:
+    """As many arms, each sure of its own, and how sure."""
+    names = [f"ls:eps={0.1 + i / 100:g}" for i in range(len(ps))]
+    setting = made_up.setting(tried=[float(name.removeprefix("ls:eps=")) for name in names])
+    arms = [
+        replace(arm, differences={"accuracy": Difference(0.01, 0.005, 0.015, p)})
+        for arm, p in zip(setting.arms[1:], ps, strict=True)
+    ]
+    return replace(setting, arms=[setting.hard, *arms])
+
+
+@pytest.mark.parametrize(
+    ("ps", "sure"),
+    [
+        ([0.04], [True]),
+        ([0.06], [False]),
+        # 0.05 / 3, 0.05 / 2, 0.05: each by the number that are left.
+        ([0.016, 0.024, 0.049], [True, True, True]),
+        ([0.049, 0.016, 0.024], [True, True, True]),
+        ([0.017, 0.017, 0.017], [False, False, False]),
+        # One that is not sure takes those after it along.
+        ([0.016, 0.026, 0.049], [True, False, False]),
+    ],
+)
+def test_marks_among_many_arms_are_holms(ps: list[float], sure: list[bool]):
+    setting = several(*ps)
+    found = effects(setting, "accuracy")
+    assert list(found) == [
+        arm.name for arm in sorted(setting.arms[1:], key=lambda a: a.differences["accuracy"].p)
+    ]
+    assert [found[arm.name] is Effect.BETTER for arm in setting.arms[1:]] == sure
+
+
+def test_what_is_sure_and_too_small_to_matter_is_no_effect_among_many_either():
+    setting = made_up.setting(changes={"accuracy": (0.001, 0.0005, 0.0015)})
+    assert set(effects(setting, "accuracy").values()) == {Effect.UNDECIDED}
 
 
 @pytest.mark.parametrize("metric", ["nll", "nll_scaled", "ece", "ece_scaled"])
@@ -160,6 +199,33 @@ def test_the_sentence_when_it_is_mixed_and_the_largest():
 )
 def test_the_largest_eps_is_said_to_be(chosen: float, tried: tuple[float, ...], said: str):
     assert answer(made_up.setting(changes={"accuracy": UP}, chosen=chosen, tried=tried)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ("maxsup:eps=0.1", "Use maxsup and divide"),
+        ("mbls:eps=0.1,margin=6", "Use mbls:margin=6 and divide"),
+        (0.2, "Use eps = 0.2 (the largest tried) and divide"),
+    ],
+)
+def test_other_arms_are_called_by_their_label(chosen: float | str, said: str):
+    tried = [0.1, "maxsup:eps=0.1", 0.2, "mbls:eps=0.1,margin=6"]
+    assert answer(made_up.setting(changes={"accuracy": UP}, chosen=chosen, tried=tried)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (DOWN, "The best arm harms: maxsup gave accuracy"),
+        (UNCLEAR, "It is undecided whether the best arm helps: maxsup gave accuracy"),
+    ],
+)
+def test_what_may_not_be_smoothing_is_not_called_that(change: Interval, said: str):
+    setting = made_up.setting(
+        changes={"accuracy": change}, chosen="maxsup:eps=0.1", tried=["maxsup:eps=0.1", 0.1]
+    )
+    assert said in answer(setting)
 
 
 @pytest.mark.parametrize(

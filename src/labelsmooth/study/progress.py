@@ -65,10 +65,9 @@ class Progress:
 
     def __rich__(self) -> Group:
         few = len(self._arms) < FEW
-        table = Table(
-            title=f"test accuracy, {'each' if few else 'the best'} less hard, in points; pairs so far",
-            title_justify="left",
-        )
+        shown = "each" if few else "the best"
+        title = f"test accuracy, {shown} less hard, in points; pairs so far"
+        table = Table()
         table.add_column("setting")
         for place, arm in enumerate(self._arms if few else range(BEST), 1):
             table.add_column(_label(arm) if isinstance(arm, str) else str(place), justify="right")
@@ -80,7 +79,7 @@ class Progress:
                 best = sorted(self._arms, key=lambda arm: -means[arm][0])[:BEST]
                 cells = [f"{_label(arm)} {_cell(means[arm])}" if means[arm][1] else "-" for arm in best]
             table.add_row(Text(name), *cells)
-        return Group(self._bars, table)
+        return Group(self._bars, title, table)
 
     def _mean_difference(self, runs: dict[Job, Summary], arm: str) -> tuple[float, int]:
         """In points, and of how many pairs."""

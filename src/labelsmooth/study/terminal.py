@@ -137,14 +137,14 @@ def _to_paste(results: Results) -> RenderableType:
         (s.name, str(arm.spec.loss), f"(logits / {arm.temperature:.2f}).softmax(-1)")
         for s, arm in zip(results.settings, arms, strict=True)
     ]
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(no_wrap=True)
-    # What is pasted is not to be broken: the second below the first, where both are too long for a line.
-    one_line = sum(max(map(len, column)) for column in zip(*lines, strict=True)) + 2 <= WIDTH
-    if one_line:
-        table.add_column(no_wrap=True)
-    for name, loss, probability in lines:
-        table.add_row(Text(name), *((loss, probability) if one_line else (f"{loss}\n{probability}",)))
     report = Text(f"report: {results.folder / 'report.html'}", no_wrap=True, overflow="ignore")
+    if sum(max(map(len, column)) for column in zip(*lines, strict=True)) + 2 > WIDTH:
+        # Below one another, since what is pasted is not to be broken.
+        text = "\n".join(f"{name}\n  {loss}\n  {probability}" for name, loss, probability in lines)
+        return Group(Text(text, no_wrap=True, overflow="ignore"), report)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+    for no_wrap in (False, True, True):
+        table.add_column(no_wrap=no_wrap)
+    for name, loss, probability in lines:
+        table.add_row(Text(name), loss, probability)
     return Group(table, report)
