@@ -1,6 +1,7 @@
 """The cross entropy of a DTensor, whose rows, classes or both are spread over a mesh."""
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard, Unpack
 
 import torch
@@ -22,7 +23,8 @@ from labelsmooth.engines.sharded import (
 from labelsmooth.engines.statistics import times
 from labelsmooth.formulas import nll
 from labelsmooth.reduction import reduce
-from labelsmooth.targets import ByClass
+from labelsmooth.schedules import ByClass
+from labelsmooth.targets import Mixed, PerSample, Prior
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor, Placement
@@ -36,7 +38,7 @@ def is_dtensor(x: object) -> "TypeGuard[DTensor]":
 
 def dtensor_cross_entropy(
     input: "DTensor",
-    target: Tensor,
+    target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
     engine: Engine | None = None,
@@ -51,12 +53,13 @@ def dtensor_cross_entropy(
 
     Args:
         input: Logits, placed by ``Shard`` and ``Replicate`` only.
-        target: Class indices or probabilities, as of the whole input. Plain tensors, here and among the
-            options, are whole too and the same on every process. DTensors may be sharded.
+        target: Class indices or probabilities, or mixed labels, as of the whole input. Plain tensors, here
+            and among the options, are whole too and the same on every process. DTensors may be sharded.
         weight: A weight for each class, ``(K,)``.
         engine: As in :func:`labelsmooth.functional.cross_entropy`, for each process's own part.
         return_nll: Whether to return the loss without smoothing too.
-        options: As in :func:`labelsmooth.functional.cross_entropy`.
+        options: As in :func:`labelsmooth.functional.cross_entropy`; a formula with a hinge is refused where
+            the classes are sharded.
 
     Returns:
         A DTensor on the same mesh: a replicated scalar, or for "none" one loss per row, sharded as the rows.
@@ -144,8 +147,12 @@ def layout_of(input: "DTensor") -> Layout:
 
 
 def _local_call(
-    layout: Layout, input: "DTensor", target: Tensor, weight: Tensor | None, options: CrossEntropyOptions
-) -> tuple[Tensor, Tensor | None, CrossEntropyOptions]:
+    layout: Layout,
+    input: "DTensor",
+    target: Tensor | Mixed,
+    weight: Tensor | None,
+    options: CrossEntropyOptions,
+) -> tuple[Tensor | Mixed, Tensor | None, CrossEntropyOptions]:
     """The target, weight and options of this process's rows."""
     from torch.distributed.tensor import DTensor, Replicate
 
@@ -173,8 +180,6 @@ def _local_call(
             x = replicated(x, group)
         return x
 
-    check_tensor("target", target)
-    _check_target_shape(target, layout.rows, input.shape)
     local = options.copy()
     match options.get("label_smoothing"):
         case Tensor() as eps:
@@ -184,16 +189,46 @@ def _local_call(
     if (sample_weight := options.get("sample_weight")) is not None:
         check_tensor("sample_weight", sample_weight)
         local["sample_weight"] = by_row("sample_weight", sample_weight)
-    if (prior := options.get("prior")) is not None:
-        check_tensor("prior", prior)
-        local["prior"] = everywhere(prior)
+    match options.get("prior"):
+        case None:
+            pass
+        case PerSample(probabilities, classes) as prior:
+            _check_prior_shape(prior, layout.rows, input.shape)
+            placements = by_class if classes is None else layout.placements
+            local["prior"] = replace(
+                prior,
+                probabilities=place(probabilities, placements),
+                classes=None if classes is None else place(classes, placements),
+            )
+        case Prior() as prior:
+            local["prior"] = everywhere(prior.probabilities)
+        case prior:
+            check_tensor("prior", prior)
+            local["prior"] = everywhere(prior)
     if isinstance(denominator := options.get("denominator"), Tensor):
         local["denominator"] = whole(denominator)
     if weight is not None:
         check_tensor("weight", weight)
         weight = everywhere(weight)
-    target = place(target, by_class if target.shape == input.shape else layout.placements)
-    return target, weight, local
+    if isinstance(target, Mixed):
+        _check_target_shape(target.first, layout.rows, input.shape)
+        first, second = (place(x, layout.placements) for x in (target.first, target.second))
+        lam = by_row("lam", target.lam) if isinstance(target.lam, Tensor) else target.lam
+        return Mixed(first, second, lam), weight, local
+    check_tensor("target", target)
+    _check_target_shape(target, layout.rows, input.shape)
+    return place(target, by_class if target.shape == input.shape else layout.placements), weight, local
+
+
+def _check_prior_shape(prior: PerSample, rows: tuple[int, ...], whole: tuple[int, ...]) -> None:
+    got = tuple(prior.probabilities.shape)
+    if prior.classes is None and got != whole:
+        raise ValueError(f"prior of each sample must have the input's shape {tuple(whole)}, got {got}")
+    if prior.classes is not None and (got[:-1] != rows or prior.classes.shape != got):
+        raise ValueError(
+            f"prior of each sample must have its classes, and as many probabilities, in shape "
+            f"({', '.join(map(str, rows))}, k), got {tuple(prior.classes.shape)} and {got}"
+        )
 
 
 def _check_target_shape(target: Tensor, rows: tuple[int, ...], whole: tuple[int, ...]) -> None:

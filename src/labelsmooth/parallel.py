@@ -32,13 +32,14 @@ from labelsmooth.engines.sharded import (
     row_statistics,
     span_of,
 )
-from labelsmooth.targets import ByClass
+from labelsmooth.schedules import ByClass, Schedule
+from labelsmooth.targets import Mixed
 
 
 @overload
 def vocab_parallel_cross_entropy(
     logits_shard: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
     group: "dist.ProcessGroup | None",
@@ -54,7 +55,7 @@ def vocab_parallel_cross_entropy(
 @overload
 def vocab_parallel_cross_entropy(
     logits_shard: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
     group: "dist.ProcessGroup | None",
@@ -69,7 +70,7 @@ def vocab_parallel_cross_entropy(
 
 def vocab_parallel_cross_entropy(
     logits_shard: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
     group: "dist.ProcessGroup | None",
@@ -96,7 +97,8 @@ def vocab_parallel_cross_entropy(
         logits_shard: This process's classes of the logits, ``(..., K_local)``, any floating-point type. Those
             beyond ``num_classes`` are padding: they have no probability and gradient 0.
         target: Class indices in ``[0, K)`` of any integer type, ``(...)``; or class probabilities,
-            ``(..., K)``, which go with ``off_target="all"`` and a prior of shape ``(K,)`` only.
+            ``(..., K)``, or labels that are mixed, which both go with ``off_target="all"`` only and with no
+            prior of shape ``(K, K)``.
         weight: A weight for each class, ``(K,)``.
         group: The processes that have the classes, in the order of their ranks. None is all processes.
         num_classes: K, without padding. None: the shards are equally large and there is no padding.
@@ -109,7 +111,8 @@ def vocab_parallel_cross_entropy(
         engine: As in :func:`labelsmooth.functional.cross_entropy`, for each process's own part.
         return_nll: Whether to return the loss without smoothing too.
         options: As in :func:`labelsmooth.functional.cross_entropy`, of whose rows the shape is ``(...)``. A
-            prior of shape ``(K, K)`` makes a second pass over the logits and rows as large as they are.
+            prior of shape ``(K, K)`` makes a second pass over the logits and rows as large as they are. A
+            formula with a hinge needs whole rows, and is refused.
 
     Returns:
         The loss in float32 (float64 if the logits are), the same on every process: a scalar, or one per row
@@ -149,7 +152,7 @@ def vocab_parallel_cross_entropy(
 def vocab_parallel_linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
@@ -168,7 +171,7 @@ def vocab_parallel_linear_cross_entropy(
 def vocab_parallel_linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
@@ -186,7 +189,7 @@ def vocab_parallel_linear_cross_entropy(
 def vocab_parallel_linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
-    target: Tensor,
+    target: Tensor | Mixed,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
@@ -213,7 +216,8 @@ def vocab_parallel_linear_cross_entropy(
         linear_weight: The rows of W of this process's classes, ``(K_local, D)``. Those beyond
             ``num_classes`` are padding.
         target: Class indices in ``[0, K)`` of any integer type, ``(...)``; or class probabilities,
-            ``(..., K)``, which go with ``off_target="all"`` and a prior of shape ``(K,)`` only.
+            ``(..., K)``, or labels that are mixed, which both go with ``off_target="all"`` only and with no
+            prior of shape ``(K, K)``.
         linear_bias: b of this process's classes, ``(K_local,)``. A class of bias -inf is masked.
         weight: A weight for each class in the loss, ``(K,)``.
         softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
@@ -223,7 +227,8 @@ def vocab_parallel_linear_cross_entropy(
         check_ranks: Whether to compare the arguments over the group first; see there.
         engine: As in :func:`labelsmooth.functional.linear_cross_entropy`, for each process's own part.
         return_nll: Whether to return the loss without smoothing too.
-        options: As in :func:`labelsmooth.functional.cross_entropy`, of whose rows the shape is ``(...)``.
+        options: As in :func:`labelsmooth.functional.cross_entropy`, of whose rows the shape is ``(...)``. A
+            formula with a hinge needs whole rows, and is refused.
 
     Returns:
         The loss in float32 (float64 if the input is), the same on every process; see there.
@@ -275,7 +280,7 @@ class _Call(NamedTuple):
     rows: torch.Size
     local_size: int  # of its classes, with padding
     dtype: torch.dtype  # of the loss
-    target: Tensor
+    target: Tensor | Mixed
     weight: Tensor | None
     options: CrossEntropyOptions
     softcap: float | None = None
@@ -290,11 +295,10 @@ class _Call(NamedTuple):
         """What has to be the same on every process."""
         given = {"weight": self.weight, "softcap": self.softcap, **self.options}
         told = {name: _described(x) for name, x in given.items()}
-        target = f"{_described(self.target)}, checksum {_checksum(self.target)}"
         return {
             "the rows' shape": str(tuple(self.rows)),
             "the type": str(self.dtype),
-            "target": target,
+            "target": _told(self.target),
             **told,
         }
 
@@ -365,9 +369,18 @@ def _check_ranks(found: Span | str, summary: dict[str, str], group: "dist.Proces
         )
 
 
+def _told(target: Tensor | Mixed) -> str:
+    if isinstance(target, Mixed):
+        lam = _told(target.lam) if isinstance(target.lam, Tensor) else target.lam
+        return f"mixed({_told(target.first)}; {_told(target.second)}; {lam})"
+    return f"{_described(target)}, checksum {_checksum(target)}"
+
+
 def _described(x: object) -> str:
     if isinstance(x, ByClass):
         return f"by_class({_described(x.eps)})"
+    if isinstance(x, Schedule):
+        return f"{x.description} at time {x.time.item()}"
     return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
 
 

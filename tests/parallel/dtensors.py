@@ -11,6 +11,9 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distr
 from torch.distributed.tensor.debug import CommDebugMode
 
 from labelsmooth import by_class, functional
+from labelsmooth.formulas import ConfidencePenalty, MarginSmoothing
+from labelsmooth.schedules import warm_up
+from labelsmooth.targets import Mixed, PerSample, Prior, mixed
 
 from .harness import (
     CASES,
@@ -51,7 +54,12 @@ def dtensor(
     z_parts = distribute_tensor(z, mesh, placements).requires_grad_()
     local_options = dict(options)
     if target_placements is not None:
-        target = distribute_tensor(target, mesh, target_placements)
+        if isinstance(target, Mixed):
+            first = distribute_tensor(target.first, mesh, target_placements)
+            second = distribute_tensor(target.second, mesh, target_placements)
+            target = Mixed(first, second, target.lam)
+        else:
+            target = distribute_tensor(target, mesh, target_placements)
         for name in by_row:
             local_options[name] = distribute_tensor(options[name], mesh, target_placements)
     found = functional.cross_entropy(z_parts, target, return_nll=True, **local_options)
@@ -74,6 +82,21 @@ LAST: Placement = Shard(2)
 def all_by_row(generator: torch.Generator, num_classes: int) -> Options:
     eps, sample_weight = torch.rand(2, 7, dtype=torch.float64, generator=generator)
     return {"label_smoothing": eps, "sample_weight": sample_weight}
+
+
+def two_labels(generator: torch.Generator, num_classes: int) -> Mixed:
+    first, second = torch.randint(num_classes, (2, 7), generator=generator)
+    return mixed(first, second, torch.rand(7, dtype=torch.float64, generator=generator))
+
+
+def few_by_row(generator: torch.Generator, num_classes: int) -> PerSample:
+    classes = torch.randint(num_classes, (7, 2), generator=generator)
+    return PerSample(torch.rand(7, 2, dtype=torch.float64, generator=generator), classes)
+
+
+def by_sample(generator: torch.Generator, num_classes: int) -> PerSample:
+    shape = (3, num_classes, 5)
+    return PerSample(torch.rand(shape, dtype=torch.float64, generator=generator).softmax(1))
 
 
 for name, arguments in {
@@ -100,6 +123,18 @@ for name, arguments in {
         (7, 11),
         lambda g, n: {"weight": class_weight(g, n), "prior": vector(g, n)},
     ),
+    "mesh, Prior": ([ROW, CLASS], (7, 11), lambda g, n: {"prior": Prior(vector(g, n), "by hand")}),
+    "mesh, schedule": ([ROW, CLASS], (7, 11), given(label_smoothing=warm_up(0.2, steps=0))),
+    "mesh, mixed labels": ([ROW, CLASS], (7, 11), lambda g, n: {"target": two_labels(g, n)}),
+    "mesh, mixed labels sharded": (
+        [ROW, CLASS],
+        (7, 11),
+        lambda g, n: {"target": two_labels(g, n), "formula": ConfidencePenalty()},
+        [ROW, REPLICATE],
+    ),
+    "mesh, prior by sample": ([LAST, CLASS], (3, 11, 5), lambda g, n: {"prior": by_sample(g, n)}),
+    "mesh, few classes by sample": ([ROW, CLASS], (7, 11), lambda g, n: {"prior": few_by_row(g, n)}),
+    "mesh, hinge of whole rows": ([ROW, REPLICATE], (7, 11), given(formula=MarginSmoothing(margin=1.0))),
 }.items():
     CASES[f"dtensor, {name}"] = partial(dtensor, **dict(zip(
         ("placements", "shape", "make", "target_placements"), arguments, strict=False)))  # fmt: skip

@@ -8,10 +8,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Shard
 
 from labelsmooth import functional
+from labelsmooth.formulas import Focal, MarginSmoothing
 from labelsmooth.parallel import (
     vocab_parallel_cross_entropy,
     vocab_parallel_linear_cross_entropy,
 )
+from labelsmooth.schedules import linear
+from labelsmooth.targets import PerSample, mixed
 
 from .harness import K, case, raises
 
@@ -37,7 +40,13 @@ def refusals(generator: torch.Generator) -> None:
         call(z, target, num_classes=400)
     with raises('off_target="others" or a prior of shape (K, K) is given, got class probabilities'):
         call(z, torch.full((2, 3 * world), 1 / (3 * world)), off_target="others")
+    with raises('off_target="others" or a prior of shape (K, K) is given, got mixed labels'):
+        call(z, mixed(target, target, 0.5), off_target="others")
+    with raises("a formula with a hinge needs whole rows, got margin=10.0"):
+        call(z, target, formula=MarginSmoothing())
     head = partial(vocab_parallel_linear_cross_entropy, group=None)
+    with raises("a formula with a hinge needs whole rows, got margin=2.0"):
+        head(z, torch.zeros(4, 3), target, formula=MarginSmoothing(margin=2.0))
     with raises("input must have shape (..., D) with D=4 as linear_weight, got (2, 3)"):
         head(z, torch.zeros(3, 4), target)
     with raises("linear_bias must have shape (4,), got (5,)"):
@@ -60,6 +69,18 @@ def refusals(generator: torch.Generator) -> None:
     parts = DTensor.from_local(z, mesh, [Shard(0), Shard(1)])
     with raises("target must have shape (4,) (class indices)"):
         functional.cross_entropy(parts, target)
+    with raises("target must have shape (4,) (class indices)"):
+        functional.cross_entropy(parts, mixed(target, target, 0.5))
+    target = torch.zeros(4, dtype=torch.long)
+    with raises("a formula with a hinge needs whole rows"):
+        functional.cross_entropy(parts, target, formula=MarginSmoothing())
+    with raises(f"prior of each sample must have the input's shape {tuple(parts.shape)}, got (4, 2)"):
+        functional.cross_entropy(parts, target, prior=PerSample(torch.full((4, 2), 0.5)))
+    with raises(
+        "prior of each sample must have its classes, and as many probabilities, in shape (4, k), got"
+    ):
+        sparse = PerSample(torch.full((2, 2), 0.5), torch.zeros(2, 2, dtype=torch.long))
+        functional.cross_entropy(parts, target, prior=sparse)
 
 
 @case
@@ -79,6 +100,18 @@ def check_ranks(generator: torch.Generator) -> None:
         call(z, target, label_smoothing=float(last))
     with raises(f"target {same} torch.int64 of shape (4,), checksum 0.0 on rank 0 and torch.int64 of shape"):
         call(z, target + last)
+    call(z, mixed(target, target, 0.5), label_smoothing=linear(0.2, 0.1, steps=2))
+    with raises(f"target {same} mixed(torch.int64 of shape (4,), checksum 0.0; torch.int64 of shape"):
+        call(z, mixed(target, target + last, 0.5))
+    with raises(
+        f"label_smoothing {same} linear(start=0.2, end=0.1, steps=2) at time 0 on rank 0 and linear("
+    ):
+        schedule = linear(0.2, 0.1, steps=2)
+        for _ in range(last):
+            schedule.step()
+        call(z, target, label_smoothing=schedule)
+    with raises(f"formula {same} Focal(gamma=3.0) on rank 0 and Focal(gamma=2.0) on rank"):
+        call(z, target, formula=Focal(gamma=3.0 - last))
     with raises(f"weight {same} None on rank 0 and torch.float32 of shape"):
         call(z, target, torch.ones(3 * world) if last else None)
     with raises("the shards' classes must follow one another and be num_classes in all, got by rank [0, 3)"):

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from labelsmooth import functional
+from labelsmooth.targets import Mixed, PerSample, mixed
 
 ROWS, K = (3, 4), 12
 Case = Callable[[torch.Generator], None]
@@ -54,15 +55,24 @@ def own(x: Tensor, sizes: list[int], dim: int = -1) -> tuple[Tensor, int]:
     return torch.cat([part, x.new_full(shape, torch.nan)], dim), start
 
 
-def one_process(z: Tensor, target: Tensor, options: Options) -> tuple[list[Tensor], Tensor]:
+def one_process(z: Tensor, target: Tensor | Mixed, options: Options) -> tuple[list[Tensor], Tensor]:
     """Losses and gradient of logits whose classes are last."""
     z = z.clone().requires_grad_()
-    if target.is_floating_point():
-        target = target.movedim(-1, 1)
-    losses = functional.cross_entropy(z.movedim(-1, 1), target, return_nll=True, **options)
+    losses = functional.cross_entropy(
+        z.movedim(-1, 1), classes_second(target), return_nll=True, **classes_second(options)
+    )
     losses[0].sum().backward()
     assert z.grad is not None
     return list(losses), z.grad
+
+
+def classes_second(x: Any) -> Any:
+    """Class probabilities, and priors of each row, in torch's order of dimensions."""
+    if isinstance(x, Tensor) and x.is_floating_point():
+        return x.movedim(-1, 1)
+    if isinstance(x, dict) and isinstance(prior := x.get("prior"), PerSample) and prior.classes is None:
+        return {**x, "prior": PerSample(prior.probabilities.movedim(-1, 1))}
+    return x
 
 
 def assert_near(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
@@ -111,6 +121,22 @@ def class_weight(generator: torch.Generator, num_classes: int) -> Tensor:
 def ignoring(generator: torch.Generator, num_classes: int) -> Tensor:
     target = torch.randint(num_classes, ROWS, generator=generator)
     return target.masked_fill(torch.rand(ROWS, generator=generator) < 0.4, -100)
+
+
+def two_labels(generator: torch.Generator, num_classes: int) -> Mixed:
+    first, second = torch.randint(num_classes, (2, *ROWS), generator=generator)
+    # Some labels have no share.
+    return mixed(first, second, (2 * per_row(generator) - 0.5).clamp(0, 1))
+
+
+def by_row(generator: torch.Generator, num_classes: int) -> PerSample:
+    return PerSample(soft(generator, num_classes))
+
+
+def few_by_row(generator: torch.Generator, num_classes: int) -> PerSample:
+    """Two classes of each row, and one of them again."""
+    classes = torch.randint(num_classes, (*ROWS, 2), generator=generator)
+    return PerSample(soft(generator, 3), torch.cat([classes, classes[..., :1]], -1))
 
 
 @contextmanager

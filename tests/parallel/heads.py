@@ -9,6 +9,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from labelsmooth import functional
 from labelsmooth.engines import linear as engine
 from labelsmooth.engines.linear import HeadEngine
+from labelsmooth.formulas import ConfidencePenalty
 from labelsmooth.parallel import vocab_parallel_linear_cross_entropy
 
 from .harness import (
@@ -20,16 +21,20 @@ from .harness import (
     Sizes,
     assert_near,
     assert_near_as_vectors,
+    by_row,
     case,
     chunked,
     class_weight,
+    classes_second,
     even,
+    few_by_row,
     given,
     ignoring,
     matrix,
     own,
     padded,
     soft,
+    two_labels,
     vector,
 )
 
@@ -60,8 +65,9 @@ def linear(
         leaves = [x.to(dtype, copy=True).requires_grad_() for x in head]
         z = torch.nn.functional.linear(*leaves)
         z = z if softcap is None else softcap * (z / softcap).tanh()
-        one_target = target.movedim(-1, 1) if target.is_floating_point() else target
-        expected = functional.cross_entropy(z.movedim(-1, 1), one_target, return_nll=True, **options)
+        expected = functional.cross_entropy(
+            z.movedim(-1, 1), classes_second(target), return_nll=True, **classes_second(options)
+        )
         expected[0].sum().backward()
         parts = (head[0], own(head[1], shards, 0)[0], own(head[2], shards)[0])
         parts = [x.to(dtype, copy=True).requires_grad_() for x in parts]
@@ -97,11 +103,18 @@ for name, make in {
     "weight": lambda g, n: {"target": ignoring(g, n), "weight": class_weight(g, n)},
     "prior by class": lambda g, n: {"prior": matrix(g, n)},
     "class probabilities": lambda g, n: {"target": soft(g, n)},
+    "mixed labels": lambda g, n: {"target": two_labels(g, n), "weight": class_weight(g, n)},
+    "prior by row": lambda g, n: {"prior": by_row(g, n)},
+    "few classes by row": lambda g, n: {"prior": few_by_row(g, n), "off_target": "others"},
+    "confidence penalty": given(formula=ConfidencePenalty()),
     "gradient by the prior": lambda g, n: {"prior": vector(g, n).requires_grad_()},
 }.items():
     CASES[f"linear, {name}"] = partial(linear, make=make)
 CASES["linear, by the reference"] = partial(linear, masks=True, by="reference")
 CASES["linear, by the linear engine"] = partial(linear, by="linear")
+CASES["linear, confidence penalty over masks"] = partial(
+    linear, masks=True, make=given(formula=ConfidencePenalty())
+)
 CASES["linear, softcap"] = partial(linear, softcap=2.0)
 CASES["linear, softcap over masks"] = partial(linear, softcap=2.0, masks=True)
 

@@ -11,7 +11,10 @@ from torch.distributed.tensor.debug import CommDebugMode
 
 from labelsmooth import by_class, functional
 from labelsmooth.engines import sharded
+from labelsmooth.formulas import ConfidencePenalty, Focal, ForwardCorrection
 from labelsmooth.parallel import vocab_parallel_cross_entropy
+from labelsmooth.schedules import warm_up
+from labelsmooth.targets import Mixed, PerSample, Prior, mixed
 
 from .harness import (
     CASES,
@@ -22,10 +25,13 @@ from .harness import (
     Sizes,
     assert_near,
     assert_near_as_vectors,
+    by_row,
     case,
     chunked,
     class_weight,
+    classes_second,
     even,
+    few_by_row,
     given,
     ignoring,
     lopsided,
@@ -36,6 +42,7 @@ from .harness import (
     per_row,
     raises,
     soft,
+    two_labels,
     vector,
 )
 
@@ -120,6 +127,22 @@ for name, make in {
     "others of a prior by class": lambda g, n: {"off_target": "others", "prior": matrix(g, n)},
     "class probabilities": lambda g, n: {"target": soft(g, n), "weight": class_weight(g, n)},
     "class probabilities and prior": lambda g, n: {"target": soft(g, n), "prior": vector(g, n)},
+    "mixed labels": lambda g, n: {"target": two_labels(g, n), "weight": class_weight(g, n)},
+    "mixed labels, one ignored": lambda g, n: {"target": mixed(ignoring(g, n), ignoring(g, n), 0.3)},
+    "prior by row": lambda g, n: {"prior": by_row(g, n), "weight": class_weight(g, n)},
+    "others of a prior by row": lambda g, n: {"prior": by_row(g, n), "off_target": "others"},
+    "few classes by row": lambda g, n: {"prior": few_by_row(g, n), "weight": class_weight(g, n)},
+    "others of few classes": lambda g, n: {"prior": few_by_row(g, n), "off_target": "others"},
+    "mixed labels, few classes": lambda g, n: {"target": two_labels(g, n), "prior": few_by_row(g, n)},
+    "confidence penalty": given(formula=ConfidencePenalty(threshold=1.0)),
+    "confidence penalty and all": lambda g, n: {
+        "formula": ConfidencePenalty(),
+        "target": ignoring(g, n),
+        "prior": matrix(g, n),
+        "weight": class_weight(g, n),
+        "off_target": "others",
+    },
+    "focal": lambda g, n: {"formula": Focal(), "target": two_labels(g, n), "prior": by_row(g, n)},
     "z_loss": given(z_loss=0.1),
     "none": given(reduction="none"),
     "sum": given(reduction="sum"),
@@ -135,6 +158,10 @@ for name, make in {
         masks = partial(compare, make=make, edit=mask)
         CASES[f"{name}, {mask.__name__.replace('_', ' ')}"] = masks
 
+CASES["forward correction"] = partial(
+    compare, make=lambda g, n: {"formula": ForwardCorrection(), "prior": Prior(matrix(g, n), "likeness")}
+)
+CASES["schedule"] = partial(compare, make=given(label_smoothing=warm_up(0.1, steps=0)))
 CASES["empty shard"] = partial(compare, sizes=chunked, num_classes=5)
 CASES["start is told"] = partial(compare, sizes=lopsided, tells_start=True)
 CASES["one valid prior class"] = partial(
@@ -215,11 +242,42 @@ def gradient_by_everything(generator: torch.Generator) -> None:
 
 
 @case
+def gradient_by_what_is_given_for_each_row(generator: torch.Generator) -> None:
+    for sizes, n in ((even, K), (chunked, 5)):
+        z = torch.randn(*ROWS, n, dtype=torch.float64, generator=generator)
+        labels, few, whole = two_labels(generator, n), few_by_row(generator, n), by_row(generator, n)
+        assert isinstance(labels.lam, Tensor)
+        for prior in (few, whole):
+            grads: list[list[Tensor | None]] = []
+            for alone in (True, False):
+                leaves = [x.clone().requires_grad_() for x in (labels.lam, prior.probabilities)]
+                lam, probabilities = leaves
+                target = Mixed(labels.first, labels.second, lam)
+                options: Options = {
+                    "prior": PerSample(probabilities, prior.classes),
+                    "label_smoothing": 0.3,
+                    "formula": Focal(gamma=1.0),
+                }
+                if alone:
+                    loss = functional.cross_entropy(z.movedim(-1, 1), target, **classes_second(options))
+                else:
+                    part = own(z, sizes(dist.get_world_size(), n))[0]
+                    loss = vocab_parallel_cross_entropy(part, target, group=None, num_classes=n, **options)
+                loss.backward()
+                grads.append([x.grad for x in leaves])
+            for expected, found in zip(*grads, strict=True):
+                assert expected is not None
+                assert found is not None
+                assert_near_as_vectors(found, expected, 1e-12, "gradient")
+
+
+@case
 def collectives(generator: torch.Generator) -> None:
     """Two all-reduces forward and nothing backward, for every eps."""
     target = torch.randint(K, ROWS, generator=generator)
     of: list[Options] = [{"label_smoothing": eps} for eps in (0.0, 0.1, 1.0)]
-    of += [{"z_loss": 0.1}, {"prior": matrix(generator, K).float()}]
+    of += [{"z_loss": 0.1}, {"prior": matrix(generator, K).float()}, {"prior": few_by_row(generator, K)}]
+    of += [{"formula": ConfidencePenalty()}]
     for options in of:
         z = torch.randn(*ROWS, K // dist.get_world_size(), generator=generator).requires_grad_()
         with CommDebugMode() as forward:
@@ -267,6 +325,8 @@ def never_readable(generator: torch.Generator) -> None:
         compare(generator)
         compare(generator, edit=masked_first)
         compare(generator, edit=masked_first, make=given(target=torch.zeros(ROWS, dtype=torch.long)))
+        compare(generator, edit=masked_first, make=given(formula=ConfidencePenalty()))
+        compare(generator, edit=masked_first, make=lambda g, n: {"target": two_labels(g, n)})
     finally:
         sharded.readable = readable
 

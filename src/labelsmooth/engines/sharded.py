@@ -14,7 +14,14 @@ from labelsmooth.checks import compute_dtype, readable
 from labelsmooth.engines import linear, route
 from labelsmooth.engines.linear import Head, HeadEngine
 from labelsmooth.engines.route import Engine
-from labelsmooth.engines.statistics import ABSENT, Measures, RowStatistics, renormalised, times
+from labelsmooth.engines.statistics import (
+    ABSENT,
+    STATISTICS,
+    Measures,
+    RowStatistics,
+    renormalised,
+    times,
+)
 
 
 class Span(NamedTuple):
@@ -58,11 +65,18 @@ def span_of(
 
 
 def check_servable(measures: Measures) -> None:
-    """What a class shares out over the others would depend on which are masked in other processes."""
+    """What a class shares out over the others would depend on which are masked in other processes, and a
+    hinge, with its mean over the prior, on the largest logit of all."""
     if measures.mixed:
+        given = "class probabilities" if measures.soft else "mixed labels"
         raise ValueError(
             "target must hold class indices where the classes are sharded and "
-            'off_target="others" or a prior of shape (K, K) is given, got class probabilities'
+            f'off_target="others" or a prior of shape (K, K) is given, got {given}'
+        )
+    if measures.margin is not None:
+        raise ValueError(
+            "formula must be one without a hinge where the classes are sharded: a formula with a hinge "
+            f"needs whole rows, got margin={measures.margin}"
         )
 
 
@@ -128,9 +142,7 @@ class LinearShard(NamedTuple):
         return bias == -torch.inf
 
     def statistics(self, measures: Measures) -> RowStatistics:
-        rows = self.rows.numel()
-        target = measures.target.reshape(rows, *measures.target.shape[len(self.rows) :])
-        flat = measures._replace(target=target, counted=measures.counted.reshape(rows))
+        flat = measures.flat()
         if linear.makes_logits(self.head, flat, self.engine):
             z = self.head.blanked(flat.counted).logits()
             found = LogitsShard(z, self.engine and "reference").statistics(flat)
@@ -138,7 +150,7 @@ class LinearShard(NamedTuple):
             empty = self.masked().all()
             found = linear.row_statistics(self.head, _uncounted(empty, flat))
             found = _without(empty, found, flat)
-        return RowStatistics(*(x.reshape(self.rows) for x in found))
+        return RowStatistics(*(x.reshape(self.rows) for x in found[:STATISTICS]))
 
 
 def row_statistics(
@@ -148,22 +160,21 @@ def row_statistics(
 
     Args:
         shard: The logits of this process's classes, masks but no padding among them.
-        measures: What each row is held to, of all classes. Class probabilities take neither a prior for each
-            class nor one that leaves the target class out: their rows depend on what is masked elsewhere.
+        measures: What each row is held to, of all classes; see :func:`check_servable`.
         span: Which classes are this process's, perhaps none.
         group: The processes that have the others.
     """
     local = local_measures(measures, span, group)
     if span.size <= 0:
         found = _nothing(shard.nothing(), local)
-    elif measures.prior is not None and measures.prior.dim() == 2:
+    elif measures.by_class:
         found = _with_class_priors(shard, local, measures, span, group)
     else:
         found = shard.statistics(local)
         # A uniform prior is that over the local classes.
         share = span.size / span.num_classes if local.prior is None else 1.0
         found = _unnormalised(found, found.valid_mass * share)
-    return combine(found, group)
+    return combine(found, measures.spread, group)
 
 
 def local_measures(measures: Measures, span: Span, group: "dist.ProcessGroup | None") -> Measures:
@@ -172,39 +183,64 @@ def local_measures(measures: Measures, span: Span, group: "dist.ProcessGroup | N
     def cut(x: Tensor) -> Tensor:
         return replicated(x, group)[..., span.start : span.stop]
 
-    if measures.soft:
-        target = cut(measures.target)
-    else:
-        target = measures.target - span.start
-        target = target.masked_fill((target < 0) | (target >= span.size), ABSENT)
+    def own(classes: Tensor, elsewhere: int) -> tuple[Tensor, Tensor]:
+        classes = classes - span.start
+        outside = (classes < 0) | (classes >= span.size)
+        return classes.masked_fill(outside, elsewhere), outside
+
+    prior, classes, shares = measures.prior, measures.classes, measures.shares
+    target = cut(measures.target) if measures.soft else own(measures.target, ABSENT)[0]
+    if prior is not None and classes is not None:
+        classes, outside = own(classes, 0)
+        prior = replicated(prior, group).masked_fill(outside, 0.0)
+    elif prior is not None:
+        prior = cut(prior)
     return measures._replace(
         target=target,
-        prior=None if measures.prior is None else cut(measures.prior),
+        prior=prior,
         weight=None if measures.weight is None else cut(measures.weight),
+        shares=None if shares is None else replicated(shares, group),
+        classes=classes,
     )
 
 
-def combine(local: RowStatistics, group: "dist.ProcessGroup | None") -> RowStatistics:
+def combine(local: RowStatistics, spread: bool, group: "dist.ProcessGroup | None") -> RowStatistics:
     """Whole rows' statistics from those of each process's classes, in which the prior is not renormalised."""
     z_max = local.z_max.detach().clone()
     dist.all_reduce(z_max, dist.ReduceOp.MAX, group=group)
     shift = local.z_max - z_max  # -inf on a process whose classes are all masked
     # Where one class has nearly everything, the digits of lse are those that the sum of exp has beyond 1.
     has_top = shift == 0
-    parts = (
-        torch.where(has_top, local.lse.expm1(), (local.lse + shift).exp()),
+    total = (local.lse + shift).exp()
+    parts = [
+        torch.where(has_top, local.lse.expm1(), total),
         has_top,
         local.target_z + times(local.target_mass, shift),
         local.prior_z + times(local.prior_mass, shift),
         local.target_mass,
         local.prior_mass,
         local.valid_mass,
-    )
+    ]
+    if spread:
+        parts.append(times(total, local.model_z + shift))
     stacked = torch.stack([part.to(z_max.dtype) for part in parts])
-    total, tops, target_z, prior_z, target_mass, prior_mass, valid_mass = summed(stacked, group).unbind()
+    sums = summed(stacked, group).unbind()
+    total, tops, target_z, prior_z, target_mass, prior_mass, valid_mass, *model = sums
     prior_z, prior_mass = renormalised(target_z, prior_z, target_mass, prior_mass, valid_mass)
     lse = (total + (tops - 1)).log1p()
-    return RowStatistics(lse, target_z, prior_z, target_mass, prior_mass, valid_mass, z_max)
+    nothing = torch.zeros_like(z_max)
+    return RowStatistics(
+        lse,
+        target_z,
+        prior_z,
+        hinge=nothing,
+        model_z=model[0] / (total + tops) if spread else nothing,
+        target_mass=target_mass,
+        prior_mass=prior_mass,
+        valid_mass=valid_mass,
+        z_max=z_max,
+        slope=nothing,
+    )
 
 
 def summed(x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
@@ -258,10 +294,10 @@ def _nothing(zero: Tensor, local: Measures) -> RowStatistics:
     """The statistics of no class at all."""
     none = zero.detach()
     # The gradients of what is replicated are summed in backward, and every process has to take part.
-    for x in (local.target, local.prior, local.weight):
+    for x in local.tensors:
         if x is not None and x.requires_grad:
-            zero = zero + x.sum()
-    return RowStatistics(zero, zero, zero, none, none, none, none - torch.inf)
+            zero = zero + x[..., :0].sum()
+    return RowStatistics(zero, zero, zero, zero, zero, none, none, none, none - torch.inf, none)
 
 
 def _uncounted(empty: Tensor, measures: Measures) -> Measures:
@@ -274,6 +310,7 @@ def _without(empty: Tensor, found: RowStatistics, measures: Measures) -> RowStat
     return found._replace(
         target_z=found.target_z.masked_fill(empty, 0.0),
         prior_z=found.prior_z.masked_fill(empty, 0.0),
+        model_z=found.model_z.masked_fill(empty, 0.0),
         target_mass=torch.where(empty, _target_mass(measures).to(found.lse.dtype), found.target_mass),
         prior_mass=found.prior_mass.masked_fill(empty, 0.0),
         valid_mass=found.valid_mass.masked_fill(empty, 0.0),
@@ -287,7 +324,8 @@ def _target_mass(measures: Measures) -> Tensor:
         return (target if weight is None else target * weight).sum(-1)
     absent = target == ABSENT
     mass = torch.ones_like(target) if weight is None else weight[target.masked_fill(absent, 0)]
-    return mass.masked_fill(absent, 0)
+    mass = mass.masked_fill(absent, 0)
+    return mass if measures.shares is None else (mass * measures.shares).sum(-1)
 
 
 def _unnormalised(found: RowStatistics, valid_mass: Tensor) -> RowStatistics:
@@ -310,5 +348,5 @@ def _with_class_priors(
     rows = torch.where(shard.masked(), 0.0, rows)
     plain = local._replace(prior=None, exclude_target=False)
     found = shard.statistics(plain)
-    of_prior = shard.statistics(plain._replace(target=rows))
+    of_prior = shard.statistics(plain._replace(target=rows, spread=False))
     return found._replace(prior_z=of_prior.target_z, prior_mass=of_prior.target_mass, valid_mass=rows.sum(-1))
