@@ -288,7 +288,7 @@ def test_soft_bootstrapping_has_the_gradient_of_a_prior_of_the_models_own(engine
 
 
 def test_distillation_at_temperature_1_is_smoothing_toward_the_teacher(engine: str) -> None:
-    """Hinton et al., 2015: cross entropy and the divergence from the teacher, but for the teacher's entropy."""
+    """Hinton et al., 2015: cross entropy and a divergence, which is less by the teacher's entropy."""
     eps, teacher = 0.7, random(N, K).softmax(-1)
 
     def distilled(z: Tensor) -> Tensor:
