@@ -23,7 +23,7 @@ class Bootstrap(nn.Module):
     Example:
         >>> criterion = Bootstrap(eps=0.05)
         >>> criterion(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([1]))
-        tensor(2.0862)
+        tensor(2.0876)
 
     Reference:
         Reed et al., *Training Deep Neural Networks on Noisy Labels with Bootstrapping*, ICLR workshop 2015.
