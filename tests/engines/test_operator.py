@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from labelsmooth import functional
 from labelsmooth.checks import compute_dtype
 from labelsmooth.engines import available, dense, route
-from labelsmooth.engines.statistics import Measures
+from labelsmooth.engines.statistics import DIFFERENTIABLE, STATISTICS, Measures
 from labelsmooth.functional import label_smoothing_loss
 from tests.test_transforms import (
     CASES,
@@ -441,6 +441,6 @@ def test_measures_need_no_gradient_by_the_masses() -> None:
     """The statistics that are constants have none."""
     leaf = INPUT.clone().requires_grad_()
     found = route.row_statistics(leaf, Measures(HARD, torch.ones(4, dtype=torch.bool)), "dense")
-    (grad,) = torch.autograd.grad(sum(x.sum() for x in found[3:]), leaf)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    (grad,) = torch.autograd.grad(sum(x.sum() for x in found[DIFFERENTIABLE:STATISTICS]), leaf)  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert not grad.any()
     assert dense.serves(leaf, Measures(HARD, torch.ones(4, dtype=torch.bool))) is None

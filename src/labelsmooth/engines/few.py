@@ -94,7 +94,7 @@ def _without_few(measures: Measures) -> Measures:
     if measures.shares is not None:
         target = torch.full_like(measures.counted, ABSENT, dtype=torch.long)
         measures = measures._replace(target=target, shares=None)
-    if measures.classes is not None:
+    if measures.classes is not None and measures.margin is None:  # else it is for the kernel to refuse
         measures = measures._replace(prior=None, classes=None, per_row=False, exclude_target=False)
     return measures
 
