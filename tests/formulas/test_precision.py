@@ -71,7 +71,9 @@ def relaxation(z: Tensor, y: Tensor, eps: float) -> Tensor:
 
 def focal(gamma: float) -> Callable[..., Tensor]:
     def loss(z: Tensor, y: Tensor, eps: float) -> Tensor:
-        return (1 - log_likelihood(z, y).exp()) ** gamma * smoothing(z, y, eps)
+        log_q = z.log_softmax(-1)
+        of_label = log_q.gather(-1, y[:, None])[:, 0]
+        return (1 - of_label.exp()) ** gamma * -((1 - eps) * of_label + eps * log_q.mean(-1))
 
     return loss
 
