@@ -11,4 +11,6 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 html_theme = "furo"
 html_title = "labelsmooth"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 suppress_warnings = ["myst.xref_missing"]  # the README also links to files that are no pages

@@ -1,16 +1,19 @@
 """The examples run and print what they promise, and the code on the pages runs as it stands there."""
 
 import importlib.util
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from labelsmooth import study
 from labelsmooth.calibration import accuracy
+from labelsmooth.functional import cross_entropy
 from labelsmooth.study.trials import load
 from labelsmooth.study.verdict import recommended
 
@@ -80,14 +83,52 @@ def test_a_recommended_model_is_loaded_back(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param("theory.md", marks=needs_digits), "semantics.md", "engines.md"]
+    "page",
+    [
+        pytest.param("theory.md", marks=needs_digits),
+        "methods.md",
+        "semantics.md",
+        "engines.md",
+        "extending.md",
+    ],
 )
 def test_page(page: str):
+    run_page(page)
+
+
+def run_page(page: str) -> dict[str, Any]:
+    """The code of a page, carried out; what it has named is returned."""
     path = ROOT / "docs" / page
     blocks = python_blocks(path)
     assert len(blocks) == path.read_text(encoding="utf-8").count("```python") > 0
-    namespace = {"__name__": path.stem}
+    namespace: dict[str, Any] = {"__name__": path.stem}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for block in blocks:
             exec(compile(block, path, "exec"), namespace)
+    return namespace
+
+
+def test_the_method_of_the_page_is_what_it_says():
+    """Of its own, in float64: the sum over a loop, and gradients by differences."""
+    poly = run_page("extending.md")["Poly1"]()
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(7, 4, dtype=torch.float64, generator=generator) * 3
+    y = torch.randint(4, (7,), generator=generator)
+    y[3] = -100
+    weight = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
+    for eps in (-1.0, 0.0, 0.3, 5.0):
+        total = 0.0
+        for row, label in zip(z.tolist(), y.tolist(), strict=True):
+            if label >= 0:
+                q = math.exp(row[label]) / sum(map(math.exp, row))
+                total += weight[label].item() * (-math.log(q) + eps * (1 - q))
+        options = {"label_smoothing": eps, "formula": poly, "reduction": "sum"}
+        loss = cross_entropy(z, y, weight, **options)
+        torch.testing.assert_close(loss.item(), total, rtol=1e-12, atol=1e-12)
+        short = cross_entropy(z.float(), y, weight, **options)
+        torch.testing.assert_close(short.item(), total, rtol=1e-5, atol=1e-5)
+        leaf = z.clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda z, o=options: cross_entropy(z, y, weight, **o), leaf)
+    with pytest.raises(ValueError, match=r"label_smoothing must lie in \[-1, inf\), got -1\.5"):
+        cross_entropy(z, y, label_smoothing=-1.5, formula=poly)

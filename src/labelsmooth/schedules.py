@@ -32,6 +32,8 @@ class ByClass(nn.Module):
 def by_class(eps: Tensor) -> ByClass:
     r"""Smooth each class by its own strength: a sample of class y by ``eps[y]``.
 
+    .. math:: \epsilon_i = \epsilon_{y_i}
+
     Args:
         eps: One strength per class, shape ``(K,)``, each in ``[0, 1]``.
 
@@ -272,7 +274,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
         tensor(0.1750)
 
     Reference:
-        Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
+        Zhou et al., *MaxSup: Overcoming Representation Collapse in Label Smoothing*, NeurIPS 2025.
     """
     _check_finite(start=start, end=end)
     return Schedule(start, end, steps, _linearly, f"linear(start={start}, end={end}, steps={steps})")

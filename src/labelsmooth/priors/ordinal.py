@@ -95,6 +95,10 @@ def exponential(num_classes: int, power: float = 1.0, tau: float = 1.0) -> Prior
 def triangular(num_classes: int, alpha2: float = 0.01) -> Prior:
     r"""The neighbours of the target alone have a share: the tails of a triangle over its interval.
 
+    .. math::
+        \pi_y(y \pm 1) = \alpha_2, \qquad \pi_0(1) = \alpha_1, \quad \pi_{K-1}(K-2) = \alpha_3, \qquad
+        \pi_y(y) = 1 - \sum_{k \ne y} \pi_y(k)
+
     [0, 1] is divided into K equal intervals, one for each class. The triangle of an inner class stands over
     the centre of its own and leaves :math:`\alpha_2` on either side. Those of the first and the last class
     have their peak at the end of [0, 1], and leave
