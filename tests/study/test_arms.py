@@ -132,13 +132,23 @@ def test_all_is_what_every_fit_can_serve():
     }
 
 
-def test_what_is_left_out_is_said_with_the_reason(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_what_is_left_out_has_a_reason():
     assert left_out({"a": KNOWING}) == {}
     fit = Knowing(embeddings=FACTS["embeddings"])
     assert left_out({"a": KNOWING, "b": fit}) == {
         "unigram": "b has no attribute counts",
         "byclass": "b has no attribute counts",
     }
+
+
+@pytest.mark.usefixtures("no_report")
+def test_what_all_leaves_out_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    fit = Knowing(embeddings=FACTS["embeddings"])
+    study({"mine": fit}, tmp_path, eps=None, arms=["all"], progress=True)
+    said = capfd.readouterr().err.splitlines()
+    assert said[:2] == [f"{arm} is left out: mine has no attribute counts" for arm in ("unigram", "byclass")]
+    study({"mine": fit}, tmp_path / "named", eps=None, arms=["ls"], progress=True)
+    assert "left out" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", [name for name in ARMS if parse(name).loss.facts])

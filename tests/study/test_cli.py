@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 from labelsmooth.study import Results, cli
+from labelsmooth.study.arms import ARMS
 from labelsmooth.study.verdict import answer
 
 from .made_up import study, written
@@ -69,6 +70,14 @@ def test_help_of_the_study_names_each_option_with_its_unit_and_default(capsys: p
     for option in fields(cli.Study):
         assert text.count(f"--{option.name} ") >= 1
     assert text.count("(default: ") == len(fields(cli.Study))
+
+
+def test_arms_are_listed(capsys: pytest.CaptureFixture[str]):
+    cli.main(["arms"])
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert all(f"\n{name} " in printed.out for name in ARMS)
+    assert max(map(len, printed.out.splitlines())) <= 80
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {

@@ -113,6 +113,12 @@ def test_a_forest_is_for_more_than_strengths_and_eps_for_two_of_them_at_least():
     assert pictures("kl:eps=0.1") == (True, False)
 
 
+def test_strengths_stand_in_order_against_eps():
+    picture = against_eps(made_up.results(made_up.setting(tried=[0.3, "kl:eps=0.1", 0.1])), "accuracy")
+    assert picture is not None
+    assert [row[1] for row in picture.rows] == ["0", "0.1", "0.3"]
+
+
 def test_colours_tell_what_is_sure():
     better = made_up.setting(changes={"accuracy": (0.02, 0.01, 0.03)}, tried=[0.1, "kl:eps=0.1"])
     picture = against_hard(made_up.results(better))

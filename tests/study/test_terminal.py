@@ -190,10 +190,14 @@ def test_many_arms_are_ranked_by_nll_at_temperature_with_hard_targets_among_them
     assert max(map(len, lines)) <= 80
 
 
-def test_marks_do_not_move_the_digits_of_a_ranking():
-    lines = [line for line in shown(made_up.results(many())) if "[" in line and "]" in line][1:]
-    closing = {tuple(m.start() for m in re.finditer("]", line)) for line in lines if line[0] in "m0ckf"}
-    assert len(closing) == 1
+def test_neither_marks_nor_long_numbers_move_the_digits_of_a_ranking():
+    setting = many()
+    wide = replace(setting.arms[4], differences={**setting.arms[4].differences})
+    wide.differences["accuracy"] = Difference(-0.25, -0.35, -0.15, 1e-6)
+    lines = shown(made_up.results(replace(setting, arms=[*setting.arms[:4], wide, *setting.arms[5:]])))
+    rows = [line for line in lines if line.count("]") == 2 and line.count("[+") + line.count("[-") == 2][-6:]
+    assert any("-25.0 [-35.0, -15.0] ▼" in row for row in rows)
+    assert len({tuple(m.start() for m in re.finditer("]", row)) for row in rows}) == 1
 
 
 @pytest.mark.parametrize(

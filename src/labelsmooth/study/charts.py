@@ -103,7 +103,7 @@ def reliability_picture(setting: Setting, arm: Arm, outcomes: Outcomes, *, scale
 def against_eps(results: Results, metric: Metric) -> Picture | None:
     """A metric of every plain smoothing, with the interval of its difference from hard targets."""
     info = METRICS[metric]
-    plain = {s.name: [arm for arm in s.arms if arm.eps is not None] for s in results.settings}
+    plain = {s.name: _by_eps(s) for s in results.settings}
     if any(len(plain[s.name]) < min(len(s.arms), 3) for s in results.settings):
         return None
     with mpl.rc_context(STYLE):
@@ -307,6 +307,12 @@ def _most_confused(run: Outcome) -> list[int]:
             key=lambda c: float(mass[c[0], c[1]] + mass[c[0], c[2]] + mass[c[1], c[2]]),
         )
     )
+
+
+def _by_eps(setting: Setting) -> list[Arm]:
+    """Hard targets and the plain smoothings, in order."""
+    strengths = {arm.name: arm.eps for arm in setting.arms if arm.eps is not None}
+    return sorted((arm for arm in setting.arms if arm.name in strengths), key=lambda arm: strengths[arm.name])
 
 
 def _strength(arm: Arm) -> str:

@@ -49,20 +49,28 @@ def _ranking(setting: Setting) -> Table:
     table.add_column(Text(setting.name))
     for title in ("acc., points", "NLL at T", "ECE at T, %"):
         table.add_column(title, justify="right", no_wrap=True)
-    sure = {metric: effects(setting, metric) for metric in RANKED}
-    for arm in setting.ranking:
-        if arm is setting.hard:
-            # Their values, from which the others differ; the blanks stand where those have marks.
-            cells = [f"{number(m, arm.values[m].mean)}  " for m in RANKED]
-        else:
-            cells = [
-                Text.assemble(interval(arm.differences[m], m), " ", MARKS[sure[m][arm.name]], justify="left")
-                for m in RANKED
-            ]
+    columns = [_differences(setting, metric) for metric in RANKED]
+    for arm, *cells in zip(setting.ranking, *columns, strict=True):
         chosen = arm is setting.chosen
         label = Text(f"{arm.label}*" if chosen else arm.label, style="bold" if chosen else "")
         table.add_row(label, *cells, number("ece_scaled", arm.values["ece_scaled"].mean))
     return table
+
+
+def _differences(setting: Setting, metric: Metric) -> list[Text]:
+    """A metric's differences with their marks, and the value of hard targets, from which they differ."""
+    sure = effects(setting, metric)
+    said = [
+        number(metric, arm.values[metric].mean)
+        if arm is setting.hard
+        else interval(arm.differences[metric], metric)
+        for arm in setting.ranking
+    ]
+    width = max(map(len, said))
+    return [
+        Text.assemble(f"{text.rjust(width)} ", MARKS[sure.get(arm.name, Effect.UNDECIDED)], justify="left")
+        for text, arm in zip(said, setting.ranking, strict=True)
+    ]
 
 
 def _figures(settings: list[Setting]) -> Table:
