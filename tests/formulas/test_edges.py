@@ -1,0 +1,262 @@
+"""What formulas do at the edges of their ranges, and what they refuse."""
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from labelsmooth import CrossEntropyLoss, LinearCrossEntropyLoss, by_class, functional, schedules
+from labelsmooth.engines import available
+from labelsmooth.formulas import (
+    BackwardCorrection,
+    ConfidencePenalty,
+    Focal,
+    Formula,
+    ForwardCorrection,
+    LabelRelaxation,
+    LabelSmoothing,
+    MarginSmoothing,
+    MaxSup,
+    NegativeSmoothing,
+)
+from tests.formulas.oracle import CASES
+
+cross_entropy: Any = functional.cross_entropy  # which take options from dictionaries here
+linear_cross_entropy: Any = functional.linear_cross_entropy
+
+ENGINES = ["reference", *(["dense"] if available()["dense"] is None else [])]
+INF, NAN = math.inf, math.nan
+EACH = [LabelSmoothing(), NegativeSmoothing(), MaxSup(), MarginSmoothing(margin=1), LabelRelaxation()]
+EACH += [ConfidencePenalty(), ConfidencePenalty(0.5), Focal(), ForwardCorrection(), BackwardCorrection()]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[Formula, float]:
+    return CASES[request.param]
+
+
+def losses(
+    z: Tensor, target: Tensor, formula: Formula, eps: Any, engine: str, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """One a row, and the gradient of their sum."""
+    leaf = z.clone().requires_grad_()
+    given = {"label_smoothing": eps, "formula": formula, "reduction": "none", "engine": engine, **options}
+    rows = cross_entropy(leaf, target, **given)
+    return rows.detach(), torch.autograd.grad(rows.sum(), leaf)[0]
+
+
+@pytest.mark.parametrize("bad", [NAN, INF])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_row_that_is_no_distribution_is_nan(
+    case: tuple[Formula, float], bad: float, at: int, engine: str
+) -> None:
+    z = torch.tensor([[1.0, 3.0, -2.0], [1.0, 3.0, -2.0], [0.0, 1.0, 2.0]])
+    z[1, at] = bad
+    loss, grad = losses(z, torch.tensor([0, 0, 1]), *case, engine)
+    assert loss[1].isnan()
+    assert grad[1].isnan().any()
+    assert loss[[0, 2]].isfinite().all()
+    assert grad[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_what_stands_in_ignored_rows_reaches_nothing(
+    case: tuple[Formula, float], bad: float, engine: str
+) -> None:
+    z = torch.tensor([[1.0, 3.0, -2.0], [bad, bad, bad], [0.0, 1.0, 2.0]])
+    loss, grad = losses(z, torch.tensor([0, -100, 1]), *case, engine)
+    alone, by_z = losses(z[::2], torch.tensor([0, 1]), *case, engine)
+    assert_close((loss[::2], grad[::2]), (alone, by_z))
+    assert loss[1] == 0
+    assert not grad[1].any()
+
+
+@pytest.mark.parametrize("formula", EACH, ids=repr)
+@pytest.mark.parametrize("eps", [0.0, 0.3])
+def test_a_masked_label_is_impossible(formula: Formula, eps: float, engine: str) -> None:
+    """Its loss is infinite, as that without smoothing, and no gradient is NaN, as of torch's."""
+    z = torch.tensor([[-INF, 3.0, 1.0]])
+    target = torch.tensor([0])
+    loss, grad = losses(z, target, formula, eps, engine)
+    assert loss.item() == INF
+    assert not grad.isnan().any()
+
+
+@pytest.mark.parametrize("formula", EACH, ids=repr)
+def test_class_probabilities_of_one_class_are_its_index(formula: Formula) -> None:
+    """Also where the prior of the label is masked altogether, and nothing is smoothed."""
+    z = torch.tensor([[1.0, 3.0, -INF, 0.0], [1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
+    target = torch.tensor([0, 1])
+    prior = torch.full((4, 4), 0.25, dtype=torch.float64)
+    prior[0] = torch.tensor([0.0, 0, 1, 0])
+    one_hot = torch.nn.functional.one_hot(target, 4).double()
+    hard = losses(z, target, formula, 0.3, "reference")
+    assert_close(losses(z, one_hot, formula, 0.3, "reference"), hard)
+    if not formula.overlap:  # which takes no mixture of priors
+        hard = losses(z, target, formula, 0.3, "reference", prior=prior)
+        assert_close(losses(z, one_hot, formula, 0.3, "reference", prior=prior), hard)
+
+
+@pytest.mark.parametrize("formula", EACH, ids=repr)
+def test_loss_is_continuous_in_a_class_weight_of_0(formula: Formula, engine: str) -> None:
+    z = torch.tensor([[1.0, 3.0, 2.0, 0.0]], dtype=torch.float64)
+    target = torch.tensor([0])
+    few, none = (torch.tensor([w, 1, 1, 1], dtype=torch.float64) for w in (1e-12, 0.0))
+    expected = losses(z, target, formula, 0.3, engine, weight=few)
+    assert_close(losses(z, target, formula, 0.3, engine, weight=none), expected)
+
+
+@pytest.mark.parametrize("formula", EACH, ids=repr)
+def test_masks_by_the_least_number_overflow_no_more_than_one(formula: Formula) -> None:
+    """Engines agree on logits of finfo.min, which many take for a mask."""
+    z = torch.tensor([[2.0, torch.finfo(torch.float32).min, 0.0, torch.finfo(torch.float32).min]])
+    results = [losses(z, torch.tensor([0]), formula, 0.3, engine) for engine in ENGINES]
+    for other in results[1:]:
+        assert_close(other, results[0])
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_empty_batches(case: tuple[Formula, float], reduction: str, engine: str) -> None:
+    formula, eps = case
+    options = {"label_smoothing": eps, "formula": formula, "reduction": reduction}
+    target = torch.zeros(0, dtype=torch.long)
+    z, head = torch.zeros(0, 3, requires_grad=True), torch.zeros(4, 3, requires_grad=True)
+    for loss in (
+        cross_entropy(z, target, engine=engine, **options),
+        linear_cross_entropy(z, head, target, **options),
+    ):
+        expected = torch.nn.functional.cross_entropy(z, target, reduction=reduction)
+        assert_close(loss, expected, equal_nan=True)
+        (grad,) = torch.autograd.grad(loss.sum(), z)
+        assert grad.shape == (0, 3)
+
+
+def test_one_class_leaves_no_doubt(case: tuple[Formula, float], engine: str) -> None:
+    formula, eps = case
+    loss, grad = losses(torch.tensor([[5.0], [-3.0]]), torch.zeros(2, dtype=torch.long), *case, engine)
+    missing = 0.0
+    if isinstance(formula, ConfidencePenalty) and formula.threshold is not None:
+        missing = eps * formula.threshold  # of an entropy that cannot be
+    assert_close(loss, torch.full((2,), missing))
+    assert_close(grad, torch.zeros(2, 1))
+
+
+def test_focal_rows_that_are_certain_pull_no_more(engine: str) -> None:
+    """The power of 1 - q_y has no derivative at 0 if gamma < 1, but the loss has one: 0."""
+    for gamma in (0.0, 0.1, 0.5, 1.0, 3.0):
+        loss, grad = losses(torch.tensor([[200.0, 0.0, 0.0]]), torch.tensor([0]), Focal(gamma), 0.0, engine)
+        assert loss.item() == 0
+        assert not grad.any()
+
+
+RANGES = [
+    (LabelSmoothing(), "[0, 1]", [-0.1, 1.1]),
+    (NegativeSmoothing(), "(-inf, 1]", [1.5, -INF, NAN]),
+    (MaxSup(), "[0, inf)", [-0.1, INF]),
+    (MarginSmoothing(), "[0, inf)", [-0.1, INF]),
+    (ConfidencePenalty(), "[0, inf)", [-0.1, INF]),
+    (LabelRelaxation(), "[0, 1]", [-0.1, 1.1]),
+    (Focal(), "[0, 1]", [-0.1, 1.1]),
+    (ForwardCorrection(), "[0, 1]", [-0.1, 1.1, NAN]),
+    (BackwardCorrection(), "[0, 1)", [-0.1, 1.0]),
+]
+Z, Y = torch.zeros(2, 3), torch.tensor([0, 1])
+
+
+def refused(call: Callable[[], Any]) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - its text is the answer
+        call()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("formula", "interval", "values"), RANGES, ids=repr)
+def test_strengths_out_of_range(formula: Formula, interval: str, values: list[float]) -> None:
+    for value in values:
+        message = f"label_smoothing must lie in {interval}, got {torch.tensor(value).item()}"
+        each = torch.tensor([0.5, value])
+        exact: Any = torch.tensor(value, dtype=torch.float64)
+        said = f"label_smoothing must lie in {interval}, got {value}"
+        assert refused(lambda v=value: cross_entropy(Z, Y, label_smoothing=v, formula=formula)) == said
+        assert refused(lambda e=exact: cross_entropy(Z, Y, label_smoothing=e, formula=formula)) == said
+        assert refused(lambda e=each: cross_entropy(Z, Y, label_smoothing=e, formula=formula)) == message
+        assert refused(lambda v=value: CrossEntropyLoss(label_smoothing=v, formula=formula)) == said
+        given = {"label_smoothing": value, "formula": formula}
+        assert refused(lambda g=given: linear_cross_entropy(Z, torch.zeros(3, 3), Y, **g)) == said
+        if math.isfinite(value):
+            schedule = schedules.constant(value)
+            assert (
+                refused(lambda s=schedule: cross_entropy(Z, Y, label_smoothing=s, formula=formula)) == message
+            )
+
+
+def test_strengths_of_classes_lie_in_the_range_of_the_formula() -> None:
+    weak = by_class(torch.tensor([-2.0, -1.0, 0.0]))
+    loss = cross_entropy(Z, Y, label_smoothing=weak, formula=NegativeSmoothing(), reduction="none")
+    assert_close(loss, torch.full((2,), math.log(3)))
+    with pytest.raises(ValueError, match=r"label_smoothing must lie in \[0, 1\], got -2"):
+        cross_entropy(Z, Y, label_smoothing=weak)
+
+
+@pytest.mark.parametrize(("formula", "interval", "values"), RANGES, ids=repr)
+def test_both_ends_are_allowed(formula: Formula, interval: str, values: list[float]) -> None:
+    low, high, open_ = formula.strengths
+    for eps in {max(low, -1e3), 0.999 if open_ else min(high, 1e3)}:
+        for engine in ENGINES:
+            loss, grad = losses(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([1]), formula, eps, engine)
+            assert loss.isfinite().all()
+            assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(MaxSup, "MaxSup"), ("maxsup", "str"), (None, "NoneType"), (0.1, "float")]
+)
+def test_what_is_no_formula(given: Any, name: str) -> None:
+    message = f"formula must be a Formula, such as MaxSup(), got {name}"
+    assert refused(lambda: cross_entropy(Z, Y, formula=given)) == message
+    assert refused(lambda: CrossEntropyLoss(formula=given)) == message
+    assert refused(lambda: linear_cross_entropy(Z, torch.zeros(3, 3), Y, formula=given)) == message
+
+
+def make(formula: Any, *arguments: Any, **options: Any) -> Formula:
+    return formula(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: make(NegativeSmoothing, 0), "clip must be above 0, got 0"),
+        (lambda: make(NegativeSmoothing, NAN), "clip must be above 0, got nan"),
+        (lambda: make(MarginSmoothing, -1), "margin must be finite and at least 0, got -1"),
+        (lambda: make(MarginSmoothing, INF), "margin must be finite and at least 0, got inf"),
+        (lambda: make(MarginSmoothing, torch.tensor(1.0)), "margin must be a number, got Tensor"),
+        (lambda: make(ConfidencePenalty, 0), "threshold must be finite and above 0, got 0"),
+        (lambda: make(Focal, -1), "gamma must be finite and at least 0, got -1"),
+        (lambda: make(Focal, "3"), "gamma must be a number, got str"),
+    ],
+)
+def test_options_out_of_range(call: Callable[[], Any], message: str) -> None:
+    assert refused(call) == message
+
+
+def test_modules_are_copied_and_saved_with_their_formula(case: tuple[Formula, float]) -> None:
+    formula, eps = case
+    z, target = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([1])
+    for made in (
+        CrossEntropyLoss(label_smoothing=eps, formula=formula),
+        LinearCrossEntropyLoss(3, 3, label_smoothing=eps, formula=formula),
+    ):
+        for copied in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+            assert copied.formula == formula
+            assert_close(copied(z, target), made(z, target))
+        assert repr(formula) in repr(made) or formula == LabelSmoothing()
