@@ -7,7 +7,7 @@ import pytest
 
 from labelsmooth.study import Results
 from labelsmooth.study.arms import ARMS
-from labelsmooth.study.charts import against_eps, against_hard, arm_name, featured
+from labelsmooth.study.charts import _span, against_eps, against_hard, arm_name, featured
 from labelsmooth.study.results import FEW, RANKED
 from labelsmooth.study.terminal import interval, number
 from labelsmooth.study.verdict import Effect, effects
@@ -99,6 +99,20 @@ def test_the_forest_holds_every_difference(many: Results):
     drawn = "".join(ET.fromstring(picture.svg).itertext())
     for arm in many.settings[0].arms[1:]:
         assert drawn.count(arm_name(arm)) >= len(many.settings)
+
+
+def test_one_arm_far_out_does_not_flatten_the_others():
+    def span(*pairs: tuple[float, float]) -> tuple[float, float]:
+        return _span([made_up.difference((low + high) / 2, low, high) for low, high in pairs])
+
+    margin = 0.04 * 0.3
+    assert span((-0.1, 0.2), (-0.05, 0.1)) == pytest.approx((-0.1 - margin, 0.2 + margin))
+    # 0 is in the picture, wherever the arms lie.
+    assert span((0.1, 0.2), (0.1, 0.2))[0] < 0
+    # The fourth reaches 9; the others 0.2 in the middle, four times that is the end.
+    low, high = span((-0.1, 0.2), (-0.2, 0.1), (-0.2, 0.1), (3.0, 9.0))
+    assert (low, high) == pytest.approx((-0.2 - 0.04, 0.8 + 0.04))
+    assert span((0.0, 0.0), (0.0, 0.0)) == (-1.0, 1.0)
 
 
 def test_a_forest_is_for_more_than_strengths_and_eps_for_two_of_them_at_least():

@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import matplotlib as mpl
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from labelsmooth.calibration import ReliabilityDisplay
 from labelsmooth.calibration.metrics import reliability
-from labelsmooth.study.results import FEW, METRICS, RANKED, Arm, Metric, Results, Setting
+from labelsmooth.study.results import FEW, METRICS, RANKED, Arm, Difference, Metric, Results, Setting
 from labelsmooth.study.trials import Job, Outcome
 from labelsmooth.study.verdict import Effect, effects
 
@@ -163,17 +164,25 @@ def against_hard(results: Results) -> Picture | None:
     with mpl.rc_context(STYLE):
         heights = [len(setting.arms) + 2 for setting in results.settings]
         figure = Figure(figsize=(9, 0.17 * sum(heights) + 0.4), layout="constrained")
-        axes = figure.subplots(len(heights), len(RANKED), squeeze=False, height_ratios=heights, sharex="col")
+        axes = figure.subplots(len(heights), len(RANKED), squeeze=False, height_ratios=heights)
         for setting, row in zip(results.settings, axes, strict=True):
             arms = [arm for arm in setting.ranking if arm is not setting.hard]
             for ax, metric in zip(row, RANKED, strict=True):
                 info, sure = METRICS[metric], effects(setting, metric)
+                left, right = (edge * info.factor for edge in _span([a.differences[metric] for a in arms]))
                 for y, arm in enumerate(arms):
                     d = arm.differences[metric]
                     mean, low, high = (v * info.factor for v in (d.mean, d.low, d.high))
                     color = COLOURS[sure[arm.name]]
                     ax.plot([low, high], [y, y], color=color, linewidth=1.6, alpha=0.6)
-                    ax.plot(mean, y, "o", color=color, markersize=6 if arm is setting.chosen else 3.5)
+                    ax.plot(
+                        min(max(mean, left), right),
+                        y,
+                        "<" if mean < left else ">" if mean > right else "o",
+                        color=color,
+                        markersize=6 if arm is setting.chosen else 3.5,
+                        clip_on=False,
+                    )
                     rows.append(
                         [
                             setting.name,
@@ -184,13 +193,13 @@ def against_hard(results: Results) -> Picture | None:
                         ]
                     )
                 ax.axvline(0, color=SHADES[0], linewidth=0.7, linestyle=(0, (4, 3)))
-                ax.set_ylim(len(arms) - 0.4, -0.6)
+                ax.set(xlim=(left, right), ylim=(len(arms) - 0.4, -0.6))
                 ax.set_yticks(range(len(arms)), map(arm_name, arms) if ax is row[0] else [])
                 ax.set_title(f"{setting.name}: {info.label}, {_unit(metric)}", loc="left")
     caption = (
         "The paired difference of each arm from hard targets (dashed) on the test rows, with its 95 % "
         "interval; sorted by NLL after temperature. Green: better, red: worse, sure among so many arms "
-        "(Holm). The larger dot is the arm chosen on validation."
+        "(Holm). The larger dot is the arm chosen on validation. A triangle is a dot farther out."
     )
     columns = ["setting", "arm", "metric", "less hard targets", "95 % from", "to", "p"]
     return Picture(_svg(figure, caption), caption, columns, rows)
@@ -307,6 +316,15 @@ def _most_confused(run: Outcome) -> list[int]:
             key=lambda c: float(mass[c[0], c[1]] + mass[c[0], c[2]] + mass[c[1], c[2]]),
         )
     )
+
+
+def _span(differences: Sequence[Difference]) -> tuple[float, float]:
+    """From where to where a forest is drawn: one arm far out is not to flatten all others."""
+    far = 4 * median(max(abs(d.low), abs(d.high)) for d in differences)
+    low, high = min(d.low for d in differences), max(d.high for d in differences)
+    low, high = max(min(low, 0.0), -far), min(max(high, 0.0), far)
+    margin = 0.04 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
 def _by_eps(setting: Setting) -> list[Arm]:
