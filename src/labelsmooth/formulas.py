@@ -200,7 +200,8 @@ class MarginSmoothing(Formula):
 
     Args:
         margin: m, in units of the logits, at least 0: 10 in the paper for images, 5 or 6 elsewhere.
-        squared: Whether to square the excess, as adaptive and conditional smoothing (ACLS) does.
+        squared: Whether to square the excess: the further, the stronger. After adaptive and conditional
+            smoothing (ACLS), where the largest logit itself gets no gradient.
 
     Raises:
         ValueError: if ``margin`` is negative or not finite.
@@ -302,7 +303,8 @@ class Focal(Formula):
     r"""The focal loss, of smoothed targets if there is a strength: rows that are classified well count less.
 
     .. math::
-        \ell = (1 - q_y)^\gamma \left[ (1 - \epsilon) H(e_y, q) + \epsilon H(\pi, q) \right]
+        \ell = (1 - q_y)^\gamma \left[ (1 - \epsilon) H(e_y, q) + \epsilon H(\pi, q) \right], \qquad
+        \epsilon \in [0, 1]
 
     It is here to compare with: it calibrates too, and is no kind of smoothing.
 
