@@ -56,8 +56,10 @@ def case(request: pytest.FixtureRequest) -> tuple[Formula, float]:
     return FORMULAS[request.param]
 
 
-@pytest.mark.parametrize("engine", ["reference", *DENSE])
-@pytest.mark.parametrize("target", [HARD, SOFT], ids=["hard", "soft"])
+# The second derivative is the reference's, whoever found the first.
+@pytest.mark.parametrize(
+    ("engine", "target"), [("reference", SOFT), *((e, t) for e in DENSE for t in (HARD, SOFT))]
+)
 def test_gradcheck(case: tuple[Formula, float], target: Tensor, engine: str) -> None:
     formula, eps = case
 
@@ -69,7 +71,8 @@ def test_gradcheck(case: tuple[Formula, float], target: Tensor, engine: str) -> 
     if eps == 0:
         strengths += 0.1
     leaves = INPUT.clone().requires_grad_(), strengths.requires_grad_()
-    assert gradcheck(loss, leaves, check_forward_ad=engine == "reference", check_batched_grad=True)
+    plain = engine == "reference"  # what other derivatives go through
+    assert gradcheck(loss, leaves, check_forward_ad=plain, check_batched_grad=plain)
     assert gradgradcheck(loss, leaves, fast_mode=True)
 
 
@@ -84,13 +87,12 @@ def test_learning_the_strength_where_the_prior_has_nothing_for_the_label(case: t
     assert gradcheck(loss, torch.tensor(eps or 0.1, dtype=torch.float64, requires_grad=True))
 
 
-@pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_gradcheck_of_a_head(
-    case: tuple[Formula, float], reduction: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+# A mean has its gradients found on the way, "none" on the way back.
+@pytest.mark.parametrize(("name", "reduction"), [*((name, "mean") for name in FORMULAS), ("maxsup", "none")])
+def test_gradcheck_of_a_head(name: str, reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "BUDGET", 0)
     monkeypatch.setattr(linear, "LEAST", 2)
-    formula, eps = case
+    formula, eps = FORMULAS[name]
     options = {"label_smoothing": eps, "formula": formula, "reduction": reduction, "engine": "linear"}
 
     def loss(hidden: Tensor, head: Tensor, bias: Tensor) -> Tensor:
