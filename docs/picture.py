@@ -17,7 +17,8 @@ with mpl.rc_context({"font.size": 8, "svg.hashsalt": SETTING}):
     figure = Figure(figsize=(11, 5.9), layout="constrained")
     axes = figure.subplots(2, len(STRENGTHS), sharex=True, sharey=True)
     for j, eps in enumerate(STRENGTHS):
-        runs = [load(path) for path in sorted(trials.glob(f"eps{eps:g}-*.safetensors"))]
+        arm = f"ls-eps={eps:g}" if eps else "hard"
+        runs = [load(path) for path in sorted(trials.glob(f"{arm}-seed*.safetensors"))]
         labels = torch.cat([run.test[1] for run in runs])
         for i, scaled in enumerate((False, True)):
             logits = [run.test[0] / (run.temperature if scaled else 1) for run in runs]

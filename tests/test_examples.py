@@ -74,11 +74,11 @@ def test_a_recommended_model_is_loaded_back(tmp_path: Path):
     arm = recommended(results.settings[0])
     line = run_example("load_model.py", tmp_path, str(tmp_path))
     found = re.fullmatch(
-        r"a few rows: eps (\S+), T [\d.]+, test accuracy ([\d.]+)%, mean confidence .*\n", line
+        r"a few rows: (\S+), T [\d.]+, test accuracy ([\d.]+)%, mean confidence .*\n", line
     )
     assert found is not None
-    assert float(found[1]) == arm.eps
-    (path,) = tmp_path.glob(f"trials/*/eps{arm.eps:g}-seed{arm.best_seed}.safetensors")
+    assert found[1] == arm.name
+    (path,) = tmp_path.glob(f"trials/*/{arm.name.replace(':', '-')}-seed{arm.best_seed}.safetensors")
     assert float(found[2]) == pytest.approx(accuracy(*load(path).test) * 100, abs=0.06)
 
 
