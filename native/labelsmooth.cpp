@@ -65,8 +65,10 @@ INLINE void forward_rows(void* context, int64_t begin, int64_t end) {
                 target_mass = R(s.soft_weighted);
                 target_z = R(s.soft_dot);
             }
-            if (s.mass > 0) {
-                valid_mass = R(vectors.prior ? s.mass : s.mass / double(p.classes));
+            const R mass = R(vectors.prior ? s.mass : s.mass / double(p.classes));
+            const bool sizeable = mass >= std::numeric_limits<R>::min();  // so that it can be divided by
+            if (sizeable) {
+                valid_mass = mass;
                 prior_mass = R(s.weighted / s.mass);
                 prior_z = R(s.dot / s.mass);
             } else {
@@ -75,7 +77,7 @@ INLINE void forward_rows(void* context, int64_t begin, int64_t end) {
             }
             if (bend.any()) {
                 const BendSums<R> b = bend_of(z, p.classes, vectors, s.max, bend, p.exclude_target ? y : -1);
-                if (s.mass > 0) {
+                if (sizeable) {
                     hinge = R(b.hinge / s.mass);
                     slope = R(b.slope / s.mass);
                 }

@@ -278,7 +278,14 @@ INLINE void add_bend(BendSums<R>& s, const Z* z, int64_t classes, const Vectors<
                 model += x[k] > -inf<R> ? exp_nonpositive(d) * d : R(0);
             }
         }
-        s.hinge += hinge;
+        // As above, several logits of finfo.min are too much for the sum of a block.
+        double long_hinge = hinge;
+        if (hinge == inf<R>) {
+            long_hinge = 0;
+            for (int64_t k = 0; k < n; ++k)
+                if (x[k] > -inf<R>) long_hinge += double(prior[k] * weight[k]) * double(bend.at(x[k] - max));
+        }
+        s.hinge += long_hinge;
         s.slope += slope;
         s.model += model;
     }

@@ -232,8 +232,12 @@ def test_cross_entropy(case: tuple[dict[str, Any], str]) -> None:
             "prior must be a tensor, got list",
         ),
         (lambda: by_class([0.1]), "by_class: eps must be a tensor, got list"),  # pyright: ignore[reportArgumentType]
-        (lambda: by_class(t(0.1, 1.5)), "by_class: eps must lie in [0, 1], got 1.5"),
-        (lambda: by_class(t(0.1, NAN)), "by_class: eps must lie in [0, 1], got nan"),
+        (lambda: by_class(t(0.1, torch.inf)), "by_class: eps must lie in (-inf, inf), got inf"),
+        (lambda: by_class(t(0.1, NAN)), "by_class: eps must lie in (-inf, inf), got nan"),
+        (
+            lambda: CrossEntropyLoss(label_smoothing=by_class(t(0.1, 1.5))),
+            "label_smoothing must lie in [0, 1], got 1.5",
+        ),
         (lambda: by_class(torch.tensor(0.1)), "by_class: eps must have shape (K,), got ()"),
     ],
     ids=lambda value: re.sub(r"\W+", "_", value)[:40] if isinstance(value, str) else "",

@@ -73,9 +73,7 @@ def test_a_recommended_model_is_loaded_back(tmp_path: Path):
     results = study.run({"a few rows": fit}, eps=[0.1], seeds=2, output=tmp_path, progress=False)
     arm = recommended(results.settings[0])
     line = run_example("load_model.py", tmp_path, str(tmp_path))
-    found = re.fullmatch(
-        r"a few rows: (\S+), T [\d.]+, test accuracy ([\d.]+)%, mean confidence .*\n", line
-    )
+    found = re.fullmatch(r"a few rows: (\S+), T [\d.]+, test accuracy ([\d.]+)%, mean confidence .*\n", line)
     assert found is not None
     assert found[1] == arm.name
     (path,) = tmp_path.glob(f"trials/*/{arm.name.replace(':', '-')}-seed{arm.best_seed}.safetensors")

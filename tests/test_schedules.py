@@ -293,8 +293,8 @@ def test_by_class_refuses_the_state_of_another_number_of_classes() -> None:
     [
         ([0.1], "by_class: eps must be a tensor, got list"),
         (torch.tensor(0.1), r"by_class: eps must have shape \(K,\), got \(\)"),
-        (torch.tensor([0.1, 1.5]), r"by_class: eps must lie in \[0, 1\], got 1.5"),
-        (torch.tensor([0.1, math.nan]), r"by_class: eps must lie in \[0, 1\], got nan"),
+        (torch.tensor([0.1, -math.inf]), r"by_class: eps must lie in \(-inf, inf\), got -inf"),
+        (torch.tensor([0.1, math.nan]), r"by_class: eps must lie in \(-inf, inf\), got nan"),
     ],
 )
 def test_bad_by_class(eps: Any, message: str) -> None:

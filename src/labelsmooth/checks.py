@@ -53,9 +53,11 @@ def check_tensor(name: str, value: object) -> None:
 
 def check_devices(input: Tensor, **others: object) -> None:
     for name, value in others.items():
-        value = getattr(value, "probabilities", value)  # a prior's
-        if isinstance(value, Tensor) and value.device != input.device:
-            raise ValueError(f"{name} must be on input's device {input.device}, got {value.device}")
+        # A prior, and labels that are mixed, hold several.
+        held = (getattr(value, part, None) for part in ("probabilities", "classes", "first", "second"))
+        for x in (value, *held):
+            if isinstance(x, Tensor) and x.device != input.device:
+                raise ValueError(f"{name} must be on input's device {input.device}, got {x.device}")
 
 
 def check_number(name: str, value: object, *, above_zero: bool = False) -> None:
@@ -104,8 +106,8 @@ def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str) -> 
 
 def check_prior(prior: Tensor, num_classes: int) -> None:
     check_tensor("prior", prior)
-    allowed = ((num_classes,), (num_classes, num_classes))
-    if tuple(prior.shape) not in allowed:
+    # Number by number: a symbolic one is not found in a tuple.
+    if prior.dim() not in (1, 2) or any(size != num_classes for size in prior.shape):
         raise ValueError(
             f"prior must have shape (K,) or (K, K) with K={num_classes} classes, got {tuple(prior.shape)}"
         )

@@ -10,6 +10,7 @@ from labelsmooth.checks import (
     Interval,
     as_given,
     as_targets,
+    blanked,
     check_broadcasts,
     check_choice,
     check_class_weight,
@@ -68,6 +69,11 @@ class Criterion(NamedTuple):
             empty = s.valid_mass == 0
             share = self.overlap / s.valid_mass.masked_fill(empty, 1.0)
             s = s._replace(overlap=share.masked_fill(empty, 1.0))
+        unasked = self.scale.new_full((), torch.nan)
+        s = s._replace(
+            hinge=s.hinge if self.formula.hinge else unasked,
+            model_z=s.model_z if self.formula.spread else unasked,
+        )
         loss = self.formula(s, self.eps)
         if self.z_loss:
             loss = loss + self.z_loss * squared_lse(s)
@@ -154,6 +160,8 @@ def criterion(
         squared=bool(formula.hinge and formula.hinge[1]),
         spread=formula.spread,
     )
+    if measures.classes is not None and measures.prior is not None:
+        measures = measures._replace(prior=blanked(measures.prior, counted))
     if off_target == "others":
         check_others(measures, num_classes)
     several = measures.soft or shares is not None
@@ -219,7 +227,7 @@ def _overlap(measures: Measures, num_classes: int, like: Tensor) -> Tensor:
     if prior is None:
         prior = like.new_full((num_classes,), 1 / num_classes)
     if measures.soft:
-        return (target * prior).sum(-1)
+        return (target * prior).sum(-1).masked_fill(~measures.counted, 0.0)
     labels = target if shares is not None else target.unsqueeze(-1)
     if measures.classes is not None:
         same = labels.unsqueeze(-1) == measures.classes.unsqueeze(-2)
@@ -228,4 +236,4 @@ def _overlap(measures: Measures, num_classes: int, like: Tensor) -> Tensor:
         at = prior.gather(-1, labels)
     else:
         at = prior[labels, labels] if measures.by_class else prior[labels]
-    return (at if shares is None else at * shares).sum(-1)
+    return (at if shares is None else at * shares).sum(-1).masked_fill(~measures.counted, 0.0)

@@ -74,7 +74,7 @@ class Formula:
     """A loss of a row. A method of one's own is a subclass with a ``__call__``.
 
     Class attributes say what it takes: the range of its strength, and the statistics it uses that not every
-    loss needs.
+    loss needs, which are NaN unless it asks for them.
     """
 
     strengths: ClassVar[Interval] = Interval(0, 1)
@@ -157,7 +157,8 @@ class NegativeSmoothing(Formula):
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
         # With class weights the two measures have masses of their own: not the logits, H(pi, q) - H(e_y, q).
         above = s.prior_mass * s.lse - s.prior_z - nll(s)
-        return nll(s) + times(eps, torch.where(eps < 0, above.clamp(max=self.clip), above))
+        rewarded = nll(s) + times(eps, above.clamp(max=self.clip))
+        return torch.where(eps < 0, rewarded, smoothed_nll(s, eps))
 
 
 @dataclass(frozen=True)
@@ -306,7 +307,8 @@ class Focal(Formula):
         \ell = (1 - q_y)^\gamma \left[ (1 - \epsilon) H(e_y, q) + \epsilon H(\pi, q) \right], \qquad
         \epsilon \in [0, 1]
 
-    It is here to compare with: it calibrates too, and is no kind of smoothing.
+    It is here to compare with: it calibrates too, and is no kind of smoothing. A class whose weight is 0 has
+    no loss.
 
     Args:
         gamma: At least 0; 0 is label smoothing.
@@ -330,7 +332,9 @@ class Focal(Formula):
         check_number("gamma", self.gamma)
 
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
-        wrong = -torch.expm1(log_likelihood(s))
+        log_q = log_likelihood(s)
+        # Where q_y is 0 the factor is 1, and its derivative 0 however large the loss.
+        wrong = -torch.expm1(log_q.masked_fill(log_q.exp() == 0, -torch.inf))
         # For gamma < 1 the power has no derivative at 0, where the product has one: 0.
         wrong = torch.where(wrong > 0, wrong, torch.finfo(wrong.dtype).tiny)
         return times(wrong**self.gamma, smoothed_nll(s, eps))
@@ -361,8 +365,12 @@ class ForwardCorrection(Formula):
 
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
         assert s.overlap is not None
-        kept = torch.log1p(-eps) + log_likelihood(s)
-        return -s.target_mass * torch.logaddexp(kept, torch.log(eps * s.overlap))
+        log_q = log_likelihood(s)
+        kept = torch.log1p(-eps) + log_q
+        # Of a masked label no prior has a share, and log 0 has no derivative.
+        shared = (s.overlap > 0) & (log_q > -torch.inf)
+        noisy = torch.logaddexp(kept, torch.log((eps * s.overlap).masked_fill(~shared, 1.0)))
+        return -s.target_mass * torch.where(shared, noisy, kept)
 
 
 @dataclass(frozen=True)
@@ -395,5 +403,6 @@ class BackwardCorrection(Formula):
 
 def check_formula(formula: object) -> None:
     if not isinstance(formula, Formula):
-        name = formula.__name__ if isinstance(formula, type) else type(formula).__name__
+        is_class = isinstance(formula, type)
+        name = f"the class {formula.__name__}" if is_class else type(formula).__name__
         raise ValueError(f"formula must be a Formula, such as MaxSup(), got {name}")

@@ -126,8 +126,8 @@ class CrossEntropyLoss(nn.Module):
         check_choice("off_target", off_target, OffTarget)
         check_choice("weighting", weighting, Weighting)
         check_formula(formula)
-        if not isinstance(label_smoothing, ByClass):
-            check_strengths("label_smoothing", label_smoothing, formula.strengths)
+        strengths = label_smoothing.eps if isinstance(label_smoothing, ByClass) else label_smoothing
+        check_strengths("label_smoothing", strengths, formula.strengths)
         if weight is not None:
             check_tensor("weight", weight)
         if isinstance(prior, PerSample):

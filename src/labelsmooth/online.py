@@ -1,11 +1,11 @@
 """Smoothing toward what the model itself makes of each class."""
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import as_rows, as_targets
+from labelsmooth.checks import accurate, as_rows, as_targets
 from labelsmooth.losses import CrossEntropyLoss, LossOptions
 from labelsmooth.targets import Mixed, PerSample
 
@@ -63,7 +63,7 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         process_group: "dist.ProcessGroup | None" = None,
         **options: Unpack[LossOptions],
     ) -> None:
-        if not isinstance(num_classes, int) or num_classes < 1:
+        if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes!r}")
         if "prior" in options:
             raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
@@ -86,12 +86,20 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
     ) -> Tensor:
         if prior is not None:
             raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
-        if isinstance(target, Mixed) or target.is_floating_point():
+        if isinstance(target, Mixed) or (isinstance(target, Tensor) and target.is_floating_point()):
             raise ValueError("target must hold class indices in online label smoothing")
         loss = super().forward(input, target, sample_weight=sample_weight, denominator=denominator)
         if self.training:
             self._observe(input.detach(), target, sample_weight)
         return loss
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """Moved to a short type the sums stay in float32: in bfloat16 they would stop growing at 256."""
+        super()._apply(*args, **kwargs)
+        for name in ("sums", "counts", "prior"):
+            buffer = getattr(self, name)
+            setattr(self, name, buffer.to(accurate(buffer.dtype)))
+        return self
 
     @torch.no_grad()
     def _observe(self, input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
@@ -99,11 +107,16 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         target, counted = as_targets(
             target, input.shape, ignore_index=self.ignore_index, sample_weight=sample_weight
         )
-        right = (counted & (z.argmax(-1) == target)).flatten()
-        q = z.flatten(0, -2).softmax(-1, dtype=self.sums.dtype)
+        # Logits that overflowed are no prediction: a loss scaler skips their step, and so do the means.
+        largest, predicted = z.max(-1)
+        right = (counted & (predicted == target) & largest.isfinite()).flatten()
+        q = z.reshape(-1, z.size(-1)).softmax(-1, dtype=self.sums.dtype)
         # A row that does not count may hold anything.
-        self.sums.index_add_(0, target.flatten(), torch.where(right.unsqueeze(-1), q, 0.0))
-        self.counts.index_add_(0, target.flatten(), right.to(self.counts.dtype))
+        q = torch.where(right.unsqueeze(-1), q, 0.0)
+        # Of this call first: a sum of very many stops growing where single numbers are added to it.
+        self.sums += torch.zeros_like(self.sums).index_add_(0, target.flatten(), q)
+        right = right.to(self.counts.dtype)
+        self.counts += torch.zeros_like(self.counts).index_add_(0, target.flatten(), right)
 
     @torch.no_grad()
     def end_epoch(self) -> None:
@@ -111,7 +124,8 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         super().end_epoch()
         sums, counts = self._of_all_processes()
         known = counts > 0
-        means = sums / counts.masked_fill(~known, 1.0).unsqueeze(-1)
+        # By their own total, which is the count but for rounding: a prior has to sum to 1.
+        means = sums / sums.sum(-1).masked_fill(~known, 1.0).unsqueeze(-1)
         assert isinstance(self.prior, Tensor)
         self.prior.copy_(torch.where(known.unsqueeze(-1), means, 1 / len(counts)))
         self.sums.zero_()

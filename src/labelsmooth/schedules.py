@@ -7,7 +7,15 @@ from typing import Literal, assert_never
 import torch
 from torch import Tensor, nn
 
-from labelsmooth.checks import accurate, check_choice, check_number, check_strength, check_tensor, readable
+from labelsmooth.checks import (
+    Interval,
+    accurate,
+    check_choice,
+    check_number,
+    check_strength,
+    check_tensor,
+    readable,
+)
 
 Shape = Literal["concave", "linear", "convex", "exponential"]
 
@@ -22,7 +30,7 @@ class ByClass(nn.Module):
         check_tensor("by_class: eps", eps)
         if eps.dim() != 1:
             raise ValueError(f"by_class: eps must have shape (K,), got {tuple(eps.shape)}")
-        check_strength("by_class: eps", eps)
+        check_strength("by_class: eps", eps, Interval(-math.inf, math.inf))
         self.register_buffer("eps", eps)
 
     def extra_repr(self) -> str:
@@ -35,13 +43,13 @@ def by_class(eps: Tensor) -> ByClass:
     .. math:: \epsilon_i = \epsilon_{y_i}
 
     Args:
-        eps: One strength per class, shape ``(K,)``, each in ``[0, 1]``.
+        eps: One strength per class, shape ``(K,)``, each in the range of the loss, which checks it.
 
     Returns:
         A value for ``label_smoothing=``. As a module it moves and is saved with the loss that holds it.
 
     Raises:
-        ValueError: if ``eps`` is not a vector, or one of its values lies outside ``[0, 1]``.
+        ValueError: if ``eps`` is not a vector, or one of its values is not finite.
 
     Example:
         >>> import torch, labelsmooth

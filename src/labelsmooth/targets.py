@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from labelsmooth.checks import (
+    UNIT,
     as_targets,
+    blanked,
     check_broadcasts,
     check_prior,
     check_strength,
@@ -121,10 +123,13 @@ def as_mixed_targets(
     )
     if labels[0].is_floating_point() or labels[1].is_floating_point():
         raise ValueError("target must hold class indices where labels are mixed, got class probabilities")
-    lam = torch.as_tensor(target.lam, dtype=dtype, device=labels[0].device).expand_as(labels[0])
+    lam, every = target.lam, torch.ones(labels[0].shape, dtype=dtype, device=labels[0].device)
+    if isinstance(lam, Tensor):
+        lam = torch.where(UNIT.has(lam), lam, torch.nan).to(every)
+    lam = every * lam  # arithmetic: torch.compile keeps a float open, one graph for all
     shares = torch.stack([lam, 1 - lam], -1)
-    counts = torch.stack(counted, -1) | (shares == 0)
-    return torch.stack(labels, -1), counts.all(-1), shares
+    counts = (torch.stack(counted, -1) | (shares == 0)).all(-1)
+    return torch.stack(labels, -1), counts, blanked(shares, counts)
 
 
 class PriorOptions(TypedDict, total=False):

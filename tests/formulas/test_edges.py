@@ -108,7 +108,15 @@ def test_class_probabilities_of_one_class_are_its_index(formula: Formula) -> Non
         assert_close(losses(z, one_hot, formula, 0.3, "reference", prior=prior), hard)
 
 
-@pytest.mark.parametrize("formula", EACH, ids=repr)
+def test_a_class_of_weight_0_has_no_focal_loss(engine: str) -> None:
+    """Nothing tells how likely its label is."""
+    z, weight = torch.tensor([[1.0, 3.0, 2.0, 0.0]], dtype=torch.float64), torch.tensor([0.0, 1, 1, 1])
+    loss, grad = losses(z, torch.tensor([0]), Focal(), 0.3, engine, weight=weight.double())
+    assert loss.item() == pytest.approx(0, abs=1e-300)
+    assert not grad.abs().gt(1e-300).any()
+
+
+@pytest.mark.parametrize("formula", [f for f in EACH if not isinstance(f, Focal)], ids=repr)
 def test_loss_is_continuous_in_a_class_weight_of_0(formula: Formula, engine: str) -> None:
     z = torch.tensor([[1.0, 3.0, 2.0, 0.0]], dtype=torch.float64)
     target = torch.tensor([0])
@@ -219,7 +227,7 @@ def test_both_ends_are_allowed(formula: Formula, interval: str, values: list[flo
 
 
 @pytest.mark.parametrize(
-    ("given", "name"), [(MaxSup, "MaxSup"), ("maxsup", "str"), (None, "NoneType"), (0.1, "float")]
+    ("given", "name"), [(MaxSup, "the class MaxSup"), ("maxsup", "str"), (None, "NoneType"), (0.1, "float")]
 )
 def test_what_is_no_formula(given: Any, name: str) -> None:
     message = f"formula must be a Formula, such as MaxSup(), got {name}"

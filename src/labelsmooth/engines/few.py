@@ -16,11 +16,16 @@ from labelsmooth.engines.statistics import (
     Measures,
     RowStatistics,
     renormalised,
+    sizeable,
     times,
 )
 
 if TYPE_CHECKING:
     from labelsmooth.engines.operator import Backward, Forward
+
+
+PIECE = 2**20
+"""Logits of a short type that are widened at once."""
 
 
 def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backward]":
@@ -40,7 +45,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
         if measures.classes is not None:
             at = _at(z, measures.classes, measures, found.z_max)
             valid, rows = _prior(at, measures)
-            prior_z, prior_mass, valid_mass = times(rows, at).sum(-1), rows.sum(-1), valid.sum(-1)
+            prior_z, prior_mass, valid_mass = times(rows, at).sum(-1), rows.sum(-1), sizeable(valid.sum(-1))
             prior_z, prior_mass = renormalised(target_z, prior_z, target_mass, prior_mass, valid_mass)
         else:
             empty = valid_mass == 0
@@ -61,6 +66,8 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
         plain = _without_few(measures)
         if plain is measures:
             return backward(grad, z, measures, statistics, out)
+        if z.dtype != compute_dtype(z):
+            return in_pieces(grad, z, measures, statistics, out)
         found = RowStatistics(*statistics.unbind())
         by_lse, by_target, by_prior, *by_bend = grad.unbind()
         empty = found.valid_mass == 0
@@ -86,6 +93,22 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
             values = values.masked_fill(~measures.counted.unsqueeze(-1), 0.0)
             by_z.scatter_add_(-1, classes, values.to(by_z.dtype))
         return by_z
+
+    def in_pieces(
+        grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None
+    ) -> Tensor:
+        """In float32, so that what cancels in a gradient is rounded once, after it did."""
+        written = z.new_empty(z.shape) if out is None or not out.is_contiguous() else out
+        rows, into = z.reshape(-1, z.size(-1)), written.view(-1, z.size(-1))
+        grad, statistics, measures = grad.flatten(1), statistics.flatten(1), measures.flat()
+        size = max(1, PIECE // z.size(-1))
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
+            piece = rows[part].to(compute_dtype(z))
+            into[part] = backward_with_few(
+                grad[:, part], piece, measures.rows(part), statistics[:, part], piece
+            )
+        return written if out is None or out is written else out.copy_(written)
 
     return forward_with_few, backward_with_few
 

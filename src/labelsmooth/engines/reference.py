@@ -15,6 +15,7 @@ from labelsmooth.engines.statistics import (
     STATISTICS,
     Measures,
     RowStatistics,
+    sizeable,
     times,
 )
 
@@ -27,6 +28,8 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
         measures: What each row is held to.
     """
     z = blanked(z.to(compute_dtype(z)), measures.counted)
+    if measures.per_row and measures.prior is not None:
+        measures = measures._replace(prior=blanked(measures.prior, measures.counted))
     z_max = z.detach().amax(-1)
     z = z - z_max.unsqueeze(-1)
     if measures.mixed and not measures.soft:
@@ -34,7 +37,7 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
     target_z, target_mass = _target(z, measures)
     # The prior's classes: their logits, and their shares of it.
     at = z if measures.classes is None else z.gather(-1, measures.classes)
-    rows, valid_mass = (_mixture if measures.mixed else _prior)(at, measures)
+    rows, kept, valid_mass = (_mixture if measures.mixed else _prior)(at, measures)
     empty = valid_mass == 0
     hinge = slope = model_z = torch.zeros_like(target_z)
     if measures.margin is not None:
@@ -43,6 +46,8 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
         beyond = (top - torch.where(at == -torch.inf, 0.0, at) - measures.margin).relu()
         hinge = (rows * (beyond.square() if measures.squared else beyond)).sum(-1)
         slope = (rows * (2 * beyond if measures.squared else beyond > 0)).sum(-1).detach()
+    if kept is not None:
+        rows = rows + kept
     exp = z.exp()
     if measures.spread:
         model_z = (exp * torch.where(z == -torch.inf, 0.0, z)).sum(-1) / exp.sum(-1)
@@ -102,7 +107,7 @@ def _target(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
     return times(share, z).sum(-1), share.sum(-1)
 
 
-def _prior(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
+def _prior(z: Tensor, measures: Measures) -> tuple[Tensor, None, Tensor]:
     """The prior's shares at its classes, renormalised and weighted, and its mass over the valid classes.
 
     It has no share of anything where that mass is 0.
@@ -117,17 +122,19 @@ def _prior(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
         every = torch.arange(z.size(-1), device=z.device) if classes is None else classes
         masked = masked | (every == target.unsqueeze(-1))
     rows = torch.where(masked, 0.0, prior)
-    valid_mass = rows.sum(-1)
+    valid_mass = sizeable(rows.sum(-1))
+    rows = rows.masked_fill((valid_mass == 0).unsqueeze(-1), 0.0)
     rows = rows / valid_mass.masked_fill(valid_mass == 0, 1.0).unsqueeze(-1)
     if weight is not None:
         rows = rows * (weight if classes is None else weight[classes])
-    return rows, valid_mass
+    return rows, None, valid_mass
 
 
-def _mixture(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
+def _mixture(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor, Tensor]:
     """As for class indices, in expectation over the class probabilities t.
 
-    A class j shares t_j out over its prior's allowed classes, or keeps it if there is none.
+    A class j shares t_j out over its prior's allowed classes, or, in the second of these, keeps it if there
+    is none.
     """
     target, _, prior, weight, exclude_target, *_ = measures
     if prior is None:
@@ -136,16 +143,16 @@ def _mixture(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
     if measures.by_class:
         if exclude_target:
             prior = prior.masked_fill(torch.eye(z.size(-1), dtype=torch.bool, device=z.device), 0.0)
-        mass = _matmul(allowed, prior.T)
+        mass = sizeable(_matmul(allowed, prior.T))
     else:
         prior = allowed * prior
-        mass = _others(prior)
+        mass = sizeable(_others(prior))
     empty = mass == 0
     share = torch.where(empty, 0.0, target / mass.masked_fill(empty, 1.0))
     rows = allowed * _matmul(share, prior) if measures.by_class else prior * _others(share)
-    rows = torch.where(empty, rows + target, rows)
+    kept = torch.where(empty, target, 0.0)
     valid_mass = (target * mass).sum(-1)
-    return rows if weight is None else rows * weight, valid_mass
+    return (rows, kept, valid_mass) if weight is None else (rows * weight, kept * weight, valid_mass)
 
 
 def _whole(measures: Measures, z: Tensor) -> Measures:

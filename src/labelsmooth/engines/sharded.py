@@ -20,6 +20,7 @@ from labelsmooth.engines.statistics import (
     Measures,
     RowStatistics,
     renormalised,
+    sizeable,
     times,
 )
 
@@ -226,6 +227,7 @@ def combine(local: RowStatistics, spread: bool, group: "dist.ProcessGroup | None
     stacked = torch.stack([part.to(z_max.dtype) for part in parts])
     sums = summed(stacked, group).unbind()
     total, tops, target_z, prior_z, target_mass, prior_mass, valid_mass, *model = sums
+    valid_mass = sizeable(valid_mass)
     prior_z, prior_mass = renormalised(target_z, prior_z, target_mass, prior_mass, valid_mass)
     lse = (total + (tops - 1)).log1p()
     nothing = torch.zeros_like(z_max)

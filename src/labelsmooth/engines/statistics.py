@@ -110,6 +110,11 @@ def renormalised(
     )
 
 
+def sizeable(mass: Tensor) -> Tensor:
+    """A mass that can be divided by, or none."""
+    return torch.where(mass < torch.finfo(mass.dtype).tiny, 0.0, mass)
+
+
 def times(a: Tensor, x: Tensor) -> Tensor:
     """``a * x``, and 0 where a is 0 and x infinite."""
     return a * torch.where((a == 0) & x.isinf(), 0.0, x)

@@ -52,7 +52,8 @@ def absence() -> str | None:
 def _forward(z: Tensor, measures: Measures) -> Tensor:
     """The row statistics of ``z``, ``(10, ...)`` in the order of :class:`RowStatistics`."""
     statistics = z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
-    _launch(_forward_kernel, z, measures, None, statistics=statistics, ABSENT=ABSENT)
+    least = torch.finfo(statistics.dtype).tiny
+    _launch(_forward_kernel, z, measures, None, statistics=statistics, ABSENT=ABSENT, LEAST=least)
     return statistics
 
 
@@ -134,8 +135,9 @@ def _forward_kernel(
     classes, z_outer, z_step, soft_outer, soft_step, prior_outer, prior_step, out_outer, out_step,
     statistics,
     margin: tl.float64,  # pyright: ignore[reportInvalidTypeForm]
-    ABSENT: tl.constexpr, PER_ROW: tl.constexpr, EXCLUDE: tl.constexpr, HINGE: tl.constexpr,
-    SQUARED: tl.constexpr, SPREAD: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr,
+    ABSENT: tl.constexpr, LEAST: tl.constexpr, PER_ROW: tl.constexpr, EXCLUDE: tl.constexpr,
+    HINGE: tl.constexpr, SQUARED: tl.constexpr, SPREAD: tl.constexpr, ALIGN: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0)
     real = statistics.dtype.element_ty
@@ -207,6 +209,7 @@ def _forward_kernel(
     valid_mass = prior_mass
     if weight is not None:
         valid_mass = tl.sum(valid, 0)
+    valid_mass = tl.where(valid_mass < LEAST, 0.0, valid_mass)  # too little to be divided by
     empty = valid_mass == 0
     divisor = tl.where(empty, 1.0, valid_mass)
     prior_mass = tl.where(empty, target_mass, prior_mass / divisor)
