@@ -31,6 +31,7 @@ from labelsmooth.targets import (
     Weighting,
     as_mixed_targets,
     as_prior,
+    check_draws,
     check_others,
 )
 
@@ -164,6 +165,8 @@ def criterion(
         measures = measures._replace(prior=blanked(measures.prior, counted))
     if off_target == "others":
         check_others(measures, num_classes)
+    if formula.draws:
+        check_draws(measures, type(formula).__name__)
     several = measures.soft or shares is not None
     scale = counts = counted.to(dtype)
     if sample_weight is not None:

@@ -83,6 +83,8 @@ class Formula:
     """Whether it uses ``model_z``, the mean of the logits under the model."""
     overlap: ClassVar[bool] = False
     """Whether it uses ``overlap``, what the prior gives the label."""
+    draws: ClassVar[bool] = False
+    """Whether it takes wrong labels to be drawn from the prior, which then cannot depend on the label."""
 
     @property
     def hinge(self) -> tuple[float, bool] | None:
@@ -348,7 +350,8 @@ class ForwardCorrection(Formula):
         \ell = -\log (T^\top q)_y = -\log \left( (1 - \epsilon) q_y + \epsilon \pi_y \right), \qquad
         T = (1 - \epsilon) I + \epsilon\, \mathbf{1} \pi^\top, \quad \epsilon \in [0, 1]
 
-    With the uniform prior the noise is symmetric, and eps (K - 1) / K the share of wrong labels.
+    With the uniform prior the noise is symmetric, and eps (K - 1) / K the share of wrong labels. The prior
+    cannot depend on the class; for a T of any kind see :doc:`methods`.
 
     Example:
         >>> from labelsmooth.functional import cross_entropy
@@ -362,6 +365,7 @@ class ForwardCorrection(Formula):
     """
 
     overlap: ClassVar[bool] = True
+    draws: ClassVar[bool] = True
 
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
         assert s.overlap is not None
@@ -382,7 +386,7 @@ class BackwardCorrection(Formula):
         \quad \epsilon \in [0, 1)
 
     It is label smoothing by :math:`-\epsilon / (1 - \epsilon)`, unbounded below as that is; see
-    :class:`NegativeSmoothing`, which is guarded.
+    :class:`NegativeSmoothing`, which is guarded. Its noise is that of :class:`ForwardCorrection`.
 
     Example:
         >>> from labelsmooth.functional import cross_entropy
@@ -396,6 +400,7 @@ class BackwardCorrection(Formula):
     """
 
     strengths: ClassVar[Interval] = Interval(0, 1, open=True)
+    draws: ClassVar[bool] = True
 
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
         return smoothed_nll(s, -eps / (1 - eps))

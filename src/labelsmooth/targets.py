@@ -194,3 +194,16 @@ def check_others(measures: Measures, num_classes: int) -> None:
             raise ValueError(
                 f'prior leaves nothing for the others of class {k}, as off_target="others" needs'
             )
+
+
+def check_draws(measures: Measures, formula: str) -> None:
+    """The rule of a formula that takes wrong labels to be drawn from the prior."""
+    if measures.by_class:
+        raise ValueError(
+            f"prior must be the same for all classes with {formula}, which takes wrong labels to be drawn"
+            " from it, got one of shape (K, K)"
+        )
+    if measures.exclude_target:
+        raise ValueError(
+            f'off_target must be "all" with {formula}, which draws wrong labels from the prior, got "others"'
+        )

@@ -48,8 +48,18 @@ CANNOT: dict[str, tuple[Tensor, Tensor, dict[str, Any], str]] = {
         {},
         "a gradient is asked for by the target, the prior or the",
     ),
-    "soft and matrix": (Z, SOFT, {"prior": torch.eye(3)}, "with class probabilities it takes neither"),
-    "soft and others": (Z, SOFT, {"off_target": "others"}, "with class probabilities it takes neither"),
+    "soft and matrix": (
+        Z,
+        SOFT,
+        {"prior": torch.eye(3)},
+        "a mixture of priors by class",
+    ),
+    "soft and others": (
+        Z,
+        SOFT,
+        {"off_target": "others"},
+        "a mixture of priors by class",
+    ),
     "meta": (Z.to("meta"), HARD.to("meta"), {}, "it runs on a CPU, and input is on meta"),
     "type": (Z.to(torch.float8_e5m2), HARD, {}, "it has no torch.float8_e5m2"),
 }

@@ -4,14 +4,23 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from labelsmooth import CrossEntropyLoss, LinearCrossEntropyLoss, by_class, functional, schedules
+from labelsmooth import (
+    CrossEntropyLoss,
+    LinearCrossEntropyLoss,
+    by_class,
+    functional,
+    mixed,
+    priors,
+    schedules,
+)
 from labelsmooth.engines import available
 from labelsmooth.formulas import (
     BackwardCorrection,
@@ -24,6 +33,7 @@ from labelsmooth.formulas import (
     MarginSmoothing,
     MaxSup,
     NegativeSmoothing,
+    RowStatistics,
 )
 from tests.formulas.oracle import CASES
 
@@ -103,7 +113,7 @@ def test_class_probabilities_of_one_class_are_its_index(formula: Formula) -> Non
     one_hot = torch.nn.functional.one_hot(target, 4).double()
     hard = losses(z, target, formula, 0.3, "reference")
     assert_close(losses(z, one_hot, formula, 0.3, "reference"), hard)
-    if not formula.overlap:  # which takes no mixture of priors
+    if not formula.draws:  # from one prior
         hard = losses(z, target, formula, 0.3, "reference", prior=prior)
         assert_close(losses(z, one_hot, formula, 0.3, "reference", prior=prior), hard)
 
@@ -224,6 +234,45 @@ def test_both_ends_are_allowed(formula: Formula, interval: str, values: list[flo
             loss, grad = losses(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([1]), formula, eps, engine)
             assert loss.isfinite().all()
             assert grad.isfinite().all()
+
+
+@dataclass(frozen=True)
+class Overlap(Formula):
+    """What the prior gives the label, and nothing else."""
+
+    overlap: ClassVar[bool] = True
+
+    def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
+        assert s.overlap is not None
+        return s.overlap + 0 * s.lse * eps
+
+
+def test_what_a_prior_gives_the_label() -> None:
+    z, target = torch.zeros(2, 3).double(), torch.tensor([0, 2])
+    rows = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.9, 0.0], [0.4, 0.2, 0.4]], dtype=torch.float64)
+
+    def found(prior: Any, **options: Any) -> list[float]:
+        given = {"formula": Overlap(), "prior": prior, "reduction": "none", **options}
+        return cross_entropy(z, target, **given).tolist()
+
+    assert found(None) == pytest.approx([1 / 3, 1 / 3])
+    assert found(rows[0]) == pytest.approx([0.5, 0.3])
+    assert found(rows) == pytest.approx([0.5, 0.4])
+    assert found(rows, off_target="others") == [0, 0]
+    assert found(priors.per_sample(rows[1:])) == pytest.approx([0.1, 0.4])
+    assert found(priors.per_sample(rows[:2, :2], torch.tensor([[0, 0], [1, 0]]))) == pytest.approx([1, 0])
+    with pytest.raises(ValueError, match="this formula takes one label for each row with such a prior"):
+        cross_entropy(z, mixed(target, target, 0.5), formula=Overlap(), prior=rows)
+
+
+@pytest.mark.parametrize("formula", [ForwardCorrection(), BackwardCorrection()], ids=repr)
+@pytest.mark.parametrize("target", [Y, mixed(Y, Y, 0.5), torch.eye(3)[:2]], ids=["hard", "mixed", "soft"])
+def test_wrong_labels_are_drawn_from_one_prior(formula: Formula, target: Any) -> None:
+    name = type(formula).__name__
+    said = refused(lambda: cross_entropy(Z, target, formula=formula, prior=torch.eye(3)))
+    assert said.startswith(f"prior must be the same for all classes with {name}")
+    said = refused(lambda: cross_entropy(Z, target, formula=formula, off_target="others"))
+    assert said.startswith(f'off_target must be "all" with {name}')
 
 
 @pytest.mark.parametrize(

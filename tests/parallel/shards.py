@@ -159,7 +159,7 @@ for name, make in {
         CASES[f"{name}, {mask.__name__.replace('_', ' ')}"] = masks
 
 CASES["forward correction"] = partial(
-    compare, make=lambda g, n: {"formula": ForwardCorrection(), "prior": Prior(matrix(g, n), "likeness")}
+    compare, make=lambda g, n: {"formula": ForwardCorrection(), "prior": Prior(vector(g, n), "noise")}
 )
 CASES["schedule"] = partial(compare, make=given(label_smoothing=warm_up(0.1, steps=0)))
 CASES["empty shard"] = partial(compare, sizes=chunked, num_classes=5)

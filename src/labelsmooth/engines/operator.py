@@ -32,7 +32,7 @@ def unserved(z: Tensor, measures: Measures) -> str | None:
     if z.dtype not in DTYPES:
         return f"it has no {z.dtype}"
     if measures.mixed:
-        return "with class probabilities it takes neither a (K, K) prior nor off_target='others'"
+        return "a mixture of priors by class, as of a (K, K) prior or off_target='others', is not its own"
     if measures.classes is not None and measures.margin is not None:
         return "it has no hinge over a prior of a few classes for each row"
     return None
