@@ -22,6 +22,9 @@ from labelsmooth.engines import linear, operator, reference, sharded
 from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatistics
 from labelsmooth.formulas import Formula
 from labelsmooth.study.arms import ARMS, GRADES
+from labelsmooth.study.results import Metric, Results, Setting
+from labelsmooth.study.terminal import MARKS, interval, number
+from labelsmooth.study.verdict import effects
 
 DOCS = Path(__file__).parent
 N, K, POSITIONS = 2, 3, 4
@@ -32,6 +35,7 @@ COUNTS = torch.tensor([3, 2, 1])
 SHOWN = (*RowStatistics._fields[:DIFFERENTIABLE], "overlap")
 ENGINES = ("reference", "dense", "triton", "linear", "sharded")
 OF_LOGITS = ENGINES[:3]
+RANKED_BY: tuple[Metric, ...] = ("nll_scaled", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -282,6 +286,24 @@ def combinations() -> str:
     return table(("", *(f"`{name}`" for name in ENGINES)), rows)
 
 
+def digits() -> str:
+    """What `labelsmooth study --arms all` found on digits, as it was saved: each arm's differences from hard
+    targets, marked where they are sure among so many."""
+    settings = Results.load(DOCS / "digits").settings
+    columns = [_differences(setting) for setting in settings]
+    rows = [(f"`{arm.name}`", *(column[arm.name] for column in columns)) for arm in settings[0].ranking]
+    return table(("arm", *(setting.name for setting in settings)), rows)
+
+
+def _differences(setting: Setting) -> dict[str, str]:
+    sure = {metric: effects(setting, metric) for metric in RANKED_BY}
+    found = {setting.hard.name: "<br>".join(number(m, setting.hard.values[m].mean) for m in RANKED_BY)}
+    for arm in setting.arms[1:]:
+        lines = [f"{interval(arm.differences[m], m)} {MARKS[sure[m][arm.name]][0]}" for m in RANKED_BY]
+        found[arm.name] = "<br>".join(line.strip() for line in lines)
+    return found
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "methods.md": {
         "formulas": lambda: methods(FORMULAS),
@@ -289,6 +311,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "strengths": lambda: methods(STRENGTHS),
         "losses": lambda: methods(LOSSES),
         "grades": grades,
+        "digits": digits,
     },
     "extending.md": {"lengths": lengths},
     "engines.md": {"combinations": combinations},
