@@ -1,0 +1,31 @@
+"""Strengths: how much to smooth, by the class, by the sample, and over time. They hand out tensors, so that
+nothing compiles again when they change.
+"""
+
+from labelsmooth.schedules.classes import ByClass as ByClass
+from labelsmooth.schedules.classes import Shape as Shape
+from labelsmooth.schedules.classes import by_class as by_class
+from labelsmooth.schedules.classes import by_counts as by_counts
+from labelsmooth.schedules.samples import graduated as graduated
+from labelsmooth.schedules.time import Schedule as Schedule
+from labelsmooth.schedules.time import constant as constant
+from labelsmooth.schedules.time import cosine as cosine
+from labelsmooth.schedules.time import delayed as delayed
+from labelsmooth.schedules.time import drop_late as drop_late
+from labelsmooth.schedules.time import linear as linear
+from labelsmooth.schedules.time import warm_up as warm_up
+
+__all__ = [
+    "ByClass",
+    "Schedule",
+    "Shape",
+    "by_class",
+    "by_counts",
+    "constant",
+    "cosine",
+    "delayed",
+    "drop_late",
+    "graduated",
+    "linear",
+    "warm_up",
+]
