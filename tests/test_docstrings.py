@@ -46,7 +46,7 @@ PARTS = {
     *("nll", "smoothed_nll", "model_entropy", "log_likelihood", "times"),
     *("Prior", "PerSample", "ByClass", "Schedule"),
 }
-TYPES = {"Distance", "Tree"}  # of arguments
+TYPES = {"Distance", "Shape", "Tree"}  # of arguments
 METHODS = {name: value for name, value in OFFERED.items() if name not in PARTS | TYPES}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
