@@ -63,7 +63,9 @@ class LabelSmoothingLoss(nn.Module):
         step(self.smoothing)
 
     def extra_repr(self) -> str:
-        return f"smoothing={self.smoothing}, dim={self.dim}"
+        # A schedule shows itself inside of this module.
+        smoothing = "" if isinstance(self.smoothing, nn.Module) else f"smoothing={self.smoothing}, "
+        return f"{smoothing}dim={self.dim}"
 
 
 class CrossEntropyLoss(nn.Module):
