@@ -1,6 +1,7 @@
 """The table of arms, as a person meets it: spellings, mistakes, what a fit has to know and to call."""
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from labelsmooth.study.arms import ARMS, GRADES
 from labelsmooth.study.catalogue import catalogue
 from labelsmooth.study.data import digits
 from labelsmooth.study.identity import identify
-from labelsmooth.study.options import Number
+from labelsmooth.study.options import Number, spelled
 from labelsmooth.study.specs import facts_of, left_out, parse, select
 
 from .made_up import LinearFit, bare, study
@@ -76,22 +77,26 @@ def test_only_plain_smoothings_have_an_eps():
 
 
 MISTAKES = {
-    "": "arms must be among hard, ls, others, .* got ''",
-    "label": "arms must be among hard, .* got 'label'",
-    "LS": "arms must be among .* got 'LS'",
+    "": r"^no arm is named '' \(labelsmooth arms lists them\)$",
+    "label": r"^no arm is named 'label' \(",
+    "maxsap": r"^no arm is named 'maxsap': did you mean maxsup\? \(",
+    "MaxSup:eps=0.2": r"^no arm is named 'MaxSup': did you mean maxsup\? \(",
+    "All": r"^no arm is named 'All': did you mean all\? \(",
+    "maxsup,ols": r"^no arm is named 'maxsup,ols': separate arms by blanks, as in maxsup ols \(",
     "ls:": "arm ls:: after the colon must come one of eps=, got ''",
     "ls:0.1": "arm ls:0.1: after the colon must come one of eps=, got '0.1'",
     "mbls:gamma=1": "arm mbls:gamma=1: after the colon must come one of eps=, margin=, got 'gamma=1'",
     "hard:eps=0": "arm hard:eps=0: after the colon must come nothing: it has no options, got 'eps=0'",
     "ls:eps=0.1,eps=0.2": "arm ls:eps=0.1,eps=0.2: eps must be given once, got 0.1 and 0.2",
-    "ls:eps=": r"arm ls:eps=: eps must lie in \[0, 1\], got $",
-    "ls:eps=a": r"arm ls:eps=a: eps must lie in \[0, 1\], got a",
-    "ls:eps=-0.1": r"arm ls:eps=-0.1: eps must lie in \[0, 1\], got -0.1",
-    "nan": r"arm ls:eps=nan: eps must lie in \[0, 1\], got nan",
-    "mbls:margin=inf": r"arm mbls:margin=inf: margin must lie in \[0, inf\), got inf",
-    "negative:eps=1.5": r"arm negative:eps=1.5: eps must lie in \(-inf, 1\], got 1.5",
-    "negative:eps=-inf": r"arm negative:eps=-inf: eps must lie in \(-inf, 1\], got -inf",
-    "backward:eps=1": r"arm backward:eps=1: eps must lie in \[0, 1\), got 1",
+    "ls:eps=": r"arm ls:eps=: eps must be a number in \[0, 1\], got $",
+    "ls:eps=a": r"arm ls:eps=a: eps must be a number in \[0, 1\], got a",
+    "ls:eps=-0.1": r"arm ls:eps=-0.1: eps must be a number in \[0, 1\], got -0.1",
+    "nan": r"arm ls:eps=nan: eps must be a number in \[0, 1\], got nan",
+    "mbls:margin=inf": r"arm mbls:margin=inf: margin must be a number in \[0, inf\), got inf",
+    "negative:eps=1.5": r"arm negative:eps=1.5: eps must be a number in \(-inf, 1\], got 1.5",
+    "negative:eps=-inf": r"arm negative:eps=-inf: eps must be a number in \(-inf, 1\], got -inf",
+    "backward:eps=1": r"arm backward:eps=1: eps must be a number in \[0, 1\), got 1",
+    "unigram:temperature=0": r"temperature must be a number in \(0, inf\), got 0",
     "ordinal:kind=cubic": "arm ordinal:kind=cubic: kind must be one of absolute, squared, .* got cubic",
 }
 
@@ -129,8 +134,8 @@ def test_what_is_left_out_has_a_reason():
     assert left_out({"a": KNOWING}) == {}
     fit = Knowing(embeddings=FACTS["embeddings"])
     assert left_out({"a": KNOWING, "b": fit}) == {
-        "unigram": "b has no attribute counts",
-        "byclass": "b has no attribute counts",
+        "unigram": "the fit of 'b' has no attribute counts",
+        "byclass": "the fit of 'b' has no attribute counts",
     }
 
 
@@ -139,7 +144,8 @@ def test_what_all_leaves_out_is_said(tmp_path: Path, capfd: pytest.CaptureFixtur
     fit = Knowing(embeddings=FACTS["embeddings"])
     study({"mine": fit}, tmp_path, eps=None, arms=["all"], progress=True)
     said = capfd.readouterr().err.splitlines()
-    assert said[:2] == [f"{arm} is left out: mine has no attribute counts" for arm in ("unigram", "byclass")]
+    why = "is left out: the fit of 'mine' has no attribute counts"
+    assert said[:2] == [f"unigram {why}", f"byclass {why}"]
     study({"mine": fit}, tmp_path / "named", eps=None, arms=["ls"], progress=True)
     assert "left out" not in capfd.readouterr().err
 
@@ -147,9 +153,8 @@ def test_what_all_leaves_out_is_said(tmp_path: Path, capfd: pytest.CaptureFixtur
 @pytest.mark.parametrize("name", [name for name in ARMS if parse(name).loss.facts])
 def test_what_a_fit_does_not_know_is_named_before_anything_is_trained(name: str, tmp_path: Path):
     (fact, *_) = sorted(parse(name).loss.facts)
-    with pytest.raises(
-        ValueError, match=f"^arm {name} needs to know .*: mine must have an attribute {fact}, got"
-    ):
+    message = rf"^arm {name} needs to know .*: set it on the fit of 'mine', as in fit.{fact} = \.\.\.$"
+    with pytest.raises(ValueError, match=message):
         study({"yours": KNOWING, "mine": bare}, tmp_path / "new", eps=None, arms=[name])
     assert not (tmp_path / "new").exists()
 
@@ -161,7 +166,6 @@ def test_what_a_fit_does_not_know_is_named_before_anything_is_trained(name: str,
         (Knowing(num_classes=1), "ordinal", "arm ordinal of mine: num_classes must be"),
         (Knowing(counts=torch.tensor([0, 0])), "unigram", "arm unigram of mine: counts must"),
         (Knowing(embeddings=torch.zeros(3)), "similarity", "arm similarity of mine: embeddings must"),
-        (KNOWING, "negative:clip=0", "arm negative:clip=0 of mine: clip must be above 0"),
         (
             KNOWING,
             "graduated:low=0.9",
@@ -190,8 +194,8 @@ def test_eps_and_arms_go_together(tmp_path: Path):
     [
         ([], r"arms must name at least one besides hard, got \[\]"),
         (["hard", "0"], r"arms must name at least one besides hard, got \['hard', '0'\]"),
-        ("ls", "arms must be a list of names, got 'ls'"),
-        ([0.1], r"arms must be a list of names, got \[0.1\]"),
+        ("ls", r"arms must be a list of names, or \[\"all\"\], got 'ls'"),
+        ([0.1], r"arms must be a list of names, or .*, got \[0.1\]"),
     ],
 )
 def test_arms_that_are_none_are_named(arms: Any, message: str, tmp_path: Path):
@@ -202,38 +206,50 @@ def test_arms_that_are_none_are_named(arms: Any, message: str, tmp_path: Path):
 # The end of an epoch.
 
 
-def silent(criterion: Criterion, seed: int) -> FitResult:
-    """A fit that never says that an epoch is over."""
-    return LinearFit()(Criterion(criterion.loss), seed)
+@dataclass(frozen=True)
+class Ending:
+    """A fit of three epochs that says of so many that they are over."""
+
+    calls: int
+    num_classes: int = 4
+    epochs: int | None = 3
+
+    def __call__(self, criterion: Criterion, seed: int) -> FitResult:
+        criterion(torch.zeros(1, 4), torch.tensor([0]))
+        for _ in range(self.calls):
+            criterion.end_epoch()
+        return bare(Criterion(criterion.loss), seed)
 
 
-def test_a_fit_that_ends_no_epoch_is_told_what_to_call(tmp_path: Path):
-    fit: Any = lambda criterion, seed: silent(criterion, seed)  # noqa: E731, a function of its own to write on
-    fit.num_classes, fit.epochs = 4, 3
-    for arm in ("cosine", "ols", "negative:eps=-0.1", "maxsup:end=0.2"):
-        message = (
-            f"^mine: arm {arm} changes from epoch to epoch, so fit must call "
-            r"criterion.end_epoch\(\) after each, which it never did$"
-        )
-        with pytest.raises(ValueError, match=message):
-            study({"mine": fit}, tmp_path, eps=None, arms=[arm])
-    # Others need not be told.
-    assert (
-        study({"mine": fit}, tmp_path, eps=None, arms=["maxsup"]).settings[0].chosen.name == "maxsup:eps=0.1"
-    )
+MUST_END = r"changes from epoch to epoch, so fit must call criterion.end_epoch\(\) after each"
+
+
+@pytest.mark.parametrize("arm", ["cosine", "ols", "negative:eps=-0.1", "maxsup:end=0.2"])
+def test_a_fit_that_ends_no_epoch_is_told_what_to_call(arm: str, tmp_path: Path):
+    with pytest.raises(ValueError, match=f"^mine: arm {arm} {MUST_END}, which it never did$"):
+        study({"mine": Ending(0)}, tmp_path, eps=None, arms=[arm])
 
 
 def test_a_fit_that_ends_no_epoch_is_told_by_workers_too(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"arm cosine changes .* criterion.end_epoch\(\)"):
-        study({"mine": Silent()}, tmp_path, eps=None, arms=["cosine"], workers=1)
+    with pytest.raises(ValueError, match=f"arm cosine {MUST_END}, which it never did"):
+        study({"mine": Ending(0)}, tmp_path, eps=None, arms=["cosine"], workers=1)
 
 
-@dataclass(frozen=True)
-class Silent:
-    epochs: int = 3
+@pytest.mark.parametrize("calls", [1, 2, 4, 30])
+@pytest.mark.parametrize("arm", ["cosine", "ols"])
+def test_a_fit_that_ends_more_or_fewer_epochs_than_it_has_is_told_both(arm: str, calls: int, tmp_path: Path):
+    message = f"^mine: arm {arm} {MUST_END} of fit.epochs = 3, got {calls} calls$"
+    with pytest.raises(ValueError, match=message):
+        study({"mine": Ending(calls)}, tmp_path, eps=None, arms=[arm])
 
-    def __call__(self, criterion: Criterion, seed: int) -> FitResult:
-        return silent(criterion, seed)
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize(
+    ("fit", "arm"), [(Ending(0), "maxsup"), (Ending(2), "maxsup"), (Ending(2, epochs=None), "ols")]
+)
+def test_the_ends_of_epochs_are_counted_only_where_they_matter(fit: Ending, arm: str, tmp_path: Path):
+    results = study({"mine": fit}, tmp_path, eps=None, arms=[arm])
+    assert results.settings[0].chosen.label == arm
 
 
 # In a study.
@@ -294,6 +310,28 @@ def test_every_row_is_complete_and_its_defaults_are_within_its_rules(name: str):
     assert name.islower()
 
 
+LOWEST = [
+    (name, option)
+    for name, method in ARMS.items()
+    for option, rule in method.options.items()
+    # One that is bounded by another option besides.
+    if isinstance(rule, Number) and rule.within.low > -math.inf and (name, option) != ("graduated", "high")
+]
+
+
+@pytest.mark.parametrize(("name", "option"), LOWEST)
+def test_an_option_may_be_the_lowest_of_its_range_where_the_loss_can_be_made_with_it(name: str, option: str):
+    rule = ARMS[name].options[option]
+    assert isinstance(rule, Number)
+    options = {o: other.default for o, other in ARMS[name].options.items()} | {option: rule.within.low}
+    try:
+        ARMS[name].loss(**options)(facts_of(KNOWING))
+    except ValueError:
+        assert not rule.within.has(rule.within.low)
+    else:
+        assert rule.within.has(rule.within.low)
+
+
 def test_the_catalogue_names_every_arm_option_and_source():
     file = io.StringIO()
     Console(file=file, width=300).print(catalogue())
@@ -303,5 +341,7 @@ def test_the_catalogue_names_every_arm_option_and_source():
         assert method.formula in text
         assert f"Evidence {method.grade}: {method.source}." in text
         for option, rule in method.options.items():
-            assert f"{option}=" in text or f"{option} (may be left out)" in text
-            assert rule.rule in text
+            default = " (may be left out)" if rule.default is None else f"={spelled(rule.default)}"
+            assert f" {option}{default}, {rule}" in text
+    for said in ("eps=0.1, in [0, 1]", "temperature=1, in (0, inf)", "kind=absolute, or squared, log,"):
+        assert said in text

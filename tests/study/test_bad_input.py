@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from labelsmooth.study import DigitsFit
+from labelsmooth.study import Criterion, DigitsFit, FitResult
+from labelsmooth.study.checks import check_result
 
 from .made_up import altered, bare, study
 
@@ -56,6 +57,14 @@ BAD_RETURNS: dict[str, tuple[Any, str]] = {
     "logits that are infinite": (
         {"val": PAIR, "test": (FLAT - math.inf, LABELS)},
         r"fit's 'test': logits must be finite, got -inf",
+    ),
+    "probabilities": (
+        {"val": PAIR, "test": (FLAT + 0.25, LABELS)},
+        "fit's 'test': must be logits, got probabilities: every row is at least 0 and sums to 1$",
+    ),
+    "short probabilities": (
+        {"val": ((FLAT + LABELS[:, None] * torch.arange(4)).softmax(1).bfloat16(), LABELS), "test": PAIR},
+        "fit's 'val': must be logits, got probabilities",
     ),
     "classes that differ": (
         {"val": PAIR, "test": (FLAT[:, :3], LABELS % 3)},
@@ -112,6 +121,21 @@ def test_what_a_fit_returns_instead_is_named(case: str, folder: Path):
     with pytest.raises(ValueError, match="^my fit: " + message):
         study({"my fit": lambda criterion, seed: returned}, folder, settings={"case": case})
     assert not (folder / "results.json").exists()
+
+
+def test_logits_may_look_like_probabilities_here_and_there():
+    logits = FLAT + LABELS[:, None] * torch.arange(4)
+    but_one = logits.softmax(1).index_copy(0, torch.tensor([5]), torch.tensor([[0.5, 0.6, 0.0, 0.0]]))
+    for rows in (but_one, but_one - torch.tensor([1.0, 0.0, 0.0, 0.0]), logits.log_softmax(1)):
+        check_result("my fit", {"val": (rows, LABELS), "test": PAIR})
+
+
+def test_a_fit_that_never_calls_the_criterion_is_told_to(folder: Path):
+    def fit(criterion: Criterion, seed: int) -> FitResult:
+        return bare(Criterion(torch.nn.CrossEntropyLoss()), seed)
+
+    with pytest.raises(ValueError, match=r"^my fit: fit must call criterion\(logits, labels\), got no call$"):
+        study({"my fit": fit}, folder)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

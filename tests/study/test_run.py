@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -273,6 +274,11 @@ def test_digits_depend_on_the_seed_and_the_criterion_alone(one_thread: None):
     assert not torch.equal(first["test"][0], smoothed["test"][0])
     assert torch.equal(first["clean"], smoothed["clean"])
     assert {len(curve) for curve in first["history"].values()} == {2}
+
+
+def test_help_tells_what_a_fit_returns():
+    told = re.findall(r"^ +(\w+): ", FitResult.__doc__ or "", re.MULTILINE)
+    assert told == list(FitResult.__annotations__)
 
 
 def test_digits_end_each_epoch(one_thread: None):

@@ -24,7 +24,7 @@ from labelsmooth.online import OnlineLabelSmoothing
 from labelsmooth.priors.ordinal import Distance
 from labelsmooth.schedules import Shape
 from labelsmooth.study.expressions import Call, Fact, Share, call
-from labelsmooth.study.options import Choice, Number, Option
+from labelsmooth.study.options import Above, Choice, Number, Option
 from labelsmooth.study.recipes import Bootstrap, Graduated
 
 Grade = Literal["A", "B", "C", "D"]
@@ -39,7 +39,7 @@ GRADES: Mapping[Grade, str] = {
 NUM_CLASSES, EPOCHS = Fact("num_classes"), Fact("epochs")
 COUNTS, EMBEDDINGS = Fact("counts"), Fact("embeddings")
 
-AT_LEAST_0 = Interval(0, math.inf)
+AT_LEAST_0, ABOVE_0 = Interval(0, math.inf), Above(0, math.inf)
 EPS = Number(0.1)
 FAMILIES = {
     "exponential": priors.exponential,
@@ -146,7 +146,7 @@ ARMS: Mapping[str, Method] = {
         "classes of unequal frequency, vocabularies",
         "B",
         "Pereyra et al., 2017",
-        {"eps": EPS, "temperature": Number(1.0, AT_LEAST_0)},
+        {"eps": EPS, "temperature": Number(1.0, ABOVE_0)},
     ),
     "ordinal": Method(
         lambda eps, kind: _smoothing(eps, prior=_ordinal(kind)),
@@ -177,7 +177,7 @@ ARMS: Mapping[str, Method] = {
         "classes that are alike in different degrees",
         "C",
         "Liu and JaJa, ICANN 2021",
-        {"eps": EPS, "temperature": Number(0.1, AT_LEAST_0)},
+        {"eps": EPS, "temperature": Number(0.1, ABOVE_0)},
     ),
     "bootstrap": Method(
         lambda eps: call(Bootstrap, eps=eps),
@@ -225,7 +225,7 @@ ARMS: Mapping[str, Method] = {
         "Wei et al., ICML 2022",
         {
             "eps": Number(-0.4, NegativeSmoothing.strengths),
-            "clip": Number(5.0, AT_LEAST_0),
+            "clip": Number(5.0, ABOVE_0),
             "share": Number(0.5),
         },
     ),
@@ -261,7 +261,7 @@ ARMS: Mapping[str, Method] = {
         "Pereyra et al., 2017",
         {
             "eps": Number(0.1, ConfidencePenalty.strengths),
-            "threshold": Number(None, AT_LEAST_0),
+            "threshold": Number(None, ABOVE_0),
         },
     ),
     "relaxation": Method(

@@ -30,9 +30,9 @@ def catalogue() -> RenderableType:
 
 def _lines(name: str, method: Method) -> list[str]:
     options = [
-        f"{option} (may be left out) must {rule.rule}"
+        f"{option} (may be left out), {rule}"
         if rule.default is None
-        else f"{option}={spelled(rule.default)} must {rule.rule}"
+        else f"{option}={spelled(rule.default)}, {rule}"
         for option, rule in method.options.items()
     ]
     facts = ", ".join(sorted(parse(name).loss.facts))

@@ -7,8 +7,8 @@ import torch
 
 from labelsmooth.calibration.metrics import check_logits
 from labelsmooth.checks import check_strength
-from labelsmooth.study.fit import FitResult
-from labelsmooth.study.specs import select
+from labelsmooth.study.fit import Criterion, FitResult
+from labelsmooth.study.specs import Spec, by_epoch, facts_of, select
 from labelsmooth.study.trials import slug
 
 SMOOTHINGS = (0.05, 0.1, 0.2)
@@ -32,7 +32,7 @@ def check_arguments(
             raise ValueError(f"eps must hold numbers, got {e!r}")
         check_strength("eps", float(e))
     if arms is not None and (isinstance(arms, str) or not all(isinstance(arm, str) for arm in arms)):
-        raise ValueError(f"arms must be a list of names, got {arms!r}")
+        raise ValueError(f'arms must be a list of names, or ["all"], got {arms!r}')
     if not isinstance(seeds, int) or not 2 <= seeds <= MOST_SEEDS:
         raise ValueError(f"seeds must be a whole number in [2, {MOST_SEEDS}], got {seeds!r}")
     if workers is not None and (not isinstance(workers, int) or workers < 1):
@@ -66,16 +66,39 @@ def check_result(name: str, result: FitResult) -> None:
             raise ValueError(f"{name}: {form}, got {type(pair).__name__} for {split!r}")
         try:
             check_logits(*pair)
+            _check_values(pair[0])
         except ValueError as error:
             raise ValueError(f"{name}: fit's {split!r}: {error}") from None
-        if not bool(pair[0].isfinite().all()):
-            raise ValueError(
-                f"{name}: fit's {split!r}: logits must be finite, got {pair[0][~pair[0].isfinite()][0]}"
-            )
     classes = sorted({result["val"][0].size(1), result["test"][0].size(1)})
     if len(classes) > 1:
         raise ValueError(f"{name}: fit must return logits of the same K classes in every call, got {classes}")
     _check_extras(name, result)
+
+
+def check_calls(name: str, fit: object, arm: Spec, criterion: Criterion) -> None:
+    """Whether a fit called what it was given, as often as the arm needs it."""
+    if not criterion.called:
+        raise ValueError(f"{name}: fit must call criterion(logits, labels), got no call")
+    if not by_epoch(criterion.loss):
+        return
+    rule = (
+        f"{name}: arm {arm.label} changes from epoch to epoch, so fit must call criterion.end_epoch() "
+        "after each"
+    )
+    if not criterion.epochs:
+        raise ValueError(f"{rule}, which it never did")
+    epochs = facts_of(fit).get("epochs", criterion.epochs)
+    if criterion.epochs != epochs:
+        raise ValueError(f"{rule} of fit.epochs = {epochs}, got {criterion.epochs} calls")
+
+
+def _check_values(logits: torch.Tensor) -> None:
+    if not bool(logits.isfinite().all()):
+        raise ValueError(f"logits must be finite, got {logits[~logits.isfinite()][0]}")
+    error = (logits.sum(1, dtype=torch.float64) - 1).abs().max()
+    # Probabilities of a short type miss 1 by up to that type's own precision.
+    if bool((logits >= 0).all()) and error <= max(1e-3, torch.finfo(logits.dtype).eps):
+        raise ValueError("must be logits, got probabilities: every row is at least 0 and sums to 1")
 
 
 def _check_extras(name: str, result: FitResult) -> None:

@@ -28,16 +28,18 @@ class Criterion(nn.Module):
         >>> criterion(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]))
         tensor(0.3365)
         >>> criterion.end_epoch()
-        >>> criterion.epochs
-        1
+        >>> criterion.called, criterion.epochs
+        (True, 1)
     """
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
         self.loss = loss
+        self.called = False
         self.epochs = 0
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        self.called = True
         return self.loss(input, target)
 
     def end_epoch(self) -> None:
@@ -48,16 +50,28 @@ class Criterion(nn.Module):
 
 
 class FitResult(TypedDict):
-    """What a fit returns; the validation and test rows must be the same in every call."""
+    """What a fit returns: ``val`` and ``test``, with the same rows in every call, and what else it has.
 
-    val: LogitsAndLabels  # labels free of noise: they choose the arm and fit the temperature
+    Attributes:
+        val: Logits, ``(N, K)``, before any softmax, and labels, ``(N,)``, of the validation rows. Free of
+            wrong labels: they choose the arm and fit the temperature. Needed.
+        test: Logits and labels of the test rows, ``(N, K)`` and ``(N,)``. Needed.
+        train: Logits and labels of the training rows, ``(M, K)`` and ``(M,)``, labelled as trained on.
+        clean: True labels of the training rows, ``(M,)``, where some were flipped.
+        history: Curves by name, each a list with one number per epoch.
+        features: The penultimate layer on the test rows, ``(N, D)``.
+        head: The last layer's weight, ``(K, D)``.
+        state: The model's ``state_dict()``, to be saved.
+    """
+
+    val: LogitsAndLabels
     test: LogitsAndLabels
-    train: NotRequired[LogitsAndLabels]  # labels as trained on
-    clean: NotRequired[Tensor]  # the true labels of the training rows, where some were flipped
-    history: NotRequired[dict[str, list[float]]]  # one number per epoch each
-    features: NotRequired[Tensor]  # the penultimate layer on the test rows, (N, D)
-    head: NotRequired[Tensor]  # the last layer's weight, (K, D)
-    state: NotRequired[dict[str, Tensor]]  # the model's state_dict, to be saved
+    train: NotRequired[LogitsAndLabels]
+    clean: NotRequired[Tensor]
+    history: NotRequired[dict[str, list[float]]]
+    features: NotRequired[Tensor]
+    head: NotRequired[Tensor]
+    state: NotRequired[dict[str, Tensor]]
 
 
 Fit = Callable[[Criterion, int], FitResult]

@@ -1,10 +1,21 @@
 """The options of an arm: each has a default and a rule, and reads itself from text."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from labelsmooth.checks import UNIT, Interval
 
 Value = float | str
+
+
+class Above(Interval):
+    """Without its lower end."""
+
+    def has(self, x: Any) -> Any:
+        return (x > self.low) & super().has(x)
+
+    def __str__(self) -> str:
+        return f"({super().__str__()[1:]}"
 
 
 @dataclass(frozen=True)
@@ -16,7 +27,10 @@ class Number:
 
     @property
     def rule(self) -> str:
-        return f"lie in {self.within}"
+        return f"be a number in {self.within}"
+
+    def __str__(self) -> str:
+        return f"in {self.within}"
 
     def read(self, text: str) -> float:
         value = float(text)
@@ -38,6 +52,9 @@ class Choice:
     @property
     def rule(self) -> str:
         return f"be one of {', '.join(self.among)}"
+
+    def __str__(self) -> str:
+        return f"or {', '.join(self.among[1:])}"
 
     def read(self, text: str) -> str:
         if text not in self.among:

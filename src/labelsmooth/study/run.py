@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from labelsmooth.calibration import accuracy
-from labelsmooth.study.checks import check_arguments, check_result
+from labelsmooth.study.checks import check_arguments, check_calls, check_result
 from labelsmooth.study.fit import Criterion, Fit
 from labelsmooth.study.progress import Progress, Summary, say
 from labelsmooth.study.results import Results
-from labelsmooth.study.specs import by_epoch, facts_of, left_out, parse
+from labelsmooth.study.specs import facts_of, left_out, parse
 from labelsmooth.study.statistics import summarise
 from labelsmooth.study.trials import Job, Ledger, Outcome, load, save, save_model
 from labelsmooth.study.verdict import recommended
@@ -55,7 +55,7 @@ def run(
         eps: The smoothings to compare with hard targets, each in ``(0, 1]``; None is 0.05, 0.1 and 0.2,
             unless ``arms`` are given.
         arms: Other methods to compare, each as ``"name"`` or ``"name:option=value,option=value"``:
-            ``["maxsup:eps=0.2", "ols"]``; ``"all"`` is every one that the fits can serve. The command
+            ``["maxsup:eps=0.2", "ols"]``; ``["all"]`` is every one that the fits can serve. The command
             ``labelsmooth arms`` lists them.
         seeds: Number of pairs, at least 2.
         output: The folder for the runs, ``results.json``, ``report.html`` and the recommended models.
@@ -197,12 +197,8 @@ def _train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> 
         except Exception as error:
             error.add_note(f"in the fit of {name!r} with {job.arm} and seed {job.seed}")
             raise
-    if by_epoch(criterion.loss) and not criterion.epochs:
-        raise ValueError(
-            f"{name}: arm {arm.label} changes from epoch to epoch, so fit must call criterion.end_epoch() "
-            "after each, which it never did"
-        )
     check_result(name, result)
+    check_calls(name, fit, arm, criterion)
     save(path, result)
     return name, job, _summarise_run(load(path))
 

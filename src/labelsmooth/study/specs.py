@@ -1,5 +1,6 @@
 """An arm as it is written and read, and what it needs to know of a fit."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -60,15 +61,13 @@ def parse(text: str) -> Spec:
         ('ls:eps=0.1', 'ls:eps=0.2', 'others')
         >>> parse("ls:eps=2")
         Traceback (most recent call last):
-        ValueError: arm ls:eps=2: eps must lie in [0, 1], got 2
+        ValueError: arm ls:eps=2: eps must be a number in [0, 1], got 2
     """
     if _is_number(text):
         text = f"ls:eps={text}"
     name, colon, rest = text.partition(":")
     if name not in ARMS:
-        raise ValueError(
-            f"arms must be among {', '.join(ARMS)} (labelsmooth arms explains them), got {name!r}"
-        )
+        raise ValueError(f"no arm is named {name!r}{_hint(name)} (labelsmooth arms lists them)")
     options, given = ARMS[name].options, dict[str, str]()
     for said in rest.split(",") if colon else ():
         key, equals, value = said.partition("=")
@@ -105,7 +104,8 @@ def select(arms: Sequence[str], fits: Mapping[str, object]) -> list[str]:
         spec = parse(text)
         for fit, fact in missing(spec, fits):
             raise ValueError(
-                f"arm {text} needs to know {FACTS[fact]}: {fit} must have an attribute {fact}, got none"
+                f"arm {text} needs to know {FACTS[fact]}: set it on the fit of {fit!r}, "
+                f"as in fit.{fact} = ..."
             )
         specs.append(spec)
     for spec in specs:
@@ -140,7 +140,9 @@ def missing(spec: Spec, fits: Mapping[str, object]) -> list[tuple[str, str]]:
 def left_out(fits: Mapping[str, object]) -> dict[str, str]:
     """The arms that ``all`` does not hold, since a fit cannot serve them, and why."""
     return {
-        name: "; ".join(f"{fit} has no attribute {fact}" for fit, fact in missing(parse(name), fits))
+        name: "; ".join(
+            f"the fit of {fit!r} has no attribute {fact}" for fit, fact in missing(parse(name), fits)
+        )
         for name in ARMS
         if missing(parse(name), fits)
     }
@@ -154,6 +156,14 @@ def by_epoch(loss: nn.Module) -> bool:
 def facts_of(fit: object) -> dict[str, object]:
     """What a fit knows, from its attributes."""
     return {name: known for name in FACTS if (known := getattr(fit, name, None)) is not None}
+
+
+def _hint(name: str) -> str:
+    """What may have been meant by a name that no arm has."""
+    if "," in name:
+        return f": separate arms by blanks, as in {name.replace(',', ' ')}"
+    close = difflib.get_close_matches(name.lower(), [*ARMS, "all"], n=1)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def _is_number(text: str) -> bool:
