@@ -89,19 +89,29 @@ def answer(setting: Setting) -> str:
 
 
 def described(setting: Setting) -> str:
-    """The chosen arm within a sentence."""
+    """The chosen arm within a sentence, where it is named first."""
     chosen = setting.chosen
-    if chosen.eps is None:
-        return chosen.label
     tried = [arm.eps for arm in setting.arms[1:] if arm.eps is not None]
-    largest = " (the largest tried)" if len(tried) > 1 and chosen.eps == max(tried) else ""
-    return f"eps = {chosen.label}{largest}"
+    largest = len(tried) > 1 and chosen.eps == max(tried)
+    return f"{named(chosen)}{' (the largest tried)' if largest else ''}"
+
+
+def named(arm: Arm) -> str:
+    """An arm within a sentence."""
+    if arm.eps is None:
+        return arm.label
+    return f"eps = {arm.label}" if arm.eps else "hard targets"
 
 
 def confidence(arm: Arm) -> str:
     gap = arm.values["confidence_gap"].mean * 100
     if abs(gap) < 1:
-        return "Raw confidence is within 1 point of accuracy"
+        # Right on average, and yet too high or too low by the row, which is what a temperature is for.
+        before, after = arm.values["nll"].mean, arm.values["nll_scaled"].mean
+        return (
+            "Raw confidence is within 1 point of accuracy on average; "
+            f"the temperature takes NLL from {before:.3f} to {after:.3f}"
+        )
     number = f"{abs(gap):.0f}"
     return (
         f"Raw confidence is {number} point{'' if number == '1' else 's'} too {'high' if gap > 0 else 'low'}"
@@ -111,7 +121,7 @@ def confidence(arm: Arm) -> str:
 def calibration(arm: Arm, other: Arm) -> str:
     ece, against = arm.values["ece_scaled"].mean, other.values["ece_scaled"].mean
     return (
-        f"after temperature ECE {ece * 100:.1f} % against {against * 100:.1f} % "
+        f"after temperature ECE {ece * 100:.1f} % against {against * 100:.1f} % with {named(other)} "
         f"(noise floor {arm.noise_floor_scaled * 100:.1f} %)"
     )
 
