@@ -2,8 +2,13 @@
 
 import sys
 
+from labelsmooth import __version__
+
 
 def main() -> None:
+    if sys.argv[1:] == ["--version"]:
+        print(f"labelsmooth {__version__}")
+        return
     try:
         from labelsmooth.study.cli import main as run_command
     except ModuleNotFoundError as error:

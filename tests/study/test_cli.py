@@ -1,5 +1,6 @@
 """The command, as a person meets it: help, one line for a mistake, Ctrl-C, and on again."""
 
+import io
 import os
 import re
 import shutil
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from labelsmooth.__main__ import main
 from labelsmooth.study import Results, cli
 from labelsmooth.study.arms import ARMS
 from labelsmooth.study.verdict import answer
@@ -82,8 +85,13 @@ def test_arms_are_listed(capsys: pytest.CaptureFixture[str]):
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "no command": ([], "Expected one of {study, arms}."),
-    "another command": (["train"], "Unrecognized options: train"),
+    "another command": (["train"], "Unrecognized options: train. Available subcommands: study, arms."),
     "no such option": (["study", "--epsilon", "0.1"], "Unrecognized options: --epsilon"),
+    "a slip": (
+        ["study", "--seedz", "3"],
+        "Unrecognized options: --seedz, 3. Perhaps you meant: --seeds INT.",
+    ),
+    "a name alone": (["study", "maxsup"], "Unrecognized options: maxsup. For full helptext, run labelsmooth"),
     "no number": (["study", "--seeds", "many"], "--seeds: invalid literal for int() with base 10: 'many'"),
     "no float": (["study", "--eps", "a"], "Error parsing --eps"),
     "no such setting": (["study", "--settings", "dirty"], "invalid choice 'dirty' for argument '--settings'"),
@@ -93,8 +101,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no worker": (["study", "--workers", "0"], "workers must be at least 1, got 0"),
     "a share that is none": (["study", "--flipped", "20"], "flipped must lie in [0, 1], got 20.0"),
     "no setting": (["study", "--settings"], "--settings must name at least one of clean, noisy, scarce"),
-    "no such arm": (["study", "--arms", "label"], "arms must be among hard, ls, "),
-    "an arm out of range": (["study", "--arms", "ls:eps=2"], "arm ls:eps=2: eps must lie in [0, 1], got 2"),
+    "no such arm": (["study", "--arms", "label"], "no arm is named 'label' (labelsmooth arms lists them)"),
+    "an arm out of range": (
+        ["study", "--arms", "ls:eps=2"],
+        "ls:eps=2: eps must be a number in [0, 1], got 2",
+    ),
     "no database": (["study", "--storage", "nosuch://x"], "storage must be a database URL that opens"),
     "a folder that cannot be": (["study", "-o", "/dev/null/x"], "[Errno 20] Not a directory: '/dev/null/x"),
 }
@@ -113,6 +124,23 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     (line,) = printed.err.splitlines()
     assert line.startswith("labelsmooth: error: ")
     assert message in line
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_mistake_is_the_same_on_every_terminal(
+    encoding: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    with pytest.raises(SystemExit):
+        cli.main(["study", "--seedz", "3"])
+    said = "Unrecognized options: --seedz, 3. Perhaps you meant: --seeds INT"
+    assert capsys.readouterr().err.startswith(f"labelsmooth: error: {said}. For full helptext, run ")
+
+
+def test_it_knows_its_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["labelsmooth", "--version"])
+    main()
+    assert capsys.readouterr().out == f"labelsmooth {version('labelsmooth')}\n"
 
 
 def test_a_mistake_in_a_process_of_its_own(tmp_path: Path):

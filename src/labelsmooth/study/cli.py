@@ -4,6 +4,7 @@ import contextlib
 import io
 import sys
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -113,20 +114,22 @@ def _parse(args: list[str] | None) -> Study | Arms:
             return tyro.extras.subcommand_cli_from_dict(
                 {"study": Study, "arms": Arms},
                 prog="labelsmooth",
-                description="Label smoothing for PyTorch: does it help?",
+                description="Label smoothing for PyTorch: does it help? With --version, its version.",
                 args=args,
             )
     except SystemExit as error:
         if error.code == 2:
-            _fail(_first_sentence(said.getvalue()))
+            _fail(_sentences(said.getvalue()))
         raise
 
 
-def _first_sentence(box: str) -> str:
-    """The message in tyro's box, up to the first rule."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    rule = next((i for i, line in enumerate(lines) if line.startswith("─")), len(lines))
-    return " ".join(lines[:rule]) or box.strip()
+def _sentences(box: str) -> str:
+    """The message in tyro's box, and the hints below it, without the help of an option."""
+    _title, *lines = (line.strip("│ ") for line in box.splitlines())
+    parts = [list(part) for rule, part in groupby(lines, lambda line: not line.strip("─-╰╯")) if not rule]
+    message, *hints = parts
+    named = [hint[:2] for hint in hints if hint[0] != "Argument helptext:"]
+    return ". ".join(" ".join(part).removesuffix(".") for part in [message, *named])
 
 
 def _fail(message: str) -> None:
