@@ -66,7 +66,7 @@ INLINE void forward_rows(void* context, int64_t begin, int64_t end) {
                 target_z = R(s.soft_dot);
             }
             const R mass = R(vectors.prior ? s.mass : s.mass / double(p.classes));
-            const bool sizeable = mass >= std::numeric_limits<R>::min();  // so that it can be divided by
+            const bool sizeable = !(mass < std::numeric_limits<R>::min());  // so that it can be divided by
             if (sizeable) {
                 valid_mass = mass;
                 prior_mass = R(s.weighted / s.mass);
@@ -122,10 +122,10 @@ INLINE void backward_rows(void* context, int64_t begin, int64_t end) {
         const Coefficients<R> c{
             z_max,
             R((double(by(0)) + double(by_model) * (1 - double(model_z))) * inverse),
-            mass > 0 ? R(by(2) / mass) : R(0),
-            mass > 0 ? by(1) : by(1) + by(2),
+            mass != 0 ? R(by(2) / mass) : R(0),
+            mass != 0 ? by(1) : by(1) + by(2),
             R(by_model * inverse),
-            mass > 0 ? R(by_hinge / mass) : R(0),
+            mass != 0 ? R(by_hinge / mass) : R(0),
         };
         // The classes that have more than their neighbours: the target and, with a hinge, the largest.
         int64_t top = -1;

@@ -68,8 +68,11 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"prior": torch.eye(3) * t(1, 2, 1)}, "prior must sum to 1, got 2.0"),
     ({"prior": t(0.5, 0.5)}, PRIOR_SHAPE + "(2,)"),
     ({"prior": torch.tensor(1.0)}, PRIOR_SHAPE + "()"),
-    ({"prior": torch.ones(2, 3) / 3}, PRIOR_SHAPE + "(2, 3)"),
-    ({"prior": torch.ones(3, 3, 3) / 3}, PRIOR_SHAPE + "(3, 3, 3)"),
+    ({"prior": torch.ones(2, 3) / 3}, PRIOR_SHAPE + "(2, 3); see priors.per_sample for one of each sample"),
+    (
+        {"prior": torch.ones(3, 3, 3) / 3},
+        PRIOR_SHAPE + "(3, 3, 3); see priors.per_sample for one of each sample",
+    ),
     ({"prior": torch.tensor([1, 0, 0])}, "prior must be floating point, got torch.int64"),
     (
         {"input": INPUT[:, :1], "target": TARGET * 0, "off_target": "others"},
@@ -103,7 +106,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"target": torch.zeros(2, 3, dtype=torch.long)},
-        "target must hold floating-point class probabilities when its shape is the input's, got torch.int64",
+        "target must hold class indices of shape (2,), or floating-point class probabilities; of one-hot "
+        "labels take target.argmax(1); got torch.int64 of shape (2, 3)",
     ),
     (
         {"target": torch.zeros(3, dtype=torch.long)},
@@ -189,7 +193,10 @@ def test_cross_entropy(case: tuple[dict[str, Any], str]) -> None:
             lambda: LabelSmoothingLoss(dim=-3)(INPUT, TARGET),
             "input of shape (2, 3) has no class dimension -3",
         ),
-        (lambda: LabelSmoothingLoss()(INPUT, SOFT), "target must hold class indices, got torch.float32"),
+        (
+            lambda: LabelSmoothingLoss()(INPUT, SOFT),
+            "target must hold class indices of shape (2,); of one-hot labels take target.argmax(1); got",
+        ),
         (
             lambda: LabelSmoothingLoss()(INPUT, torch.tensor([0, 3])),
             "target must hold class indices in [0, 3), got 3",
@@ -200,8 +207,7 @@ def test_cross_entropy(case: tuple[dict[str, Any], str]) -> None:
         ),
         (
             lambda: LabelSmoothingLoss()(DENSE, TARGET),
-            "target must have shape (2, 3) (class indices) or (2, 3, 4) (class probabilities) for input of "
-            "shape (2, 3, 4), got (2,)",
+            "target must have shape (2, 3) (class indices) for input of shape (2, 3, 4), got (2,)",
         ),
         (lambda: CrossEntropyLoss(label_smoothing=2.0), "label_smoothing must lie in [0, 1], got 2.0"),
         (

@@ -535,7 +535,7 @@ reduction='mean', off_target='all', train_only=False)""",
         """\
 BCEWithLogitsLoss(
   reduction='mean', off_target='all', train_only=False
-  (label_smoothing): Schedule(delayed(eps=0.1, steps=3))
+  (label_smoothing): Schedule(delayed(eps=0.1, steps=3), now 0)
 )""",
     )
 

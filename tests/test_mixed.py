@@ -832,7 +832,11 @@ def test_bad_pairs(arguments: Any, words: str) -> None:
         (mixed(A, B + 1, 0.5), {}, r"target must hold class indices in \[0, 5\) or .*, got 5"),
         (mixed(A - 1, B, 0.5), {}, r"target must hold class indices in \[0, 5\) or .*, got -1"),
         (mixed(A.float(), B, 0.5), {}, "target must hold integer class indices .*, got torch.float32"),
-        (mixed(Z.softmax(-1), Z.softmax(-1), 0.5), {}, "target must hold class indices where labels are"),
+        (
+            mixed(Z.softmax(-1), Z.softmax(-1), 0.5),
+            {},
+            r"target must hold class indices of shape \(7,\); of one-hot",
+        ),
         (mixed(A, B, 0.5), {"label_smoothing": by_class(WEIGHT / 2)}, "label_smoothing: by_class goes with"),
         (mixed(A, B, 0.5), {"off_target": "others", "prior": SPARSE}, 'off_target="others" takes one label'),
         (mixed(A.to("meta"), B.to("meta"), 0.5), {}, "target must be on input's device cpu, got meta"),

@@ -167,18 +167,18 @@ def test_repr() -> None:
         repr(nn.ModuleList([constant(0.1), linear(0, 0.1, 5), cosine(0.2, 0.1, 5)])),
         """\
 ModuleList(
-  (0): Schedule(constant(eps=0.1))
-  (1): Schedule(linear(start=0, end=0.1, steps=5))
-  (2): Schedule(cosine(start=0.2, end=0.1, steps=5))
+  (0): Schedule(constant(eps=0.1), now 0.1)
+  (1): Schedule(linear(start=0, end=0.1, steps=5), now 0)
+  (2): Schedule(cosine(start=0.2, end=0.1, steps=5), now 0.2)
 )""",
     )
     assert_expected_inline(
         repr(nn.ModuleList([warm_up(0.1, 5), delayed(-0.4, 5), drop_late(0.1, 5)])),
         """\
 ModuleList(
-  (0): Schedule(warm_up(eps=0.1, steps=5))
-  (1): Schedule(delayed(eps=-0.4, steps=5))
-  (2): Schedule(drop_late(eps=0.1, steps=5))
+  (0): Schedule(warm_up(eps=0.1, steps=5), now 0)
+  (1): Schedule(delayed(eps=-0.4, steps=5), now 0)
+  (2): Schedule(drop_late(eps=0.1, steps=5), now 0.1)
 )""",
     )
 
@@ -204,7 +204,7 @@ def test_bad_schedules(make: Callable[[], Schedule], message: str) -> None:
 @pytest.mark.parametrize("steps", [-1, 2.0, True, torch.tensor(3)])
 @pytest.mark.parametrize("make", [warm_up, delayed, drop_late, partial(linear, 0.0), partial(cosine, 0.0)])
 def test_bad_steps(make: Callable[[float, Any], Schedule], steps: Any) -> None:
-    message = f"steps must be a whole number of at least 0, got {steps!r}"
+    message = f"steps must be an integer of at least 0, got {steps!r}"
     with pytest.raises(ValueError, match=re.escape(message)):
         make(0.1, steps)
 
@@ -285,7 +285,7 @@ def test_by_class_refuses_the_state_of_another_number_of_classes() -> None:
         strengths.load_state_dict(by_class(torch.tensor([0.1, 0.2, 0.3])).state_dict())
     strengths.load_state_dict(by_class(torch.tensor([0.3, 0.4])).state_dict())
     assert_close(strengths.eps, torch.tensor([0.3, 0.4]))
-    assert repr(strengths) == "ByClass(K=2)"
+    assert repr(strengths) == "ByClass(0.3 to 0.4, K=2)"
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,11 @@ X, W, Y = torch.zeros(2, 3), torch.zeros(4, 3), torch.tensor([0, 1])
         ({"linear_weight": W[0]}, "linear_weight must have shape (K, D), got (3,)"),
         ({"linear_bias": torch.zeros(2)}, "linear_bias must have shape (4,), got (2,)"),
         ({"target": [0, 1]}, "target must be a tensor, got list"),
-        ({"target": torch.ones(2, 4) / 4}, "target must hold class indices, got torch.float32"),
+        (
+            {"target": torch.ones(2, 4) / 4},
+            "target must hold class indices of shape (2,); of one-hot labels take target.argmax(1); got "
+            "torch.float32 of shape (2, 4)",
+        ),
         ({"target": Y + 3}, "target must hold class indices in [0, 4) or ignore_index=-100, got 4"),
         ({"target": Y - 1}, "target must hold class indices in [0, 4) or ignore_index=-100, got -1"),
         ({"prior": torch.ones(3) / 3}, "prior must have shape (K,) or (K, K) with K=4 classes, got (3,)"),

@@ -2,7 +2,7 @@
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -35,8 +35,8 @@ def recorded() -> bool:
 
 
 def plain(tensor: Tensor) -> bool:
-    """Whether it is torch's own kind of tensor, and no subclass, whose memory may be elsewhere."""
-    return type(tensor) in (Tensor, torch.nn.Parameter)
+    """Whether it is torch's own kind of tensor with memory of its own, and no subclass."""
+    return type(tensor) in (Tensor, torch.nn.Parameter) and not tensor._is_zerotensor()
 
 
 def check_choice(name: str, value: object, choices: object) -> None:
@@ -46,9 +46,18 @@ def check_choice(name: str, value: object, choices: object) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def check_tensor(name: str, value: object) -> None:
+def check_tensor(name: str, value: object, *, real: bool = False) -> None:
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+    if real and value.is_complex():
+        raise ValueError(f"{name} must hold real numbers, got {value.dtype}")
+    if value.layout is not torch.strided:
+        raise ValueError(f"{name} must be dense, got {value.layout}")
+
+
+def check_integer(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
 def check_devices(input: Tensor, **others: object) -> None:
@@ -91,6 +100,7 @@ def check_strength(name: str, eps: object, within: Interval = UNIT) -> None:
     if not isinstance(eps, Tensor | int | float):
         raise ValueError(f"{name} must be a number or a tensor, got {type(eps).__name__}")
     if isinstance(eps, Tensor):
+        check_tensor(name, eps, real=True)
         if readable(eps) and not bool(within.has(eps).all()):
             raise ValueError(f"{name} must lie in {within}, got {_first(eps, ~within.has(eps))}")
     elif not within.has(eps):
@@ -104,12 +114,17 @@ def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str) -> 
         raise ValueError(f"{name} must broadcast against {what} {tuple(shape)}, got {tuple(value.shape)}")
 
 
+ROUNDING: Final = torch.finfo(torch.bfloat16).eps
+"""What the sum of a distribution may differ from 1 by: it may have been of a short type before."""
+
+
 def check_prior(prior: Tensor, num_classes: int) -> None:
     check_tensor("prior", prior)
     # Number by number: a symbolic one is not found in a tuple.
     if prior.dim() not in (1, 2) or any(size != num_classes for size in prior.shape):
         raise ValueError(
             f"prior must have shape (K,) or (K, K) with K={num_classes} classes, got {tuple(prior.shape)}"
+            + ("; see priors.per_sample for one of each sample" if prior.dim() > 1 else "")
         )
     if not prior.is_floating_point():
         raise ValueError(f"prior must be floating point, got {prior.dtype}")
@@ -117,8 +132,7 @@ def check_prior(prior: Tensor, num_classes: int) -> None:
         if not bool((prior >= 0).all()):
             raise ValueError(f"prior must not be negative or NaN, got {_first(prior, ~(prior >= 0))}")
         total = prior.sum(-1, dtype=torch.float64)
-        # A distribution that was rounded to a short type misses 1 by up to that type's own precision.
-        sums_to_1 = (total - 1).abs() <= max(1e-3, torch.finfo(prior.dtype).eps)
+        sums_to_1 = (total - 1).abs() <= ROUNDING
         if not bool(sums_to_1.all()):
             raise ValueError(f"prior must sum to 1, got {_first(total, ~sums_to_1)}")
 
@@ -171,6 +185,7 @@ def check_denominator(denominator: float | Tensor, reduction: str) -> None:
     if reduction != "mean":
         raise ValueError(f'denominator goes with reduction="mean" only, got reduction={reduction!r}')
     if isinstance(denominator, Tensor):
+        check_tensor("denominator", denominator, real=True)
         if denominator.numel() != 1:
             raise ValueError(
                 f"denominator must be one number, got a tensor of shape {tuple(denominator.shape)}"
@@ -188,6 +203,8 @@ def as_rows(input: Tensor, class_dim: int | None = None) -> Tensor:
     check_tensor("input", input)
     if class_dim is None:
         class_dim = min(1, input.dim() - 1)
+    elif not isinstance(class_dim, int):
+        raise ValueError(f"dim must be an integer, got {class_dim!r}")
     if not input.is_floating_point():
         raise ValueError(f"input must hold floating-point logits, got {input.dtype}")
     if input.dim() == 0 or not -input.dim() <= class_dim < input.dim():
@@ -205,27 +222,38 @@ def as_targets(
     dtype: torch.dtype = torch.float32,
     ignore_index: int | None = -100,
     sample_weight: Tensor | None = None,
+    soft: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Validate the targets of logits of that shape: the targets, classes last, and which of them count.
 
-    Those that do not count are blanked out. No index is ignored if none is named.
+    Those that do not count are blanked out. No index is ignored if none is named. Class probabilities are
+    taken if ``soft``.
     """
     check_tensor("target", target)
+    if not isinstance(ignore_index, int | float | Tensor | torch.SymInt | None):  # 1.0 is 1
+        raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
     if class_dim is None:
         class_dim = min(1, len(shape) - 1)
     class_dim %= len(shape)
     num_classes, rows = shape[class_dim], shape[:class_dim] + shape[class_dim + 1 :]
-    if target.shape == shape:
-        counted, target = _soft_target(target, class_dim, ignore_index, dtype)
-    elif target.shape == rows:
+    if target.shape == rows:
         counted, target = _hard_target(target, num_classes, ignore_index)
-    else:
+    elif target.shape == shape and soft and target.is_floating_point():
+        counted, target = _soft_target(target, class_dim, ignore_index, dtype)
+    elif target.shape == shape:
+        probabilities = ", or floating-point class probabilities" if soft else ""
         raise ValueError(
-            f"target must have shape {tuple(rows)} (class indices) or {tuple(shape)} (class "
-            f"probabilities) for input of shape {tuple(shape)}, got {tuple(target.shape)}"
+            f"target must hold class indices of shape {tuple(rows)}{probabilities}; of one-hot labels take "
+            f"target.argmax({class_dim}); got {target.dtype} of shape {tuple(shape)}"
+        )
+    else:
+        probabilities = f" or {tuple(shape)} (class probabilities)" if soft else ""
+        raise ValueError(
+            f"target must have shape {tuple(rows)} (class indices){probabilities} for input of shape "
+            f"{tuple(shape)}, got {tuple(target.shape)}"
         )
     if sample_weight is not None:
-        check_tensor("sample_weight", sample_weight)
+        check_tensor("sample_weight", sample_weight, real=True)
         check_broadcasts("sample_weight", sample_weight, rows, "the rows'")
         counted = counted & (sample_weight != 0)
     if target.is_floating_point():
@@ -276,11 +304,6 @@ def _hard_target(target: Tensor, num_classes: int, ignore_index: int | None) -> 
 def _soft_target(
     target: Tensor, class_dim: int, ignore_index: int | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    if not target.is_floating_point():
-        raise ValueError(
-            f"target must hold floating-point class probabilities when its shape is the input's, "
-            f"got {target.dtype}"
-        )
     if ignore_index is not None and ignore_index >= 0:
         raise ValueError(
             f"ignore_index goes with class indices only, got {ignore_index}; "

@@ -1,9 +1,11 @@
 """Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
 
-from typing import NamedTuple, Self, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, NoReturn, Self, TypedDict
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from labelsmooth.checks import (
     UNIT,
@@ -15,6 +17,7 @@ from labelsmooth.checks import (
     check_choice,
     check_class_weight,
     check_denominator,
+    check_devices,
     check_number,
     check_strength,
 )
@@ -51,6 +54,32 @@ class CrossEntropyOptions(TypedDict, total=False):
     z_loss: float
 
 
+ASKING: Final = {
+    "hinge": "a property hinge that returns (margin, squared)",
+    "model_z": "spread = True",
+    "overlap": "overlap = True",
+}
+
+
+class Unasked:
+    """In place of a statistic that a formula does not ask for: whatever uses it is told so."""
+
+    def __init__(self, formula: str, statistic: str) -> None:
+        self.said = f"formula {formula} uses {statistic}, and so must have {ASKING[statistic]}"
+
+    def _tell(self, *_: object) -> NoReturn:
+        raise ValueError(self.said)
+
+    __getattr__ = __neg__ = __pow__ = __add__ = __radd__ = __sub__ = __rsub__ = _tell
+    __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __lt__ = __gt__ = __le__ = __ge__ = _tell
+
+    @classmethod
+    def __torch_function__(
+        cls, func: object, types: object, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> NoReturn:
+        raise ValueError(next(x.said for x in tree_leaves((args, kwargs)) if isinstance(x, cls)))
+
+
 class Criterion(NamedTuple):
     """A cross entropy that waits for the row statistics of the logits."""
 
@@ -70,15 +99,27 @@ class Criterion(NamedTuple):
             empty = s.valid_mass == 0
             share = self.overlap / s.valid_mass.masked_fill(empty, 1.0)
             s = s._replace(overlap=share.masked_fill(empty, 1.0))
-        unasked = self.scale.new_full((), torch.nan)
-        s = s._replace(
-            hinge=s.hinge if self.formula.hinge else unasked,
-            model_z=s.model_z if self.formula.spread else unasked,
-        )
-        loss = self.formula(s, self.eps)
+        loss = self.formula(s._replace(**self._unasked()), self.eps)
+        if not isinstance(loss, Tensor) or loss.shape != self.scale.shape:
+            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(
+                f"formula {type(self.formula).__name__} must return one loss for each row, in shape "
+                f"{tuple(self.scale.shape)}, got {got}"
+            )
         if self.z_loss:
             loss = loss + self.z_loss * squared_lse(s)
         return times(self.scale, loss)
+
+    def _unasked(self) -> Mapping[str, Any]:
+        """The statistics that the formula does not ask for, and so must not use."""
+        asked = {"hinge": self.formula.hinge, "model_z": self.formula.spread, "overlap": self.formula.overlap}
+        compiling = torch.compiler.is_compiling()
+        name = type(self.formula).__name__
+        return {
+            statistic: self.scale.new_full((), torch.nan) if compiling else Unasked(name, statistic)
+            for statistic, is_asked in asked.items()
+            if not is_asked
+        }
 
     def loss(self, s: RowStatistics) -> Tensor:
         return reduce(self.losses(s), self.counts, self.reduction, self.denominator)
@@ -205,12 +246,14 @@ def strength(
     """eps as a tensor that broadcasts against the rows, ``like`` one of which it is; NaN if out of range."""
     if isinstance(eps, Schedule):
         eps = eps.eps
+    held = eps.eps if isinstance(eps, ByClass) else eps
+    if isinstance(held, Tensor) and held.dim():
+        check_devices(like, **{name: held})
     if isinstance(eps, ByClass):
         if measures.soft or measures.shares is not None:
             given = "class probabilities" if measures.soft else "mixed labels"
             raise ValueError(f"{name}: by_class goes with class indices, got {given}")
-        if eps.eps.numel() != num_classes:
-            raise ValueError(f"{name}: by_class has K={eps.eps.numel()} classes, input K={num_classes}")
+        eps.check_classes(name, num_classes)
         eps = eps.eps[measures.target]
     check_strength(name, eps, within)
     if isinstance(eps, Tensor):

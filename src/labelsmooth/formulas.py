@@ -338,8 +338,9 @@ class Focal(Formula):
         # Where q_y is 0 the factor is 1, and its derivative 0 however large the loss.
         wrong = -torch.expm1(log_q.masked_fill(log_q.exp() == 0, -torch.inf))
         # For gamma < 1 the power has no derivative at 0, where the product has one: 0.
-        wrong = torch.where(wrong > 0, wrong, torch.finfo(wrong.dtype).tiny)
-        return times(wrong**self.gamma, smoothed_nll(s, eps))
+        certain = wrong <= 0
+        factor = (wrong.masked_fill(certain, 1.0) ** self.gamma).masked_fill(certain, 0.0**self.gamma)
+        return times(factor, smoothed_nll(s, eps))
 
 
 @dataclass(frozen=True)
@@ -374,7 +375,7 @@ class ForwardCorrection(Formula):
         # Of a masked label no prior has a share, and log 0 has no derivative.
         shared = (s.overlap > 0) & (log_q > -torch.inf)
         noisy = torch.logaddexp(kept, torch.log((eps * s.overlap).masked_fill(~shared, 1.0)))
-        return -s.target_mass * torch.where(shared, noisy, kept)
+        return times(s.target_mass, -torch.where(shared, noisy, kept))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from labelsmooth.engines import linear
 from labelsmooth.engines.linear import HeadEngine
 from labelsmooth.engines.route import Engine, row_statistics, uniform
 from labelsmooth.engines.statistics import Measures
-from labelsmooth.formulas import LABEL_SMOOTHING, Formula, smoothed_entropy, smoothed_nll
+from labelsmooth.formulas import LABEL_SMOOTHING, Formula, LabelSmoothing, smoothed_entropy, smoothed_nll
 from labelsmooth.parallel import (
     vocab_parallel_cross_entropy,
     vocab_parallel_linear_cross_entropy,
@@ -156,8 +156,10 @@ def cross_entropy(
     if (
         engine in (None, "dense")
         and weight is prior is sample_weight is denominator is None
-        and (off_target, weighting, z_loss) == ("all", "torch", 0)
-        and formula is LABEL_SMOOTHING
+        and (off_target, weighting) == ("all", "torch")
+        and isinstance(z_loss, float | int)
+        and z_loss == 0
+        and type(formula) is LabelSmoothing
         and not isinstance(target, Mixed)
     ):
         found = uniform(input, target, label_smoothing, ignore_index, reduction)
@@ -357,9 +359,7 @@ def smoothing_term(
         raise ValueError(f"linear_weight must have shape (K, D), got {tuple(linear_weight.shape)}")
     classes = linear_weight.size(0)
     shape = torch.Size((*input.shape[:-1], classes))
-    target, counted = as_targets(target, shape, -1, ignore_index=ignore_index)
-    if target.is_floating_point():
-        raise ValueError(f"target must hold class indices, got {target.dtype}")
+    target, counted = as_targets(target, shape, -1, ignore_index=ignore_index, soft=False)
     if prior is not None:
         prior = prior.probabilities if isinstance(prior, Prior) else prior
         check_prior(prior, classes)
@@ -412,9 +412,7 @@ def label_smoothing_loss(
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
     z = as_rows(pred, dim)
-    target, counted = as_targets(target, pred.shape, dim, ignore_index=None)
-    if target.is_floating_point():
-        raise ValueError(f"target must hold class indices, got {target.dtype}")
+    target, counted = as_targets(target, pred.shape, dim, ignore_index=None, soft=False)
     if isinstance(smoothing, Tensor):
         check_broadcasts("smoothing", smoothing, torch.Size(), "a scalar's shape")
     measures = Measures(target, counted)

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from labelsmooth.checks import (
     check_choice,
     check_class_weight,
+    check_integer,
     check_number,
     check_prior,
     check_tensor,
+    readable,
 )
 from labelsmooth.criterion import CrossEntropyOptions
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
@@ -64,8 +66,10 @@ class LabelSmoothingLoss(nn.Module):
 
     def extra_repr(self) -> str:
         # A schedule shows itself inside of this module.
-        smoothing = "" if isinstance(self.smoothing, nn.Module) else f"smoothing={self.smoothing}, "
-        return f"{smoothing}dim={self.dim}"
+        if isinstance(self.smoothing, nn.Module):
+            return f"dim={self.dim}"
+        smoothing = _shown(self.smoothing) if isinstance(self.smoothing, Tensor) else self.smoothing
+        return f"smoothing={smoothing}, dim={self.dim}"
 
 
 class CrossEntropyLoss(nn.Module):
@@ -182,15 +186,26 @@ class CrossEntropyLoss(nn.Module):
             "weighting": self.weighting,
             "sample_weight": sample_weight,
             "denominator": denominator,
-            "z_loss": self.z_loss,
+            "z_loss": self.z_loss if smooths else 0.0,
         }
+
+    def _check_classes(self, num_classes: int) -> None:
+        """Whether what the module holds is for so many classes."""
+        if self.weight is not None:
+            check_class_weight(self.weight, num_classes)
+        if self.prior is not None:
+            check_prior(
+                self.prior.probabilities if isinstance(self.prior, Prior) else self.prior, num_classes
+            )
+        if isinstance(self.label_smoothing, ByClass):
+            self.label_smoothing.check_classes("label_smoothing", num_classes)
 
     def extra_repr(self) -> str:
         smoothing = self.label_smoothing
         shown = {
             # A module, a schedule say, shows itself inside of this one; so does a prior.
             "label_smoothing": None if isinstance(smoothing, nn.Module) else smoothing,
-            "formula": None if self.formula is LABEL_SMOOTHING else self.formula,
+            "formula": None if self.formula == LABEL_SMOOTHING else self.formula,
             "weight": self.weight,
             "prior": None if isinstance(self.prior, Prior) else self.prior,
             "ignore_index": self.ignore_index,
@@ -201,7 +216,7 @@ class CrossEntropyLoss(nn.Module):
             "train_only": self.train_only,
         }
         return ", ".join(
-            f"{name}={_shape(value) if isinstance(value, Tensor) else value}"
+            f"{name}={_shown(value) if isinstance(value, Tensor) else value}"
             for name, value in shown.items()
             if value is not None
         )
@@ -269,11 +284,9 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        if self.weight is not None:
-            check_class_weight(self.weight, num_classes)
-        if self.prior is not None:
-            prior = self.prior.probabilities if isinstance(self.prior, Prior) else self.prior
-            check_prior(prior, num_classes)
+        check_integer("in_features", in_features, 0)
+        check_integer("num_classes", num_classes, 1)
+        self._check_classes(num_classes)
         if softcap is not None:
             check_number("softcap", softcap, above_zero=True)
         self.shape = (num_classes, *out_features)
@@ -305,5 +318,5 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         return softcap + super().extra_repr()
 
 
-def _shape(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)}"
+def _shown(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)}" if tensor.dim() or not readable(tensor) else f"{tensor:.6g}"

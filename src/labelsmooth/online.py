@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import accurate, as_rows, as_targets
+from labelsmooth.checks import accurate, as_rows, as_targets, check_integer
 from labelsmooth.losses import CrossEntropyLoss, LossOptions
 from labelsmooth.targets import Mixed, PerSample
 
@@ -21,8 +21,8 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         S_y = \frac{1}{|C_y|} \sum_{i \in C_y} q_i
 
     C_y are the training samples of class y that the model had right. S is uniform in the first epoch, and for
-    a class of which nothing was right. In training, every call adds to the means; **after each epoch call**
-    :meth:`end_epoch`, which makes them the prior of the next one.
+    a class of which nothing was right. In training, every call adds to the means, and takes class indices
+    only; **after each epoch call** :meth:`end_epoch`, which makes them the prior of the next one.
 
     The prior and the sums are in the ``state_dict``, so a checkpoint within an epoch goes on where it was.
     Over a process group :meth:`end_epoch` adds up the sums of all processes, each of which has to call it.
@@ -63,16 +63,18 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         process_group: "dist.ProcessGroup | None" = None,
         **options: Unpack[LossOptions],
     ) -> None:
-        if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes!r}")
+        check_integer("num_classes", num_classes, 1)
         if "prior" in options:
             raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
-        uniform = torch.full((num_classes, num_classes), 1 / num_classes)
+        # Never short: in bfloat16 sums stop growing at 256.
+        dtype = accurate(torch.get_default_dtype())
+        uniform = torch.full((num_classes, num_classes), 1 / num_classes, dtype=dtype)
         options["prior"] = uniform
         options.setdefault("label_smoothing", 0.5)
         super().__init__(**options)
+        self._check_classes(num_classes)
         self.register_buffer("sums", torch.zeros_like(uniform))
-        self.register_buffer("counts", torch.zeros(num_classes))
+        self.register_buffer("counts", torch.zeros(num_classes, dtype=dtype))
         self.process_group = process_group
 
     def forward(
@@ -86,19 +88,24 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
     ) -> Tensor:
         if prior is not None:
             raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
-        if isinstance(target, Mixed) or (isinstance(target, Tensor) and target.is_floating_point()):
-            raise ValueError("target must hold class indices in online label smoothing")
+        if (classes := as_rows(input).size(-1)) != len(self.counts):
+            raise ValueError(f"input must have num_classes={len(self.counts)} classes, got {classes}")
+        several = isinstance(target, Mixed) or (isinstance(target, Tensor) and target.is_floating_point())
+        if self.training and several:
+            raise ValueError("target must hold class indices in training: the means are of one class each")
         loss = super().forward(input, target, sample_weight=sample_weight, denominator=denominator)
-        if self.training:
+        if self.training and isinstance(target, Tensor):
             self._observe(input.detach(), target, sample_weight)
         return loss
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """Moved to a short type the sums stay in float32: in bfloat16 they would stop growing at 256."""
+        """Moved to a short type the means stay as they are: in bfloat16 sums would stop growing at 256."""
+        exact = {name: getattr(self, name) for name in ("sums", "counts", "prior")}
         super()._apply(*args, **kwargs)
-        for name in ("sums", "counts", "prior"):
-            buffer = getattr(self, name)
-            setattr(self, name, buffer.to(accurate(buffer.dtype)))
+        for name, before in exact.items():
+            after = getattr(self, name)
+            if after.dtype != accurate(after.dtype):
+                setattr(self, name, before.to(after.device, accurate(after.dtype)))
         return self
 
     @torch.no_grad()
@@ -124,6 +131,8 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         super().end_epoch()
         sums, counts = self._of_all_processes()
         known = counts > 0
+        if self.off_target == "others":  # of which a class that is always certain says nothing
+            known &= sums.diagonal() < sums.sum(-1)
         # By their own total, which is the count but for rounding: a prior has to sum to 1.
         means = sums / sums.sum(-1).masked_fill(~known, 1.0).unsqueeze(-1)
         assert isinstance(self.prior, Tensor)

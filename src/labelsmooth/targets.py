@@ -35,13 +35,13 @@ class Prior(nn.Module):
 
     def __init__(self, probabilities: Tensor, description: str) -> None:
         super().__init__()
+        check_tensor("prior", probabilities)
         check_prior(probabilities, probabilities.size(-1) if probabilities.dim() else 0)
         self.register_buffer("probabilities", probabilities)
         self.description = description
 
     def extra_repr(self) -> str:
-        shape = "K" if self.probabilities.dim() == 1 else "K x K"
-        return f"{self.description}, {shape} with K={self.probabilities.size(-1)}"
+        return f"{self.description}, shape {tuple(self.probabilities.shape)}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,11 +118,12 @@ def as_mixed_targets(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The two labels of each row, (..., 2), which rows count, and what each label has of its row."""
     labels, counted = zip(
-        *(as_targets(y, shape, class_dim, dtype=dtype, **options) for y in (target.first, target.second)),
+        *(
+            as_targets(y, shape, class_dim, dtype=dtype, soft=False, **options)
+            for y in (target.first, target.second)
+        ),
         strict=True,
     )
-    if labels[0].is_floating_point() or labels[1].is_floating_point():
-        raise ValueError("target must hold class indices where labels are mixed, got class probabilities")
     lam, every = target.lam, torch.ones(labels[0].shape, dtype=dtype, device=labels[0].device)
     if isinstance(lam, Tensor):
         lam = torch.where(UNIT.has(lam), lam, torch.nan).to(every)

@@ -24,33 +24,33 @@ THIRD = torch.full((3,), 1 / 3, dtype=torch.float64)
 MAP = torch.zeros(2, 4, 5, dtype=torch.long)
 
 REPRS: list[tuple[Callable[[], object], str]] = [
-    (lambda: priors.uniform(4), "Prior(uniform, K with K=4)"),
-    (lambda: priors.unigram(t(1, 2), 2), "Prior(unigram, temperature=2, K with K=2)"),
-    (lambda: priors.masked(t(True, False, True)), "Prior(uniform, masked to 2 of the classes, K with K=3)"),
+    (lambda: priors.uniform(4), "Prior(uniform, shape (4,))"),
+    (lambda: priors.unigram(t(1, 2), 2), "Prior(unigram, temperature=2, shape (2,))"),
+    (lambda: priors.masked(t(True, False, True)), "Prior(uniform, masked to 2 of the classes, shape (3,))"),
     (
         lambda: priors.masked(t(True, False, True), priors.sord(3)),
-        "Prior(ordinal: sord, absolute distance, alpha=1, masked to 2 of the classes, K x K with K=3)",
+        "Prior(ordinal: sord, absolute distance, alpha=1, masked to 2 of the classes, shape (3, 3))",
     ),
     (
         lambda: priors.masked(t(True, True, True), THIRD),
-        "Prior(given, masked to 3 of the classes, K with K=3)",
+        "Prior(given, masked to 3 of the classes, shape (3,))",
     ),
     (
         lambda: priors.sord(5, "log", 0.5),
-        "Prior(ordinal: sord, log distance, alpha=0.5, K x K with K=5)",
+        "Prior(ordinal: sord, log distance, alpha=0.5, shape (5, 5))",
     ),
-    (lambda: priors.exponential(5), "Prior(ordinal: exponential, power=1, tau=1, K x K with K=5)"),
-    (lambda: priors.triangular(5), "Prior(ordinal: triangular, alpha2=0.01, K x K with K=5)"),
-    (lambda: priors.binomial(5), "Prior(ordinal: binomial, K x K with K=5)"),
-    (lambda: priors.beta(5), "Prior(ordinal: beta, K x K with K=5)"),
+    (lambda: priors.exponential(5), "Prior(ordinal: exponential, power=1, tau=1, shape (5, 5))"),
+    (lambda: priors.triangular(5), "Prior(ordinal: triangular, alpha2=0.01, shape (5, 5))"),
+    (lambda: priors.binomial(5), "Prior(ordinal: binomial, shape (5, 5))"),
+    (lambda: priors.beta(5), "Prior(ordinal: beta, shape (5, 5))"),
     (
         lambda: priors.beta(2, torch.ones(2, 2)),
-        "Prior(ordinal: beta, given parameters, K x K with K=2)",
+        "Prior(ordinal: beta, given parameters, shape (2, 2))",
     ),
-    (lambda: priors.hierarchy(["a", "b"]), "Prior(hierarchy, beta=10, K x K with K=2)"),
-    (lambda: priors.similarity(EYE), "Prior(similarity, temperature=1, K x K with K=3)"),
-    (lambda: priors.embedding(EYE), "Prior(embedding, temperature=0.1, K x K with K=3)"),
-    (lambda: priors.confusion(EYE, 1), "Prior(confusion, pseudo_count=1, K x K with K=3)"),
+    (lambda: priors.hierarchy(["a", "b"]), "Prior(hierarchy, beta=10, shape (2, 2))"),
+    (lambda: priors.similarity(EYE), "Prior(similarity, temperature=1, shape (3, 3))"),
+    (lambda: priors.embedding(EYE), "Prior(embedding, temperature=0.1, shape (3, 3))"),
+    (lambda: priors.confusion(EYE, 1), "Prior(confusion, pseudo_count=1, shape (3, 3))"),
     (lambda: priors.per_sample(EYE), "PerSample(per sample, whole, shape (3, 3))"),
     (
         lambda: priors.per_sample(EYE[:, :1] + 1, MAP[0, :3, :1]),
@@ -159,9 +159,9 @@ def test_double_stays_double(name: str):
 
 TREE = ["a", ["b", "c"]]
 BAD: list[tuple[Callable[[], object], str]] = [
-    (lambda: priors.uniform(0), "num_classes must be at least 1, got 0"),
-    (lambda: priors.uniform(2.0), "num_classes must be an integer, got float"),  # pyright: ignore
-    (lambda: priors.uniform(True), "num_classes must be an integer, got bool"),
+    (lambda: priors.uniform(0), "num_classes must be an integer of at least 1, got 0"),
+    (lambda: priors.uniform(2.0), "num_classes must be an integer of at least 1, got 2.0"),  # pyright: ignore
+    (lambda: priors.uniform(True), "num_classes must be an integer of at least 1, got True"),
     (lambda: priors.unigram([1, 2]), "counts must be a tensor, got list"),  # pyright: ignore
     (lambda: priors.unigram(t(True)), "counts must hold real numbers, got torch.bool"),
     (lambda: priors.unigram(t(1j)), "counts must hold real numbers, got torch.complex128"),
@@ -186,7 +186,8 @@ BAD: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: priors.masked(t(True, False), priors.sord(3)),
-        "prior must have shape (K,) or (K, K) with K=2 classes, got (3, 3)",
+        "prior must have shape (K,) or (K, K) with K=2 classes, got (3, 3); see priors.per_sample for one of "
+        "each sample",
     ),
     (lambda: priors.masked(t(True, False), t(0.5, 0.25)), "prior must sum to 1, got 0.75"),
     (
@@ -197,17 +198,17 @@ BAD: list[tuple[Callable[[], object], str]] = [
         lambda: priors.masked(t(True, False, True), EYE[[0, 1, 1]]),
         "valid must leave something of each row of prior, got nothing for class 2",
     ),
-    (lambda: priors.sord(1), "num_classes must be at least 2, got 1"),
+    (lambda: priors.sord(1), "num_classes must be an integer of at least 2, got 1"),
     (lambda: priors.sord(3, "cubed"), "distance must be one of 'absolute', 'squared', 'log', got 'cubed'"),  # pyright: ignore
     (lambda: priors.sord(3, alpha=-1), "alpha must be finite and at least 0, got -1"),
-    (lambda: priors.exponential(1), "num_classes must be at least 2, got 1"),
+    (lambda: priors.exponential(1), "num_classes must be an integer of at least 2, got 1"),
     (lambda: priors.exponential(3, 0), "power must be finite and above 0, got 0"),
     (lambda: priors.exponential(3, 1, 0), "tau must be finite and above 0, got 0"),
-    (lambda: priors.triangular(1), "num_classes must be at least 2, got 1"),
+    (lambda: priors.triangular(1), "num_classes must be an integer of at least 2, got 1"),
     (lambda: priors.triangular(3, -0.1), "alpha2 must be finite and at least 0, got -0.1"),
     (lambda: priors.triangular(3, 0.25), "alpha2 must lie in [0, 2/9], got 0.25"),
-    (lambda: priors.binomial(1), "num_classes must be at least 2, got 1"),
-    (lambda: priors.beta(1), "num_classes must be at least 2, got 1"),
+    (lambda: priors.binomial(1), "num_classes must be an integer of at least 2, got 1"),
+    (lambda: priors.beta(1), "num_classes must be an integer of at least 2, got 1"),
     (lambda: priors.beta(3, EYE), "parameters must have shape (K, 2) with K=3 classes, got (3, 3)"),
     (lambda: priors.beta(2, EYE[:2, :2]), "parameters must be above 0 and at most 1e6, got 0.0"),
     (
@@ -306,9 +307,9 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: priors.teacher(EYE, class_dim=2), "logits of shape (3, 3) have no class in dimension 2"),
     (lambda: priors.teacher(EYE[:, :0]), "logits of shape (3, 0) have no class in dimension 1"),
     (lambda: priors.teacher(EYE, 0), "temperature must be finite and above 0, got 0"),
-    (lambda: priors.teacher(EYE, k=0), "k must be at least 1, got 0"),
+    (lambda: priors.teacher(EYE, k=0), "k must be an integer of at least 1, got 0"),
     (lambda: priors.teacher(EYE, k=4), "k must be at most K=3 classes, got 4"),
-    (lambda: priors.teacher(EYE, k=1.5), "k must be an integer, got float"),  # pyright: ignore
+    (lambda: priors.teacher(EYE, k=1.5), "k must be an integer of at least 1, got 1.5"),  # pyright: ignore
     *[
         (
             lambda bad=bad, k=k: priors.teacher(t([0.0, 1.0], bad), k=k),
@@ -327,7 +328,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
         lambda: priors.neighbourhood(MAP[:, :0]),
         "labels must have shape (N, d1), (N, d1, d2) or (N, d1, d2, d3), got (2, 0, 5)",
     ),
-    (lambda: priors.neighbourhood(MAP, 1), "size must be at least 3, got 1"),
+    (lambda: priors.neighbourhood(MAP, 1), "size must be an integer of at least 3, got 1"),
     (lambda: priors.neighbourhood(MAP, 4), "size must be odd, got 4"),
     (lambda: priors.neighbourhood(MAP, 3, 0), "sigma must be finite and above 0, got 0"),
     (lambda: priors.neighbourhood(MAP - 1), "labels must be at least 0 or ignore_index=-100, got -1"),

@@ -80,7 +80,7 @@ def uniform(
         dense.ABSENCE is not None
         or torch.compiler.is_compiling()
         or not plain(input)
-        or type(target) is not Tensor
+        or not plain(target)
         or target.dtype != torch.int64
         or not input.is_cpu
         or not target.is_cpu

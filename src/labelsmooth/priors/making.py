@@ -3,15 +3,8 @@
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import check_tensor, readable
+from labelsmooth.checks import accurate, check_tensor, readable
 from labelsmooth.targets import Prior
-
-
-def check_integer(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{name} must be an integer, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def check_real(name: str, value: object) -> None:
@@ -49,9 +42,8 @@ def positions(num_classes: int) -> tuple[Tensor, Tensor]:
 
 
 def prior(probabilities: Tensor, description: str, like: Tensor | None = None) -> Prior:
-    """On the device of ``like``, and in torch's default type, or in float64 if ``like`` is."""
+    """On the device of ``like``, in float64 if that is, or else torch's default type, if it is not short."""
     double = like is not None and like.dtype == torch.float64
     device = torch.get_default_device() if like is None else like.device
-    return Prior(
-        probabilities.to(device, torch.float64 if double else torch.get_default_dtype()), description
-    )
+    dtype = torch.float64 if double else accurate(torch.get_default_dtype())
+    return Prior(probabilities.to(device, dtype), description)

@@ -39,7 +39,7 @@ def hierarchy(distances: Tensor | Tree, beta: float = 10.0, *, classes: Sequence
         >>> from labelsmooth import priors
         >>> tree = {"animal": ["cat", "dog"], "vehicle": {"road": ["car", "bus"], "air": ["plane"]}}
         >>> priors.hierarchy(tree, beta=3.0)
-        Prior(hierarchy, beta=3, K x K with K=5)
+        Prior(hierarchy, beta=3, shape (5, 5))
         >>> priors.hierarchy(tree, beta=3.0).probabilities[0]
         tensor([0.6591, 0.2425, 0.0328, 0.0328, 0.0328])
 

@@ -5,8 +5,8 @@ from typing import Literal, assert_never
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import check_choice, check_number
-from labelsmooth.priors.making import check_integer, check_real, check_values, exact, positions, prior
+from labelsmooth.checks import check_choice, check_integer, check_number
+from labelsmooth.priors.making import check_real, check_values, exact, positions, prior
 from labelsmooth.targets import Prior
 
 Distance = Literal["absolute", "squared", "log"]
@@ -32,7 +32,7 @@ def sord(num_classes: int, distance: Distance = "absolute", alpha: float = 1.0) 
     Example:
         >>> from labelsmooth import priors
         >>> priors.sord(3)
-        Prior(ordinal: sord, absolute distance, alpha=1, K x K with K=3)
+        Prior(ordinal: sord, absolute distance, alpha=1, shape (3, 3))
         >>> priors.sord(3).probabilities
         tensor([[0.6652, 0.2447, 0.0900],
                 [0.2119, 0.5761, 0.2119],

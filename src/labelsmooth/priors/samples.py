@@ -5,9 +5,11 @@ import itertools
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import accurate, check_number, check_tensor, readable
-from labelsmooth.priors.making import check_integer, check_values
+from labelsmooth.checks import ROUNDING, accurate, check_integer, check_number, check_tensor, readable
+from labelsmooth.priors.making import check_values
 from labelsmooth.targets import PerSample
+
+SMALL = 1e-30  # as good as 0, and divides in float32
 
 
 def per_sample(
@@ -59,8 +61,7 @@ def per_sample(
             raise ValueError(f"probabilities of shape {tuple(p.shape)} have no class dimension {dim}")
         if readable(p):
             total = p.sum(dim, dtype=torch.float64)
-            tolerance = max(1e-3, torch.finfo(p.dtype).eps)
-            check_values("probabilities", "sum to 1", total, (total - 1).abs() <= tolerance)
+            check_values("probabilities", "sum to 1", total, (total - 1).abs() <= ROUNDING)
         return PerSample(p)
     if class_dim is not None:
         raise ValueError(f"class_dim goes with probabilities of all classes only, got {class_dim}")
@@ -72,10 +73,9 @@ def per_sample(
             f"classes must have the shape of probabilities {tuple(p.shape)}, got {tuple(classes.shape)}"
         )
     check_values("classes", "be at least 0", classes, classes >= 0)
-    p = p.to(accurate(p.dtype))
-    total = p.sum(-1, keepdim=True)
+    total = p.sum(-1, keepdim=True, dtype=torch.float64)
     check_values("probabilities", "leave something in each row", total, total > 0)
-    return PerSample(p / total, classes.long())
+    return PerSample((p / total).to(accurate(p.dtype)), classes.long())
 
 
 def teacher(
@@ -129,16 +129,20 @@ def teacher(
         if readable(t):
             largest = t.amax(dim)
             check_values("logits", "have a finite largest one in each row", largest, largest.isfinite())
-        pi = (t.to(accurate(t.dtype)) / temperature).softmax(dim)
-        return PerSample(pi, description=description)
+        return PerSample(_tempered(t, temperature, dim), description=description)
     check_integer("k", k, 1)
     if k > t.size(dim):
         raise ValueError(f"k must be at most K={t.size(dim)} classes, got {k}")
     values, classes = (part.movedim(dim, -1) for part in t.topk(k, dim))
     largest = values[..., 0]  # NaN sorts as the largest
     check_values("logits", "have a finite largest one in each row", largest, largest.isfinite())
-    pi = (values.to(accurate(t.dtype)) / temperature).softmax(-1)
-    return PerSample(pi, classes, description)
+    return PerSample(_tempered(values, temperature, -1), classes, description)
+
+
+def _tempered(t: Tensor, temperature: float, dim: int) -> Tensor:
+    """softmax(t / T), of the least T too: the largest has it all then."""
+    t = t.to(accurate(t.dtype))
+    return ((t - t.amax(dim, keepdim=True)) / max(temperature, SMALL)).softmax(dim)
 
 
 def neighbourhood(
@@ -207,12 +211,11 @@ def neighbourhood(
     offsets = list(itertools.product(range(-reach, reach + 1), repeat=len(spatial)))
     neighbours = [i for i, offset in enumerate(offsets) if any(offset)]
     around = around[..., torch.tensor(neighbours, device=labels.device)]
-    # Relative to the nearest, so that the smallest sigma leaves something.
-    squares = torch.tensor([sum(o * o for o in offsets[i]) - 1.0 for i in neighbours], device=labels.device)
-    weights = torch.ones_like(squares) if sigma is None else torch.exp(-squares / (2 * sigma**2))
+    squares = torch.tensor([float(sum(o * o for o in offsets[i])) for i in neighbours], device=labels.device)
     ignored = around == ignore_index
-    weights = torch.where(ignored, 0.0, weights)
-    total = weights.sum(-1, keepdim=True)
-    pi = torch.where(total > 0, weights / total, 0.0)
+    logits = torch.zeros_like(squares) if sigma is None else -squares / 2
+    logits = torch.where(ignored, -torch.inf, logits)
+    pi = _tempered(logits, 1.0 if sigma is None else sigma**2, -1)
+    pi = pi.masked_fill(ignored.all(-1, keepdim=True), 0.0)
     shape = f"box of size {size}" if sigma is None else f"Gaussian of size {size}, sigma={sigma:g}"
     return PerSample(pi, around.masked_fill(ignored, 0), f"neighbourhood, {shape}")

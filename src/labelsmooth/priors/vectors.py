@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import check_number, check_prior, check_tensor
-from labelsmooth.priors.making import check_integer, check_real, check_values, exact, first_class, prior
+from labelsmooth.checks import check_integer, check_number, check_prior, check_tensor
+from labelsmooth.priors.making import check_real, check_values, exact, first_class, prior
 from labelsmooth.targets import Prior
 
 
@@ -25,7 +25,7 @@ def uniform(num_classes: int) -> Prior:
     Example:
         >>> from labelsmooth import priors
         >>> priors.uniform(4)
-        Prior(uniform, K with K=4)
+        Prior(uniform, shape (4,))
         >>> priors.uniform(4).probabilities
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
 

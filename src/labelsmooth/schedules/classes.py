@@ -30,10 +30,18 @@ class ByClass(nn.Module):
         if eps.dim() != 1:
             raise ValueError(f"by_class: eps must have shape (K,), got {tuple(eps.shape)}")
         check_strength("by_class: eps", eps, Interval(-math.inf, math.inf))
-        self.register_buffer("eps", eps)
+        if isinstance(eps, nn.Parameter):  # which is to be learned
+            self.eps = eps
+        else:
+            self.register_buffer("eps", eps)
+
+    def check_classes(self, name: str, num_classes: int) -> None:
+        if self.eps.numel() != num_classes:
+            raise ValueError(f"{name}: by_class has K={self.eps.numel()} classes, input K={num_classes}")
 
     def extra_repr(self) -> str:
-        return f"K={self.eps.numel()}"
+        known = readable(self.eps) and self.eps.numel()
+        return (f"{self.eps.min():.3g} to {self.eps.max():.3g}, " if known else "") + f"K={self.eps.numel()}"
 
 
 def by_class(eps: Tensor) -> ByClass:

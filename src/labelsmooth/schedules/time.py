@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from labelsmooth.checks import check_integer, readable
+
 
 class Schedule(nn.Module):
     r"""A strength that changes with time; made by the functions below.
@@ -23,7 +25,7 @@ class Schedule(nn.Module):
     Args:
         start: The strength at time 0.
         end: The strength from time ``steps`` on.
-        steps: T, a whole number, at least 0.
+        steps: T, an integer of at least 0.
         curve: f, from the share of the time, in ``[0, 1)``, to that of the way.
         description: What ``repr`` shows.
 
@@ -41,8 +43,8 @@ class Schedule(nn.Module):
         self, start: float, end: float, steps: int, curve: Callable[[Tensor], Tensor], description: str
     ) -> None:
         super().__init__()
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
-            raise ValueError(f"steps must be a whole number of at least 0, got {steps!r}")
+        _check_finite(start=start, end=end)
+        check_integer("steps", steps, 0)
         self.start, self.end, self.steps = float(start), float(end), steps
         self.curve = curve
         self.description = description
@@ -66,7 +68,8 @@ class Schedule(nn.Module):
         return torch.where(self.time < self.steps, under_way, self.end)
 
     def extra_repr(self) -> str:
-        return self.description
+        now = f", now {self.eps:.3g}" if readable(self.eps) else ""
+        return self.description + now
 
 
 def constant(eps: float) -> Schedule:
@@ -108,7 +111,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
         A value for ``label_smoothing=``.
 
     Raises:
-        ValueError: if a strength is not a finite number, or ``steps`` not a whole number of at least 0.
+        ValueError: if a strength is not a finite number, or ``steps`` not an integer of at least 0.
 
     Example:
         >>> schedule = linear(0.2, 0.1, steps=4)
@@ -137,7 +140,7 @@ def cosine(start: float, end: float, steps: int) -> Schedule:
         A value for ``label_smoothing=``.
 
     Raises:
-        ValueError: if a strength is not a finite number, or ``steps`` not a whole number of at least 0.
+        ValueError: if a strength is not a finite number, or ``steps`` not an integer of at least 0.
 
     Example:
         >>> schedule = cosine(0.2, 0.0, steps=4)
@@ -165,7 +168,7 @@ def warm_up(eps: float, steps: int) -> Schedule:
         A value for ``label_smoothing=``.
 
     Raises:
-        ValueError: if ``eps`` is not a finite number, or ``steps`` not a whole number of at least 0.
+        ValueError: if ``eps`` is not a finite number, or ``steps`` not an integer of at least 0.
 
     Example:
         >>> schedule = warm_up(0.1, steps=5)
@@ -193,7 +196,7 @@ def delayed(eps: float, steps: int) -> Schedule:
         A value for ``label_smoothing=``.
 
     Raises:
-        ValueError: if ``eps`` is not a finite number, or ``steps`` not a whole number of at least 0.
+        ValueError: if ``eps`` is not a finite number, or ``steps`` not an integer of at least 0.
 
     Example:
         >>> schedule = delayed(-0.4, steps=1)
@@ -223,7 +226,7 @@ def drop_late(eps: float, steps: int) -> Schedule:
         A value for ``label_smoothing=``.
 
     Raises:
-        ValueError: if ``eps`` is not a finite number, or ``steps`` not a whole number of at least 0.
+        ValueError: if ``eps`` is not a finite number, or ``steps`` not an integer of at least 0.
 
     Example:
         >>> schedule = drop_late(0.1, steps=1)
