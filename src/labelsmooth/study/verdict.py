@@ -106,11 +106,11 @@ def named(arm: Arm) -> str:
 def confidence(arm: Arm) -> str:
     gap = arm.values["confidence_gap"].mean * 100
     if abs(gap) < 1:
-        # Right on average, and yet too high or too low by the row, which is what a temperature is for.
+        # No reason to divide by anything: so what the temperature rests on, and what it is worth.
         before, after = arm.values["nll"].mean, arm.values["nll_scaled"].mean
         return (
-            "Raw confidence is within 1 point of accuracy on average; "
-            f"the temperature takes NLL from {before:.3f} to {after:.3f}"
+            "Raw confidence is within 1 point of accuracy on average; the temperature, fitted on the "
+            f"validation rows, takes test NLL from {before:.3f} to {after:.3f}"
         )
     number = f"{abs(gap):.0f}"
     return (
