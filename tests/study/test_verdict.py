@@ -239,8 +239,8 @@ def test_what_may_not_be_smoothing_is_not_called_that(change: Interval, said: st
 
 # Why there is a temperature all the same, and what it does.
 RIGHT_ON_AVERAGE = (
-    "Raw confidence is within 1 point of accuracy on average; the temperature, fitted on the validation rows, "
-    "takes test NLL from 0.500 to 0.400"
+    "Raw confidence is within 1 point of accuracy on average; the temperature, fitted on the validation "
+    "rows, takes test NLL from 0.500 to 0.400"
 )
 
 
