@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from labelsmooth import CrossEntropyLoss, LabelSmoothingLoss, by_class
+from labelsmooth import CrossEntropyLoss, LabelSmoothingLoss, by_class, mixed
 from labelsmooth.functional import cross_entropy, label_smoothing_loss
 
 NAN = torch.nan
@@ -43,6 +43,29 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"label_smoothing": t(0.5, -0.25)}, "label_smoothing must lie in [0, 1], got -0.25"),
     ({"label_smoothing": t(0.5, 1.25)}, "label_smoothing must lie in [0, 1], got 1.25"),
     ({"label_smoothing": t(NAN, 0.5)}, "label_smoothing must lie in [0, 1], got nan"),
+    (
+        {"label_smoothing": torch.tensor([0.5, 1j])},
+        "label_smoothing must hold real numbers, got torch.complex64",
+    ),
+    (
+        {"label_smoothing": torch.zeros(2, device="meta")},
+        "label_smoothing must be on input's device cpu, got meta",
+    ),
+    (
+        {"label_smoothing": by_class(torch.zeros(3, device="meta"))},
+        "label_smoothing must be on input's device cpu, got meta",
+    ),
+    ({"ignore_index": "0"}, "ignore_index must be an integer, got '0'"),
+    ({"ignore_index": [0]}, "ignore_index must be an integer, got [0]"),
+    ({"z_loss": torch.ones(2)}, "z_loss must be a number, got Tensor"),
+    ({"denominator": torch.tensor(1j)}, "denominator must hold real numbers, got torch.complex64"),
+    ({"sample_weight": torch.tensor([1, 1j])}, "sample_weight must hold real numbers, got torch.complex64"),
+    ({"input": INPUT.to_sparse()}, "input must be dense, got torch.sparse_coo"),
+    ({"target": TARGET.to_sparse()}, "target must be dense, got torch.sparse_coo"),
+    (
+        {"target": mixed(TARGET, TARGET, torch.tensor(0.5)), "ignore_index": "0"},
+        "ignore_index must be an integer, got '0'",
+    ),
     ({"label_smoothing": torch.tensor(-1)}, "label_smoothing must lie in [0, 1], got -1"),
     ({"label_smoothing": torch.zeros(3)}, STRENGTH_SHAPE + "(2,), got (3,)"),
     ({"label_smoothing": torch.zeros(2, 1)}, STRENGTH_SHAPE + "(2,), got (2, 1)"),

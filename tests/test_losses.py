@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from labelsmooth import CrossEntropyLoss, LabelSmoothingLoss, by_class
+from labelsmooth.formulas import LabelSmoothing
 from labelsmooth.functional import cross_entropy, label_smoothing_loss
 
 from . import oracle
@@ -122,6 +123,8 @@ def test_train_only_smooths_in_training_only() -> None:
     assert_close(criterion.eval()(INPUT, TARGET), plain)
     assert_close(criterion.train()(INPUT, TARGET), smoothed)
     assert_close(CrossEntropyLoss(label_smoothing=0.3).eval()(INPUT, TARGET), smoothed)
+    criterion = CrossEntropyLoss(label_smoothing=0.3, z_loss=0.1, train_only=True)
+    assert_close(criterion.eval()(INPUT, TARGET), plain)
 
 
 def full_criterion(scale: float = 1.0) -> CrossEntropyLoss:
@@ -157,6 +160,38 @@ def test_copies_are_equal_and_independent(clone: Callable[[nn.Module], nn.Module
         assert_close(criterion(INPUT, TARGET), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_take_the_same_path(
+    clone: Callable[[nn.Module], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose formula is as good as the one that is meant where none is named."""
+    twin = clone(CrossEntropyLoss(label_smoothing=0.3))
+    seen = []
+    monkeypatch.setattr("labelsmooth.functional.uniform", lambda *args: seen.append(args))
+    twin(INPUT, TARGET)
+    CrossEntropyLoss(label_smoothing=0.3, formula=LabelSmoothing())(INPUT, TARGET)
+    assert len(seen) == 2
+    assert repr(twin) == repr(CrossEntropyLoss(label_smoothing=0.3))
+
+
+# Rounded to a short type, and wide again.
+@pytest.mark.parametrize("short", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("wide", [torch.float32, torch.float64])
+def test_priors_survive_a_round_trip(short: torch.dtype, wide: torch.dtype) -> None:
+    for K in (3, 6, 7, 10, 50, 1000, 50_000, 151_936):
+        prior = torch.ones(K) / K if K > 50 else torch.linspace(1, 2, K).softmax(-1).expand(K, K).clone()
+        criterion = CrossEntropyLoss(label_smoothing=0.3, prior=prior)
+        expected = criterion(torch.zeros(1, K), torch.tensor([0]))
+        for _ in range(2):
+            criterion.to(short)
+            assert_close(criterion(torch.zeros(1, K), torch.tensor([0])), expected)
+            criterion.to(wide)
+            assert_close(criterion(torch.zeros(1, K), torch.tensor([0])), expected)
+        fresh = CrossEntropyLoss(label_smoothing=0.3, prior=prior)
+        fresh.load_state_dict(criterion.to(short).state_dict())
+        assert_close(fresh(torch.zeros(1, K), torch.tensor([0])), expected)
+
+
 # A third is no number of a short type, so the prior no longer sums to 1; it must do all the same.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_tensors_move_with_the_module(dtype: torch.dtype) -> None:
@@ -172,6 +207,9 @@ def test_tensors_move_with_the_module(dtype: torch.dtype) -> None:
 
 def test_repr() -> None:
     assert_expected_inline(repr(LabelSmoothingLoss()), """LabelSmoothingLoss(smoothing=0.1, dim=-1)""")
+    assert repr(LabelSmoothingLoss(torch.tensor(0.1))) == repr(LabelSmoothingLoss())
+    assert "label_smoothing=0.1, " in repr(CrossEntropyLoss(label_smoothing=torch.tensor(0.1)))
+    assert "label_smoothing=(), " in repr(CrossEntropyLoss(label_smoothing=torch.tensor(0.1)).to("meta"))
     assert_expected_inline(
         repr(CrossEntropyLoss(weight=torch.ones(3), label_smoothing=0.1, reduction="sum")),
         """CrossEntropyLoss(label_smoothing=0.1, weight=(3,), ignore_index=-100, reduction='sum', \

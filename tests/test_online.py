@@ -21,6 +21,7 @@ from labelsmooth import (
     LabelSmoothingLoss,
     LinearCrossEntropyLoss,
     OnlineLabelSmoothing,
+    by_class,
     functional,
     mixed,
     priors,
@@ -470,6 +471,56 @@ def test_logits_of_other_classes() -> None:
             OnlineLabelSmoothing(K)(torch.zeros(2, other), torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match=r"^label_smoothing must lie in \[0, 1\], got 1.5"):
         OnlineLabelSmoothing(K, label_smoothing=1.5)
+
+
+def test_means_are_never_of_a_short_type() -> None:
+    """Where torch's default is one, 1000 samples in a row still count."""
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        criterion = OnlineLabelSmoothing(2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for _ in range(1000):
+        criterion(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    assert criterion.counts.tolist() == [1000, 0]
+
+
+@pytest.mark.parametrize("num_classes", [3, 5, 6, 7, 10])
+def test_epochs_in_bfloat16(num_classes: int) -> None:
+    criterion = OnlineLabelSmoothing(num_classes).to(torch.bfloat16)
+    z, target = torch.zeros(num_classes, num_classes), torch.arange(num_classes)
+    for _ in range(3):
+        assert criterion(z.bfloat16(), target).isfinite()
+        criterion.end_epoch()
+        criterion.to(torch.bfloat16)
+    assert {buffer.dtype for buffer in criterion.buffers()} == {torch.float32}
+
+
+def test_a_certain_class_says_nothing_of_the_others() -> None:
+    criterion = OnlineLabelSmoothing(3, off_target="others")
+    z, target = torch.tensor([[200.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 1])
+    criterion(z, target)
+    criterion.end_epoch()
+    assert_close(prior_of(criterion)[0], torch.ones(3) / 3)
+    assert_close(prior_of(criterion)[1], z[1].softmax(-1))
+    assert criterion(z, target).isfinite()
+
+
+def test_any_target_in_evaluation() -> None:
+    criterion = OnlineLabelSmoothing(K, label_smoothing=0.2).eval()
+    z, target = EPOCHS[0][0]
+    expected = criterion(z, target)
+    one_hot = torch.nn.functional.one_hot(target, K).to(z)
+    assert_close(criterion(z, mixed(target, target, 0.3)), expected)
+    assert_close(criterion(z, one_hot), expected)
+    assert not criterion.counts.any()
+
+
+def test_what_is_held_is_for_as_many_classes() -> None:
+    with pytest.raises(ValueError, match=r"^weight must have shape \(K,\) with K=3 classes, got \(5,\)"):
+        OnlineLabelSmoothing(3, weight=torch.ones(5))
+    with pytest.raises(ValueError, match=r"^label_smoothing: by_class has K=5 classes, input K=3"):
+        OnlineLabelSmoothing(3, label_smoothing=by_class(torch.ones(5)))
 
 
 # --- as it is used

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
+from labelsmooth import CrossEntropyLoss
 from labelsmooth.schedules import (
     ByClass,
     Schedule,
@@ -300,6 +301,21 @@ def test_by_class_refuses_the_state_of_another_number_of_classes() -> None:
 def test_bad_by_class(eps: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         by_class(eps)
+
+
+def test_a_parameter_by_class_is_learnt() -> None:
+    eps = torch.nn.Parameter(torch.tensor([0.1, 0.2, 0.3]))
+    criterion = CrossEntropyLoss(label_smoothing=by_class(eps))
+    assert [*criterion.parameters()] == [eps]
+    criterion(torch.eye(3), torch.tensor([0, 1, 1])).backward()
+    assert eps.grad is not None
+    assert eps.grad.ne(0).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, "0.1"])
+def test_strengths_over_time_are_finite(bad: Any) -> None:
+    with pytest.raises(ValueError, match=f"start must be a finite number, got {bad!r}"):
+        Schedule(bad, 0.1, 3, torch.square, "square")
 
 
 # On each threshold, one number to both sides of it, and the ends.

@@ -35,8 +35,9 @@ def recorded() -> bool:
 
 
 def plain(tensor: Tensor) -> bool:
-    """Whether it is torch's own kind of tensor with memory of its own, and no subclass."""
-    return type(tensor) in (Tensor, torch.nn.Parameter) and not tensor._is_zerotensor()
+    """Whether it is torch's own kind of tensor, no subclass, whose numbers lie in memory with strides."""
+    own = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+    return own and not tensor._is_zerotensor()
 
 
 def check_choice(name: str, value: object, choices: object) -> None:

@@ -20,6 +20,7 @@ from labelsmooth.checks import compute_dtype
 from labelsmooth.engines import available, dense, reference
 from labelsmooth.engines.layout import in_rows
 from labelsmooth.engines.statistics import ABSENT, DIFFERENTIABLE, STATISTICS, Measures
+from labelsmooth.targets import PerSample
 from tests import oracle
 from tests.test_properties import Batch, batches, examples
 
@@ -708,6 +709,26 @@ def test_ignored_index_of_another_kind() -> None:
         assert cross_entropy(z, target, label_smoothing=0.1, ignore_index=one).equal(expected)
     with pytest.raises(OverflowError, match="too big"):
         cross_entropy(z, target, label_smoothing=0.1, ignore_index=2**64 + 1)
+
+
+@pytest.mark.parametrize("engine", ["reference", "dense"])
+def test_a_prior_of_nan_is_seen(engine: Any) -> None:
+    """Where nobody reads its values, it is not taken for one without mass."""
+    z, target = random(2, 3).requires_grad_(), torch.tensor([0, 1])
+    rows = torch.tensor([[0.5, NAN, 0.5], [0.2, 0.3, 0.5]], dtype=torch.float64)
+    prior = PerSample(rows)
+    loss = cross_entropy(z, target, label_smoothing=0.1, prior=prior, reduction="none", engine=engine)
+    assert loss.isnan().tolist() == [True, False]
+    (grad,) = torch.autograd.grad(loss.sum(), z)
+    assert grad.isnan().any(-1).tolist() == [True, False]
+
+
+def test_zeros_without_memory() -> None:
+    z: Tensor = torch._efficientzerotensor((3, 4))  # pyright: ignore[reportPrivateImportUsage]
+    target = torch.tensor([0, 1, 2])
+    expected = cross_entropy(torch.zeros(3, 4), target, label_smoothing=0.1)
+    assert cross_entropy(z, target, label_smoothing=0.1).equal(expected)
+    assert cross_entropy(z, target, torch.ones(4), label_smoothing=0.1).equal(expected)
 
 
 def test_all_at_once_serves_the_plain_case(monkeypatch: pytest.MonkeyPatch) -> None:

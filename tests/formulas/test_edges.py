@@ -34,6 +34,7 @@ from labelsmooth.formulas import (
     MaxSup,
     NegativeSmoothing,
     RowStatistics,
+    times,
 )
 from tests.formulas.oracle import CASES
 
@@ -178,6 +179,30 @@ def test_focal_rows_that_are_certain_pull_no_more(engine: str) -> None:
         assert not grad.any()
 
 
+def test_a_class_without_weight_has_no_focal_loss(engine: str) -> None:
+    z, weight = torch.tensor([[1.0, 3.0, -2.0]]), torch.tensor([0.0, 1.0, 1.0])
+    for gamma in (0.01, 1.0):
+        loss, grad = losses(z, torch.tensor([0]), Focal(gamma), 0.1, engine, weight=weight)
+        assert loss.item() == 0
+        assert not grad.any()
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        (torch.tensor([-100, 2]), {"weight": torch.tensor([0.0, 1.0, 1.0])}),
+        (mixed(torch.tensor([0, 2]), torch.tensor([-100, 2]), 0.5), {}),
+        (torch.eye(3)[[0, 2]], {"sample_weight": torch.tensor([0.0, 1.0])}),
+    ],
+    ids=["hard", "mixed", "soft"],
+)
+def test_noise_alone_in_ignored_rows(target: Any, options: dict[str, Any], engine: str) -> None:
+    """Whose q no longer counts: log(1 - eps) is -inf."""
+    loss, grad = losses(torch.zeros(2, 3), target, ForwardCorrection(), 1.0, engine, **options)
+    assert_close(loss, torch.tensor([0.0, math.log(3)]))
+    assert not grad.any()
+
+
 RANGES = [
     (LabelSmoothing(), "[0, 1]", [-0.1, 1.1]),
     (NegativeSmoothing(), "(-inf, 1]", [1.5, -INF, NAN]),
@@ -263,6 +288,54 @@ def test_what_a_prior_gives_the_label() -> None:
     assert found(priors.per_sample(rows[:2, :2], torch.tensor([[0, 0], [1, 0]]))) == pytest.approx([1, 0])
     with pytest.raises(ValueError, match="this formula takes one label for each row with such a prior"):
         cross_entropy(z, mixed(target, target, 0.5), formula=Overlap(), prior=rows)
+
+
+Use = Callable[[RowStatistics, Tensor], Any]
+
+
+@dataclass(frozen=True)
+class Own(Formula):
+    use: Use
+
+    def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
+        return self.use(s, eps)
+
+
+UNASKED: dict[str, tuple[str, list[Use]]] = {
+    "model_z": ("spread = True", [lambda s, eps: s.lse - s.model_z, lambda s, eps: -s.model_z]),
+    "hinge": (
+        "a property hinge that returns (margin, squared)",
+        [
+            lambda s, eps: s.lse + times(eps, s.hinge),
+            lambda s, eps: 2 * s.hinge,
+            lambda s, eps: s.hinge.exp(),
+        ],
+    ),
+    "overlap": ("overlap = True", [lambda s, eps: torch.stack([s.lse, s.overlap])]),  # pyright: ignore
+}
+
+
+@pytest.mark.parametrize("statistic", UNASKED)
+def test_statistics_have_to_be_asked_for(statistic: str) -> None:
+    rule, uses = UNASKED[statistic]
+    for use in uses:
+        said = f"formula Own uses {statistic}, and so must have {rule}"
+        assert refused(lambda use=use: cross_entropy(Z, Y, formula=Own(use))) == said
+        assert refused(lambda use=use: linear_cross_entropy(Z, torch.eye(3), Y, formula=Own(use))) == said
+
+
+@pytest.mark.parametrize(
+    ("use", "got"),
+    [
+        (lambda s, eps: s.lse.mean(), "()"),
+        (lambda s, eps: eps, "()"),
+        (lambda s, eps: s.lse.unsqueeze(-1), "(2, 1)"),
+        (lambda s, eps: 1.0, "float"),
+    ],
+)
+def test_a_formula_has_a_loss_for_each_row(use: Use, got: str) -> None:
+    message = f"formula Own must return one loss for each row, in shape (2,), got {got}"
+    assert refused(lambda: cross_entropy(Z, Y, label_smoothing=0.1, formula=Own(use))) == message
 
 
 @pytest.mark.parametrize("formula", [ForwardCorrection(), BackwardCorrection()], ids=repr)

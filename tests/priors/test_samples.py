@@ -151,8 +151,25 @@ def test_nothing_but_ignored_neighbours_leave_nothing():
 
 
 def test_the_smallest_gaussian_leaves_the_nearest():
-    prior = priors.neighbourhood(torch.tensor([[0, 1, 2, 3, 4]]), size=5, sigma=1e-3)
-    assert_close(dense(prior, 5)[0, 2], torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0]))
+    for sigma in (1e-3, 1e-25, 1e-200):
+        prior = priors.neighbourhood(torch.tensor([[0, 1, 2, 3, 4]]), size=5, sigma=sigma)
+        assert_close(dense(prior, 5)[0, 2], torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0]))
+        # Of the neighbours there are, here the diagonal ones.
+        corners = torch.tensor([[[1, -100, 1], [-100, 0, -100], [1, -100, 2]]])
+        prior = priors.neighbourhood(corners, sigma=sigma)
+        assert_close(dense(prior, 3)[0, 1, 1], torch.tensor([0.0, 0.75, 0.25]))
+
+
+def test_the_coldest_teacher_is_sure():
+    logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, 5.0, 0.0]])
+    sure = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]])
+    assert_close(priors.teacher(logits, temperature=1e-40).probabilities, sure)
+    assert_close(dense(priors.teacher(logits, temperature=1e-40, k=2), 3), sure)
+
+
+def test_the_largest_shares():
+    prior = priors.per_sample(torch.tensor([[3e38, 3e38]]), torch.tensor([[0, 2]]))
+    assert_close(dense(prior, 3), torch.tensor([[0.5, 0.0, 0.5]]))
 
 
 @pytest.mark.parametrize("size", [3, 5])
