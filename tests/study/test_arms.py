@@ -163,9 +163,24 @@ def test_what_a_fit_does_not_know_is_named_before_anything_is_trained(name: str,
     ("fit", "arm", "message"),
     [
         (Knowing(epochs=2.5), "cosine", "mine: epochs must be a whole number, got 2.5"),  # pyright: ignore
+        (
+            Knowing(counts=torch.ones(2, 3)),
+            "byclass",
+            r"mine: counts must be a tensor \(K,\), got torch.float32 of shape \(2, 3\)",
+        ),
+        (
+            Knowing(embeddings=torch.ones(2, 3).long()),
+            "hierarchy",
+            r"mine: embeddings must be a floating-point tensor \(K, D\), got torch.int64 of shape \(2, 3\)",
+        ),
+        (
+            Knowing(),
+            "all:eps=1",
+            "arm all is every one with its own defaults and takes no options, got 'all:",
+        ),
         (Knowing(num_classes=1), "ordinal", "arm ordinal of mine: num_classes must be"),
         (Knowing(counts=torch.tensor([0, 0])), "unigram", "arm unigram of mine: counts must"),
-        (Knowing(embeddings=torch.zeros(3)), "similarity", "arm similarity of mine: embeddings must"),
+        (Knowing(embeddings=torch.zeros(3)), "similarity", "mine: embeddings must be a floating"),
         (
             KNOWING,
             "graduated:low=0.9",
@@ -195,6 +210,8 @@ def test_eps_and_arms_go_together(tmp_path: Path):
         ([], r"arms must name at least one besides hard, got \[\]"),
         (["hard", "0"], r"arms must name at least one besides hard, got \['hard', '0'\]"),
         ("ls", r"arms must be a list of names, or \[\"all\"\], got 'ls'"),
+        (5, r"arms must be a list of names, or .*, got 5"),
+        ((arm for arm in ["ls"]), r"arms must be a list of names, or .*, got <generator"),
         ([0.1], r"arms must be a list of names, or .*, got \[0.1\]"),
     ],
 )

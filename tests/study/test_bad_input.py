@@ -152,6 +152,10 @@ BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "eps too large": ({"eps": [0.1, 1.5]}, r"eps must lie in \[0, 1\], got 1.5"),
     "eps negative": ({"eps": [-0.1]}, r"eps must lie in \[0, 1\], got -0.1"),
     "eps NaN": ({"eps": [math.nan]}, r"eps must lie in \[0, 1\], got nan"),
+    "eps a matrix": (
+        {"eps": torch.tensor([[0.1, 0.2]])},
+        r"eps must hold numbers, got tensor\(\[0.1000, 0.2000\]\)",
+    ),
     "eps a string": ({"eps": ["0.1"]}, r"eps must hold numbers, got '0.1'"),
     "no eps": ({"eps": []}, r"eps must hold at least one smoothing above 0, got \[\]"),
     "no smoothing": ({"eps": [0, 0.0]}, r"eps must hold at least one smoothing above 0, got \[0, 0.0\]"),

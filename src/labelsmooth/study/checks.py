@@ -28,10 +28,11 @@ def check_arguments(
     elif not isinstance(eps, Sequence | torch.Tensor) or isinstance(eps, str):
         raise ValueError(f"eps must be a list of smoothings, got {eps!r}")
     for e in eps:
-        if not isinstance(e, Real | torch.Tensor):
+        if not isinstance(e, Real | torch.Tensor) or (isinstance(e, torch.Tensor) and e.numel() != 1):
             raise ValueError(f"eps must hold numbers, got {e!r}")
         check_strength("eps", float(e))
-    if arms is not None and (isinstance(arms, str) or not all(isinstance(arm, str) for arm in arms)):
+    listed = isinstance(arms, Sequence) and not isinstance(arms, str)
+    if arms is not None and not (listed and all(isinstance(arm, str) for arm in arms)):
         raise ValueError(f'arms must be a list of names, or ["all"], got {arms!r}')
     if not isinstance(seeds, int) or not 2 <= seeds <= MOST_SEEDS:
         raise ValueError(f"seeds must be a whole number in [2, {MOST_SEEDS}], got {seeds!r}")

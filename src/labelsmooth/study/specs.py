@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from torch import nn
+from torch import Tensor, nn
 
 from labelsmooth.online import OnlineLabelSmoothing
 from labelsmooth.schedules import Schedule
@@ -101,6 +101,8 @@ def select(arms: Sequence[str], fits: Mapping[str, object]) -> list[str]:
         if text == "all":
             specs += [spec for spec in map(parse, ARMS) if not missing(spec, fits)]
             continue
+        if text.startswith("all:"):
+            raise ValueError(f"arm all is every one with its own defaults and takes no options, got {text!r}")
         spec = parse(text)
         for fit, fact in missing(spec, fits):
             raise ValueError(
@@ -111,9 +113,8 @@ def select(arms: Sequence[str], fits: Mapping[str, object]) -> list[str]:
     for spec in specs:
         for name, fit in fits.items():
             known = facts_of(fit)
-            for fact in spec.loss.facts & {"num_classes", "epochs"}:
-                if not isinstance(known[fact], int) or isinstance(known[fact], bool):
-                    raise ValueError(f"{name}: {fact} must be a whole number, got {known[fact]!r}")
+            for fact in sorted(spec.loss.facts):
+                _check_fact(name, fact, known[fact])
             try:
                 spec.loss(known)
             except ValueError as error:
@@ -128,6 +129,19 @@ FACTS = {
     "counts": "how many training rows each class has, (K,)",
     "embeddings": "where the classes lie, (K, D)",
 }
+
+
+def _check_fact(fit: str, fact: str, value: object) -> None:
+    got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    if fact in ("num_classes", "epochs"):
+        form, good = "a whole number", isinstance(value, int) and not isinstance(value, bool)
+    elif fact == "counts":
+        form, good = "a tensor (K,)", isinstance(value, Tensor) and value.dim() == 1
+    else:
+        form = "a floating-point tensor (K, D)"
+        good = isinstance(value, Tensor) and value.dim() == 2 and value.is_floating_point()
+    if not good:
+        raise ValueError(f"{fit}: {fact} must be {form}, got {got}")
 
 
 def missing(spec: Spec, fits: Mapping[str, object]) -> list[tuple[str, str]]:
