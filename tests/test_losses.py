@@ -138,7 +138,7 @@ def full_criterion(scale: float = 1.0) -> CrossEntropyLoss:
 
 def test_tensors_are_in_the_state_and_nothing_is_a_parameter() -> None:
     criterion = full_criterion()
-    assert sorted(criterion.state_dict()) == ["label_smoothing.eps", "prior", "weight"]
+    assert sorted(criterion.state_dict()) == ["label_smoothing.eps", "prior.probabilities", "weight"]
     assert list(CrossEntropyLoss(label_smoothing=torch.tensor(0.1)).state_dict()) == ["label_smoothing"]
     assert list(LabelSmoothingLoss(torch.tensor(0.1)).state_dict()) == ["smoothing"]
     assert list(CrossEntropyLoss(label_smoothing=0.1).state_dict()) == []
@@ -174,6 +174,28 @@ def test_copies_take_the_same_path(
     assert repr(twin) == repr(CrossEntropyLoss(label_smoothing=0.3))
 
 
+def test_priors_are_checked_when_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not again in each call; but for one that is learnt."""
+    criterion = CrossEntropyLoss(label_smoothing=0.3, prior=VECTOR)
+    expected = criterion(INPUT, TARGET)
+    state = {"prior.probabilities": 2 * VECTOR}
+    with pytest.raises(ValueError, match="prior must sum to 1, got 2"):
+        CrossEntropyLoss(label_smoothing=0.3, prior=VECTOR).load_state_dict(state)
+    learnt = CrossEntropyLoss(label_smoothing=0.3, prior=nn.Parameter(VECTOR.clone()))
+    assert [name for name, _ in learnt.named_parameters()] == ["prior.probabilities"]
+    assert_close(learnt(INPUT, TARGET), expected)
+    with torch.no_grad():
+        next(learnt.parameters()).mul_(2)
+    with pytest.raises(ValueError, match="prior must sum to 1, got 2"):
+        learnt(INPUT, TARGET)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("labelsmooth.targets.check_prior", refuse)
+    assert_close(criterion(INPUT, TARGET), expected)
+
+
 # Rounded to a short type, and wide again.
 @pytest.mark.parametrize("short", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("wide", [torch.float32, torch.float64])
@@ -192,11 +214,12 @@ def test_priors_survive_a_round_trip(short: torch.dtype, wide: torch.dtype) -> N
         assert_close(fresh(torch.zeros(1, K), torch.tensor([0])), expected)
 
 
-# A third is no number of a short type, so the prior no longer sums to 1; it must do all the same.
+# A third is no number of a short type, so the prior stays as it is.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_tensors_move_with_the_module(dtype: torch.dtype) -> None:
     criterion = CrossEntropyLoss(label_smoothing=torch.tensor(0.25), prior=torch.ones(3) / 3).to(dtype)
-    assert {buffer.dtype for buffer in criterion.buffers()} == {dtype}
+    dtypes = {name: buffer.dtype for name, buffer in criterion.named_buffers()}
+    assert dtypes == {"label_smoothing": dtype, "prior.probabilities": torch.float32}
     z = INPUT[:, :3].to(dtype)
     expected = F.cross_entropy(z.float(), TARGET % 3, label_smoothing=0.25)
     assert_close(criterion(z, TARGET % 3), expected)
@@ -217,7 +240,7 @@ off_target='all', weighting='torch', train_only=False)""",
     )
     shown = repr(CrossEntropyLoss(label_smoothing=by_class(EPS_K), prior=torch.eye(4)))
     assert "K=4" in shown
-    assert "prior=(4, 4)" in shown
+    assert "(prior): Prior(given, shape (4, 4))" in shown
 
 
 # The definitions of other frameworks, of a batch without ignored rows, each with what gives it here.

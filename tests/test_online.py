@@ -78,8 +78,8 @@ def mean_loss(z: Tensor, target: Tensor, prior: list[list[float]], eps: float = 
 
 
 def prior_of(criterion: OnlineLabelSmoothing) -> Tensor:
-    assert isinstance(criterion.prior, Tensor)
-    return criterion.prior
+    assert criterion.prior is not None
+    return criterion.prior.probabilities
 
 
 @pytest.mark.parametrize("eps", [0.5, 0.1])
@@ -342,7 +342,11 @@ def test_copies_are_their_own() -> None:
 def test_repr() -> None:
     assert_expected_inline(
         repr(OnlineLabelSmoothing(K)),
-        """OnlineLabelSmoothing(label_smoothing=0.5, prior=(4, 4), ignore_index=-100, reduction='mean', off_target='all', weighting='torch', train_only=False)""",  # noqa: E501
+        """\
+OnlineLabelSmoothing(
+  label_smoothing=0.5, ignore_index=-100, reduction='mean', off_target='all', weighting='torch', train_only=False
+  (prior): Prior(of the epoch before, shape (4, 4))
+)""",  # noqa: E501
     )
 
 
@@ -366,7 +370,7 @@ for group in (None, dist.group.WORLD, alone[rank]):
         for z, target in epoch[rank::2]:  # the first process has one batch more
             criterion(z, target)
         criterion.end_epoch()
-        found.append(criterion.prior.tolist())
+        found.append(criterion.prior.probabilities.tolist())
 print(json.dumps(found))
 dist.destroy_process_group()
 """

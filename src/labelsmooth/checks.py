@@ -120,13 +120,7 @@ ROUNDING: Final = torch.finfo(torch.bfloat16).eps
 
 
 def check_prior(prior: Tensor, num_classes: int) -> None:
-    check_tensor("prior", prior)
-    # Number by number: a symbolic one is not found in a tuple.
-    if prior.dim() not in (1, 2) or any(size != num_classes for size in prior.shape):
-        raise ValueError(
-            f"prior must have shape (K,) or (K, K) with K={num_classes} classes, got {tuple(prior.shape)}"
-            + ("; see priors.per_sample for one of each sample" if prior.dim() > 1 else "")
-        )
+    check_prior_shape(prior, num_classes)
     if not prior.is_floating_point():
         raise ValueError(f"prior must be floating point, got {prior.dtype}")
     if readable(prior):
@@ -136,6 +130,16 @@ def check_prior(prior: Tensor, num_classes: int) -> None:
         sums_to_1 = (total - 1).abs() <= ROUNDING
         if not bool(sums_to_1.all()):
             raise ValueError(f"prior must sum to 1, got {_first(total, ~sums_to_1)}")
+
+
+def check_prior_shape(prior: Tensor, num_classes: int) -> None:
+    check_tensor("prior", prior)
+    # Number by number: a symbolic one is not found in a tuple.
+    if prior.dim() not in (1, 2) or any(size != num_classes for size in prior.shape):
+        raise ValueError(
+            f"prior must have shape (K,) or (K, K) with K={num_classes} classes, got {tuple(prior.shape)}"
+            + ("; see priors.per_sample for one of each sample" if prior.dim() > 1 else "")
+        )
 
 
 def check_class_weight(weight: Tensor, num_classes: int) -> None:

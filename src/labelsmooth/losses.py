@@ -11,7 +11,7 @@ from labelsmooth.checks import (
     check_class_weight,
     check_integer,
     check_number,
-    check_prior,
+    check_prior_shape,
     check_tensor,
     readable,
 )
@@ -109,7 +109,7 @@ class CrossEntropyLoss(nn.Module):
     """
 
     weight: Tensor | None
-    prior: Tensor | Prior | None
+    prior: Prior | None
     label_smoothing: Strength
 
     def __init__(
@@ -138,11 +138,8 @@ class CrossEntropyLoss(nn.Module):
             check_tensor("weight", weight)
         if isinstance(prior, PerSample):
             raise ValueError("prior of each sample must be given in the call, with its batch")
-        if prior is not None and not isinstance(prior, Prior):
-            check_tensor("prior", prior)
-            check_prior(prior, prior.size(-1) if prior.dim() else 0)
         keep(self, "weight", weight)
-        keep(self, "prior", prior)
+        self.prior = prior if prior is None or isinstance(prior, Prior) else Prior(prior)
         keep(self, "label_smoothing", label_smoothing)
         self.formula = formula
         self.ignore_index = ignore_index
@@ -194,20 +191,17 @@ class CrossEntropyLoss(nn.Module):
         if self.weight is not None:
             check_class_weight(self.weight, num_classes)
         if self.prior is not None:
-            check_prior(
-                self.prior.probabilities if isinstance(self.prior, Prior) else self.prior, num_classes
-            )
+            check_prior_shape(self.prior.probabilities, num_classes)
         if isinstance(self.label_smoothing, ByClass):
             self.label_smoothing.check_classes("label_smoothing", num_classes)
 
     def extra_repr(self) -> str:
         smoothing = self.label_smoothing
         shown = {
-            # A module, a schedule say, shows itself inside of this one; so does a prior.
+            # A module, a schedule say, shows itself inside of this one, as the prior does.
             "label_smoothing": None if isinstance(smoothing, nn.Module) else smoothing,
             "formula": None if self.formula == LABEL_SMOOTHING else self.formula,
             "weight": self.weight,
-            "prior": None if isinstance(self.prior, Prior) else self.prior,
             "ignore_index": self.ignore_index,
             "reduction": repr(self.reduction),
             "off_target": repr(self.off_target),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from labelsmooth.checks import accurate, as_rows, as_targets, check_integer
 from labelsmooth.losses import CrossEntropyLoss, LossOptions
-from labelsmooth.targets import Mixed, PerSample
+from labelsmooth.targets import Mixed, PerSample, Prior, unrounded
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -44,7 +44,7 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         >>> criterion(logits, target)
         tensor(1.7991)
         >>> criterion.end_epoch()
-        >>> criterion.prior
+        >>> criterion.prior.probabilities
         tensor([[0.8438, 0.1142, 0.0420],
                 [0.3333, 0.3333, 0.3333],
                 [0.3333, 0.3333, 0.3333]])
@@ -69,7 +69,7 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         # Never short: in bfloat16 sums stop growing at 256.
         dtype = accurate(torch.get_default_dtype())
         uniform = torch.full((num_classes, num_classes), 1 / num_classes, dtype=dtype)
-        options["prior"] = uniform
+        options["prior"] = Prior(uniform, "of the epoch before")
         options.setdefault("label_smoothing", 0.5)
         super().__init__(**options)
         self._check_classes(num_classes)
@@ -100,12 +100,9 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """Moved to a short type the means stay as they are: in bfloat16 sums would stop growing at 256."""
-        exact = {name: getattr(self, name) for name in ("sums", "counts", "prior")}
+        sums, counts = self.sums, self.counts
         super()._apply(*args, **kwargs)
-        for name, before in exact.items():
-            after = getattr(self, name)
-            if after.dtype != accurate(after.dtype):
-                setattr(self, name, before.to(after.device, accurate(after.dtype)))
+        self.sums, self.counts = unrounded(self.sums, sums), unrounded(self.counts, counts)
         return self
 
     @torch.no_grad()
@@ -135,8 +132,8 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
             known &= sums.diagonal() < sums.sum(-1)
         # By their own total, which is the count but for rounding: a prior has to sum to 1.
         means = sums / sums.sum(-1).masked_fill(~known, 1.0).unsqueeze(-1)
-        assert isinstance(self.prior, Tensor)
-        self.prior.copy_(torch.where(known.unsqueeze(-1), means, 1 / len(counts)))
+        assert self.prior is not None
+        self.prior.probabilities.copy_(torch.where(known.unsqueeze(-1), means, 1 / len(counts)))
         self.sums.zero_()
         self.counts.zero_()
 

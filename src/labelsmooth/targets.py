@@ -1,17 +1,19 @@
 """What we smooth toward (the prior), how much (the strength), and what of."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from labelsmooth.checks import (
     UNIT,
+    accurate,
     as_targets,
     blanked,
     check_broadcasts,
     check_prior,
+    check_prior_shape,
     check_strength,
     check_tensor,
     readable,
@@ -28,20 +30,47 @@ class Prior(nn.Module):
     """A distribution over the classes, for all samples or for those of each class; made by functions of
     ``labelsmooth.priors``.
 
-    As a module it moves and is saved with the loss that holds it.
+    As a module it moves and is saved with the loss that holds it; moved to a short type, it stays as it is.
+    It is checked when it is made or loaded, and not in each call.
     """
 
     probabilities: Tensor  # (K,), or (K, K) whose row k serves the samples of class k
 
-    def __init__(self, probabilities: Tensor, description: str) -> None:
+    def __init__(self, probabilities: Tensor, description: str = "given") -> None:
         super().__init__()
         check_tensor("prior", probabilities)
-        check_prior(probabilities, probabilities.size(-1) if probabilities.dim() else 0)
-        self.register_buffer("probabilities", probabilities)
+        _check_values(probabilities)
+        if isinstance(probabilities, nn.Parameter):
+            self.probabilities = probabilities
+        else:
+            self.register_buffer("probabilities", probabilities)
         self.description = description
+        self.register_load_state_dict_post_hook(_check_loaded)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        exact = self.probabilities
+        super()._apply(*args, **kwargs)
+        self.probabilities = unrounded(self.probabilities, exact)
+        return self
 
     def extra_repr(self) -> str:
         return f"{self.description}, shape {tuple(self.probabilities.shape)}"
+
+
+def unrounded(moved: Tensor, exact: Tensor) -> Tensor:
+    """What a module moved, but for a short type that it was rounded to."""
+    if isinstance(moved, nn.Parameter) or moved.dtype == accurate(moved.dtype):
+        return moved
+    return exact.to(moved.device, accurate(moved.dtype))
+
+
+def _check_values(probabilities: Tensor) -> None:
+    check_prior(probabilities, probabilities.size(-1) if probabilities.dim() else 0)
+
+
+def _check_loaded(prior: nn.Module, _: object) -> None:
+    assert isinstance(prior, Prior)
+    _check_values(prior.probabilities)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -148,9 +177,11 @@ def as_prior(
     num_classes = shape[class_dim]
     if prior is None:
         return {}
+    if isinstance(prior, Prior) and not isinstance(prior.probabilities, nn.Parameter):
+        check_prior_shape(prior.probabilities, num_classes)
+        return {"prior": prior.probabilities.to(dtype)}
     if not isinstance(prior, PerSample):
-        if isinstance(prior, Prior):
-            prior = prior.probabilities
+        prior = prior.probabilities if isinstance(prior, Prior) else prior
         check_prior(prior, num_classes)
         return {"prior": prior.to(dtype)}
     probabilities, classes = prior.probabilities, prior.classes
