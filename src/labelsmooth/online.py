@@ -20,9 +20,9 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         \ell = -(1 - \epsilon) \log q_y - \epsilon \sum_k S_{yk} \log q_k, \qquad
         S_y = \frac{1}{|C_y|} \sum_{i \in C_y} q_i
 
-    C_y are the training samples of class y that the model had right. S is uniform in the first epoch, and for
-    a class of which nothing was right. In training, every call adds to the means, and takes class indices
-    only; **after each epoch call** :meth:`end_epoch`, which makes them the prior of the next one.
+    C_y are the training samples of class y that the model had right, ties included. S is uniform in the first
+    epoch, and for a class of which nothing was right. In training, every call adds to the means, and takes
+    class indices only; **after each epoch call** :meth:`end_epoch`, which makes them the prior of the next.
 
     The prior and the sums are in the ``state_dict``, so a checkpoint within an epoch goes on where it was.
     Over a process group :meth:`end_epoch` adds up the sums of all processes, each of which has to call it.
@@ -112,15 +112,16 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
             target, input.shape, ignore_index=self.ignore_index, sample_weight=sample_weight
         )
         # Logits that overflowed are no prediction: a loss scaler skips their step, and so do the means.
-        largest, predicted = z.max(-1)
-        right = (counted & (predicted == target) & largest.isfinite()).flatten()
+        largest = z.amax(-1)
+        right = counted & (z.gather(-1, target.unsqueeze(-1)).squeeze(-1) == largest) & largest.isfinite()
         q = z.reshape(-1, z.size(-1)).softmax(-1, dtype=self.sums.dtype)
-        # A row that does not count may hold anything.
-        q = torch.where(right.unsqueeze(-1), q, 0.0)
+        # The others, which may hold anything, are added to a class of their own.
+        label = target.masked_fill(~right, len(self.counts)).flatten()
         # Of this call first: a sum of very many stops growing where single numbers are added to it.
-        self.sums += torch.zeros_like(self.sums).index_add_(0, target.flatten(), q)
-        right = right.to(self.counts.dtype)
-        self.counts += torch.zeros_like(self.counts).index_add_(0, target.flatten(), right)
+        added = q.new_zeros(len(self.counts) + 1, q.size(-1)).index_add_(0, label, q)
+        self.sums += added[:-1]
+        added = q.new_zeros(len(self.counts) + 1).index_add_(0, label, q.new_ones(len(label)))
+        self.counts += added[:-1]
 
     @torch.no_grad()
     def end_epoch(self) -> None:

@@ -1,5 +1,6 @@
 """What we smooth toward (the prior), how much (the strength), and what of."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict
 
@@ -45,7 +46,7 @@ class Prior(nn.Module):
         else:
             self.register_buffer("probabilities", probabilities)
         self.description = description
-        self.register_load_state_dict_post_hook(_check_loaded)
+        self.register_load_state_dict_pre_hook(_check_before_loading)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         exact = self.probabilities
@@ -68,9 +69,11 @@ def _check_values(probabilities: Tensor) -> None:
     check_prior(probabilities, probabilities.size(-1) if probabilities.dim() else 0)
 
 
-def _check_loaded(prior: nn.Module, _: object) -> None:
-    assert isinstance(prior, Prior)
-    _check_values(prior.probabilities)
+def _check_before_loading(_: nn.Module, state: Mapping[str, Any], prefix: str, *__: object) -> None:
+    """So that what is refused leaves the prior as it was."""
+    probabilities = state.get(f"{prefix}probabilities")
+    if isinstance(probabilities, Tensor):
+        _check_values(probabilities)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
