@@ -50,8 +50,8 @@ def run(
             from torch's, NumPy's and Python's generators, which are seeded before each call. Several fits
             by name are compared each in its own setting. After each epoch a fit calls
             ``criterion.end_epoch()``; arms that change with time need it. Some arms need to know more of a
-            fit: its attributes ``num_classes``, ``epochs``, ``counts`` (training rows of each class,
-            ``(K,)``) and ``embeddings`` (a vector for each class, ``(K, D)``).
+            fit: its attributes ``num_classes``, ``epochs`` (how often it calls ``end_epoch()``), ``counts``
+            (training rows of each class, ``(K,)``) and ``embeddings`` (a vector for each class, ``(K, D)``).
         eps: The smoothings to compare with hard targets, each in ``(0, 1]``; None is 0.05, 0.1 and 0.2,
             unless ``arms`` are given.
         arms: Other methods to compare, each as ``"name"`` or ``"name:option=value,option=value"``:
