@@ -67,6 +67,26 @@ INLINE double exp_nonpositive(double x) {
     return x < lowest ? 0.0 : y;
 }
 
+// log(x) for positive, normal x within about 1 ulp; NaN stays NaN.
+INLINE float log_positive(float x) {
+    const uint32_t u = bits<uint32_t>(x);
+    const float m = bits<float>((u & 0x7fffffu) | 0x3f800000u);  // x = 2^e m
+    const bool upper = m > 1.41421356f;
+    const float e = float(int32_t(u >> 23) - 127 + int32_t(upper)), f = (upper ? 0.5f * m : m) - 1.0f;
+    float p = 7.0376836292e-2f;
+    p = p * f - 1.1514610310e-1f;
+    p = p * f + 1.1676998740e-1f;
+    p = p * f - 1.2420140846e-1f;
+    p = p * f + 1.4249322787e-1f;
+    p = p * f - 1.6668057665e-1f;
+    p = p * f + 2.0000714765e-1f;
+    p = p * f - 2.4999993993e-1f;
+    p = p * f + 3.3333331174e-1f;
+    const float square = f * f;
+    const float y = p * f * square - 2.12194440e-4f * e - 0.5f * square;
+    return x != x ? x : f + y + 0.693359375f * e;
+}
+
 struct bfloat16 {
     uint16_t bits;
 };

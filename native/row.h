@@ -15,9 +15,10 @@
 
 // What a call is about. dense.py has the same structure, field by field.
 struct Problem {
-    const void* z;  // row i lies at (i / inner) * outer_stride + (i % inner) * inner_stride, classes side by side
+    const void* z;  // row i lies at (i / inner) * outer_stride + (i % inner) * inner_stride; its classes lie
+                    // class_stride apart, side by side unless rows do (inner_stride is 1 then; see columns.h)
     int64_t dtype;  // 0 float, 1 double, 2 bfloat16, 3 float16
-    int64_t rows, inner, outer_stride, inner_stride, classes;
+    int64_t rows, inner, outer_stride, inner_stride, class_stride, classes;
     const int64_t* target;  // class indices, or null
     const void* soft;       // rows x classes class probabilities, or null
     const bool* counted;    // whether a row counts; null: all do

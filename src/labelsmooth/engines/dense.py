@@ -10,9 +10,12 @@ from torch import Tensor
 from labelsmooth.checks import compute_dtype, transformed
 from labelsmooth.engines import native, reference
 from labelsmooth.engines.few import with_few
-from labelsmooth.engines.layout import in_rows
+from labelsmooth.engines.layout import in_columns, in_rows
 from labelsmooth.engines.operator import DTYPES, operator, unserved
 from labelsmooth.engines.statistics import STATISTICS, Measures
+
+FEW_CLASSES = 1024
+"""Of which one sum may be in a single float: a block of native/row.h."""
 
 
 class _Problem(ctypes.Structure):
@@ -25,6 +28,7 @@ class _Problem(ctypes.Structure):
         ("inner", ctypes.c_int64),
         ("outer_stride", ctypes.c_int64),
         ("inner_stride", ctypes.c_int64),
+        ("class_stride", ctypes.c_int64),
         ("classes", ctypes.c_int64),
         ("target", ctypes.c_void_p),
         ("soft", ctypes.c_void_p),
@@ -86,15 +90,31 @@ def _backward(
     grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
 ) -> Tensor:
     z, problem, _keep = _problem(z, *measures)
-    # The kernel writes rows side by side.
-    written = z.new_empty(z.shape) if out is None or not out.is_contiguous() else out
+    rows = problem.class_stride == 1
+    fits = out is not None and (out.is_contiguous() if rows else out.stride() == z.stride())
+    written = out if out is not None and fits else _place(z, problem)
     grad, statistics = grad.contiguous(), statistics.contiguous()
     _kernel().labelsmooth_backward(problem, statistics.data_ptr(), grad.data_ptr(), written.data_ptr())
     return written if out is None or out is written else out.copy_(written)
 
 
 forward, backward = with_few(_forward, _backward)
-row_statistics = operator("dense", "CPU", forward, backward)
+
+
+def _backward_as_laid(
+    grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """That of a map has its classes where the map has them, however it was found."""
+    found = backward(grad, z, measures, statistics, out)
+    apart = out is None and in_columns(z) is not None and found.stride() != z.stride()
+    return torch.empty_like(z).copy_(found) if apart else found
+
+
+def _laid(z: Tensor) -> Tensor:
+    return z.new_empty(z.shape) if in_columns(z) is None else torch.empty_like(z)
+
+
+row_statistics = operator("dense", "CPU", forward, _backward_as_laid, _laid)
 
 
 def uniform(
@@ -150,12 +170,17 @@ class _Uniform(torch.autograd.Function):
             by_z = reference.gradient(by_statistics, z, measures)
         else:
             rows, problem, _keep = _problem(z, target)
-            by_z = rows.new_empty(rows.shape)
+            by_z = _place(rows, problem)
             scale = float(grad) / divisor
             _kernel().labelsmooth_uniform_backward(
                 problem, ignore_index, eps, scale, saved.data_ptr(), by_z.data_ptr()
             )
         return by_z, *[None] * 6
+
+
+def _place(z: Tensor, problem: _Problem) -> Tensor:
+    """Of a gradient: the kernel writes each row's classes side by side, or where the logits have them."""
+    return z.new_empty(z.shape) if problem.class_stride == 1 else torch.empty_like(z)
 
 
 def _kernel() -> ctypes.CDLL:
@@ -179,9 +204,17 @@ def _problem(
     spread: bool = False,
 ) -> tuple[Tensor, _Problem, tuple[Tensor | None, ...]]:
     """The logits as the kernel can read them, all it needs to know, and what has to live as long."""
-    z, (inner, outer_stride, inner_stride) = in_rows(z)
     classes = z.size(-1)
     soft = target.is_floating_point()
+    one_for_all = prior is None or (prior.dim() == 1 and not per_row)
+    plain = one_for_all and margin is None and not (soft or exclude_target or spread)
+    columns = in_columns(z) if plain and classes <= FEW_CLASSES else None
+    if columns is None:
+        z, (inner, outer_stride, inner_stride) = in_rows(z)
+        class_stride = 1
+    else:
+        inner, outer_stride, inner_stride = columns
+        class_stride = inner
     target = target.contiguous()
     counted, prior, weight = (x if x is None else x.contiguous() for x in (counted, prior, weight))
     problem = _Problem(
@@ -191,12 +224,13 @@ def _problem(
         inner,
         outer_stride,
         inner_stride,
+        class_stride,
         classes,
         None if soft else target.data_ptr(),
         target.data_ptr() if soft else None,
         None if counted is None else counted.data_ptr(),
         None if prior is None else prior.data_ptr(),
-        0 if prior is None or (prior.dim() == 1 and not per_row) else classes,
+        0 if one_for_all else classes,
         per_row,
         None if weight is None else weight.data_ptr(),
         exclude_target,

@@ -1,6 +1,11 @@
 """Where the rows lie that a kernel reads."""
 
+import math
+
 from torch import Tensor
+
+SIDE_BY_SIDE = 16
+"""Fewer rows than these are not worth to be computed beside one another."""
 
 
 def in_rows(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
@@ -20,3 +25,12 @@ def in_rows(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         return in_rows(x.contiguous())
     (_, outer), (inner, step) = [(1, 0)] * (2 - len(merged)) + merged
     return x, (inner, outer, step)
+
+
+def in_columns(x: Tensor) -> tuple[int, int, int] | None:
+    """The same of rows that lie side by side, as the pixels of a map do, and have their classes ``inner``
+    apart; or None."""
+    inner = math.prod(x.shape[1:-1])
+    if inner < SIDE_BY_SIDE or not x.movedim(-1, 1).is_contiguous():
+        return None
+    return inner, inner * x.size(-1), 1

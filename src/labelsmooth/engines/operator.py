@@ -57,10 +57,18 @@ class Backward(Protocol):
         ...
 
 
+def in_rows(z: Tensor) -> Tensor:
+    """Where most engines write a gradient: the classes of a row side by side."""
+    return z.new_empty(z.shape)
+
+
 def operator(
-    name: str, device: str, forward: Forward, backward: Backward
+    name: str, device: str, forward: Forward, backward: Backward, place: Callable[[Tensor], Tensor] = in_rows
 ) -> Callable[[Tensor, Measures], RowStatistics]:
-    """Register an engine under that name; what comes back finds statistics as ``reference`` does."""
+    """Register an engine under that name; what comes back finds statistics as ``reference`` does.
+
+    ``place`` makes a tensor with the strides that ``backward`` gives the gradient.
+    """
     LIBRARY.define(f"{name}(Tensor z, {MEASURES}) -> Tensor")
     LIBRARY.define(f"{name}_backward(Tensor grad, Tensor z, Tensor statistics, {MEASURES}) -> Tensor")
 
@@ -79,7 +87,7 @@ def operator(
 
     @torch.library.register_fake(f"labelsmooth::{name}_backward", lib=LIBRARY)
     def _(grad: Tensor, z: Tensor, *rest: Any) -> Tensor:
-        return z.new_empty(z.shape)
+        return place(z)
 
     op = getattr(torch.ops.labelsmooth, name).default
     op_backward = getattr(torch.ops.labelsmooth, f"{name}_backward").default

@@ -1,0 +1,124 @@
+// Rows computed beside one another, a tile at a time and class by class, so that few classes make long vectors
+// too: those of maps, whose pixels lie side by side, and rows of few classes, turned around.
+//
+// There are no class probabilities, no prior of a row's or a class's own, and no bend here.
+
+#pragma once
+
+#include "row.h"
+
+namespace labelsmooth {
+
+constexpr int64_t tile = 128;
+constexpr int64_t few = 24;  // classes, so few that rows are worth to be turned around
+
+// Whether rows are computed beside one another; where their classes lie apart, they have to be.
+INLINE bool in_tiles(const Problem& p) {
+    const bool one_prior = !p.prior_stride && !p.prior_by_row && !p.exclude_target, bent = p.margin == p.margin || p.spread;
+    return p.class_stride != 1 || (p.classes <= few && p.rows >= tile && one_prior && !p.soft && !bent);
+}
+
+INLINE float log_at_least_1(float x) { return log_positive(x); }
+INLINE double log_at_least_1(double x) { return std::log(x); }
+
+// Calls f(first row, how many, z of its class 0, stride of the classes) for tiles of rows.
+template <typename Z, typename F>
+INLINE void for_each_tile(const Problem& p, int64_t begin, int64_t end, F&& f) {
+    using R = Real<Z>;
+    for (int64_t i = begin, n; i < end; i += n) {
+        n = end - i < tile ? end - i : tile;
+        if (p.class_stride == 1) {
+            R turned[few * tile];
+            for (int64_t j = 0; j < n; ++j) {
+                const Z* z = row_of<Z>(p, i + j);
+                for (int64_t k = 0; k < p.classes; ++k) turned[k * tile + j] = one(z[k]);
+            }
+            f(i, n, static_cast<const R*>(turned), tile);
+        } else {
+            const int64_t left = p.inner - i % p.inner;
+            if (n > left) n = left;
+            f(i, n, row_of<Z>(p, i), p.class_stride);
+        }
+    }
+}
+
+// The sums of row.h, of each row of a tile; a row over no class, or with NaN, has an exp that is NaN.
+template <typename R>
+struct TileSums {
+    R max[tile], exp[tile], mass[tile], weighted[tile];
+    R dot[tile];  // by the mass: the mean over the prior
+};
+
+template <typename Z, typename R>
+INLINE void sums_of(TileSums<R>& s, const Z* z, int64_t n, int64_t classes, int64_t stride, const Vectors<R>& vectors) {
+    R buffer[tile];
+    for (int64_t j = 0; j < n; ++j) {
+        s.max[j] = -inf<R>;
+        s.exp[j] = s.mass[j] = s.weighted[j] = s.dot[j] = 0;
+    }
+    for (int64_t k = 0; k < classes; ++k) {
+        const R* x = load(z + k * stride, n, buffer);
+#pragma omp simd
+        for (int64_t j = 0; j < n; ++j) s.max[j] = x[j] > s.max[j] ? x[j] : s.max[j];
+    }
+    for (int64_t k = 0; k < classes; ++k) {
+        const R* x = load(z + k * stride, n, buffer);
+        const R prior = vectors.prior_at(k), weighted = prior * vectors.weight_at(k);
+#pragma omp simd
+        for (int64_t j = 0; j < n; ++j) {
+            const R d = x[j] - s.max[j];
+            const bool valid = x[j] > -inf<R>;
+            s.exp[j] += exp_nonpositive(d);
+            s.mass[j] += valid ? prior : R(0);
+            s.weighted[j] += valid ? weighted : R(0);
+            s.dot[j] += valid ? weighted * d : R(0);
+        }
+    }
+    for (int64_t j = 0; j < n; ++j) {
+        double dot = s.dot[j];
+        if (s.dot[j] == -inf<R>) {  // several logits of finfo.min are too much for a sum
+            dot = 0;
+            for (int64_t k = 0; k < classes; ++k) {
+                const R x = one(z[k * stride + j]);
+                const double weighted = double(vectors.prior_at(k) * vectors.weight_at(k));
+                if (x > -inf<R>) dot += weighted * (double(x) - double(s.max[j]));
+            }
+        }
+        s.dot[j] = R(dot / s.mass[j]);
+    }
+}
+
+// What the gradient of each row is made of; y is none or dead where there is no target, or no gradient.
+template <typename R>
+struct TileCoefficients {
+    static constexpr R none = -1, dead = -2;
+    R max[tile], of_exp[tile], of_prior[tile], of_target[tile], y[tile];
+};
+
+template <typename Z, typename X, typename R>
+INLINE void write(const Problem& p, void* gradient, int64_t i, int64_t n, const X* z, int64_t stride,
+                  const Vectors<R>& vectors, const TileCoefficients<R>& c) {
+    R buffer[tile], g[tile];
+    // The gradient has its classes where the logits have them.
+    const bool turned = p.class_stride == 1;
+    Z* out = static_cast<Z*>(gradient) + (turned ? i * p.classes : row_of<Z>(p, i) - static_cast<const Z*>(p.z));
+    for (int64_t k = 0; k < p.classes; ++k, out += p.class_stride) {
+        const R* x = load(z + k * stride, n, buffer);
+        const R weight = vectors.weight_at(k), weighted = vectors.prior_at(k) * weight;
+#pragma omp simd
+        for (int64_t j = 0; j < n; ++j) {
+            R value = c.of_exp[j] * exp_nonpositive(x[j] - c.max[j]);
+            value += c.y[j] == R(k) ? c.of_target[j] * weight : R(0);
+            value += x[j] == -inf<R> ? R(0) : c.of_prior[j] * weighted;
+            g[j] = c.y[j] == TileCoefficients<R>::dead ? R(0) : value;
+        }
+        if (turned) {
+            for (int64_t j = 0; j < n; ++j) put(g[j], out[j * p.classes]);
+        } else {
+#pragma omp simd
+            for (int64_t j = 0; j < n; ++j) put(g[j], out[j]);
+        }
+    }
+}
+
+}  // namespace labelsmooth

@@ -1,0 +1,161 @@
+// The commonest loss in one go: class indices, the uniform prior, one strength for all, a sum or mean.
+
+#pragma once
+
+#include <atomic>
+
+#include "columns.h"
+#include "row.h"
+
+namespace labelsmooth {
+
+struct Uniform {
+    const Problem& p;
+    int64_t ignore_index;
+    double eps;
+    void* saved;  // 5 x rows: lse, z_max, number of valid classes, loss, nll
+    std::atomic<bool> bad{false};
+    double scale = 0;  // of the gradient
+    void* out = nullptr;
+};
+
+template <typename Z>
+INLINE void uniform_forward_tiles(Uniform& call, int64_t begin, int64_t end) {
+    using R = Real<Z>;
+    const Problem& p = call.p;
+    const R of_hard = R(1 - call.eps), of_spread = R(call.eps);
+    for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const auto* z, int64_t stride) __attribute__((always_inline)) {
+        R below[tile], log_sum[tile];  // below: the target's logit less the largest
+        bool live[tile];
+        TileSums<R> s;
+        sums_of(s, z, n, p.classes, stride, Vectors<R>(nullptr, nullptr, nullptr));
+        for (int64_t j = 0; j < n; ++j) {
+            const int64_t y = p.target[i + j];
+            live[j] = y != call.ignore_index;
+            below[j] = 0;
+            if (!live[j]) continue;
+            if (y < 0 || y >= p.classes) {
+                call.bad.store(true, std::memory_order_relaxed);
+                return;
+            }
+            below[j] = one(z[y * stride + j]) - s.max[j];
+        }
+        R* saved = static_cast<R*>(call.saved) + i;
+#pragma omp simd
+        for (int64_t j = 0; j < n; ++j) log_sum[j] = log_at_least_1(s.exp[j]);
+#pragma omp simd
+        for (int64_t j = 0; j < n; ++j) {
+            const R hard = log_sum[j] - below[j], spread = log_sum[j] - s.dot[j];
+            saved[j] = live[j] ? log_sum[j] : R(0);
+            saved[p.rows + j] = live[j] ? s.max[j] : R(0);
+            saved[2 * p.rows + j] = live[j] ? s.mass[j] : R(0);
+            saved[3 * p.rows + j] = live[j] ? product(of_hard, hard) + product(of_spread, spread) : R(0);
+            saved[4 * p.rows + j] = live[j] ? hard : R(0);
+        }
+    });
+}
+
+template <typename Z>
+INLINE void uniform_backward_tiles(const Uniform& call, int64_t begin, int64_t end) {
+    using R = Real<Z>;
+    const Problem& p = call.p;
+    for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const auto* z, int64_t stride) __attribute__((always_inline)) {
+        const R* saved = static_cast<const R*>(call.saved) + i;
+        TileCoefficients<R> c;
+#pragma omp simd
+        for (int64_t j = 0; j < n; ++j) {
+            c.max[j] = saved[p.rows + j];
+            c.of_exp[j] = R(call.scale) * exp_nonpositive(-saved[j]);
+            c.of_prior[j] = R(-call.scale * call.eps) / saved[2 * p.rows + j];
+            c.of_target[j] = R(-call.scale * (1 - call.eps));
+        }
+        for (int64_t j = 0; j < n; ++j) {
+            const int64_t y = p.target[i + j];
+            c.y[j] = y == call.ignore_index ? c.dead : R(y);
+        }
+        write<Z>(p, call.out, i, n, z, stride, Vectors<R>(nullptr, nullptr, nullptr), c);
+    });
+}
+
+template <typename Z>
+INLINE void uniform_forward_rows(void* context, int64_t begin, int64_t end) {
+    using R = Real<Z>;
+    Uniform& call = *static_cast<Uniform*>(context);
+    const Problem& p = call.p;
+    if (in_tiles(p)) return uniform_forward_tiles<Z>(call, begin, end);
+    R* saved = static_cast<R*>(call.saved);
+    for (int64_t i = begin; i < end; ++i) {
+        R lse = 0, z_max = 0, valid = 0, loss = 0, nll = 0;
+        const int64_t y = p.target[i];
+        if (y != call.ignore_index) {
+            if (y < 0 || y >= p.classes) {
+                call.bad.store(true, std::memory_order_relaxed);
+                return;
+            }
+            const Z* z = row_of<Z>(p, i);
+            const Sums<R> s = sums_of(z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), -1);
+            const double log_sum = std::log(s.exp);
+            const double hard = log_sum - (double(one(z[y])) - double(s.max));
+            const double spread = log_sum - s.dot / s.mass;
+            lse = R(log_sum);
+            z_max = s.max;
+            valid = R(s.mass);
+            nll = R(hard);
+            loss = R(product(1 - call.eps, hard) + product(call.eps, spread));
+        }
+        const R all[] = {lse, z_max, valid, loss, nll};
+        for (int64_t j = 0; j < 5; ++j) saved[j * p.rows + i] = all[j];
+    }
+}
+
+template <typename Z>
+INLINE void uniform_backward_rows(void* context, int64_t begin, int64_t end) {
+    using R = Real<Z>;
+    const Uniform& call = *static_cast<Uniform*>(context);
+    const Problem& p = call.p;
+    if (in_tiles(p)) return uniform_backward_tiles<Z>(call, begin, end);
+    const R* saved = static_cast<const R*>(call.saved);
+    for (int64_t i = begin; i < end; ++i) {
+        Z* out = static_cast<Z*>(call.out) + i * p.classes;
+        const int64_t y = p.target[i];
+        if (y == call.ignore_index) {
+            for (int64_t k = 0; k < p.classes; ++k) out[k] = Z{};
+            continue;
+        }
+        const Z* z = row_of<Z>(p, i);
+        const R z_max = saved[p.rows + i];
+        const double valid = saved[2 * p.rows + i];
+        const Coefficients<R> c{
+            z_max,
+            R(call.scale * std::exp(-double(saved[i]))),
+            R(-call.scale * call.eps / valid),  // without a valid class lse is NaN, and all of the row
+            R(-call.scale * (1 - call.eps)),
+            0,
+            0,
+        };
+        const R z_y = one(z[y]);
+        R at_target = c.of_exp * exp_nonpositive(z_y - z_max) + c.of_target;
+        if (z_y != -inf<R>) at_target += c.of_prior;
+        write<false, false, false>(out, z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), c, Bend<R>(p));
+        put(at_target, out[y]);
+    }
+}
+
+template <typename R>
+void total(const Uniform& call, double* result) {
+    const int64_t rows = call.p.rows;
+    const R* saved = static_cast<const R*>(call.saved);
+    double loss = 0, nll = 0;
+    int64_t counted = 0;
+#pragma omp simd reduction(+ : loss, nll, counted)
+    for (int64_t i = 0; i < rows; ++i) {
+        loss += saved[3 * rows + i];
+        nll += saved[4 * rows + i];
+        counted += call.p.target[i] != call.ignore_index;
+    }
+    result[0] = loss;
+    result[1] = nll;
+    result[2] = double(counted);
+}
+
+}  // namespace labelsmooth
