@@ -32,18 +32,23 @@ Quantity = Literal["time", "peak", "peak beyond the gradients"]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Logits, or with features what a linear head makes them of."""
+    """Logits, or with features what a linear head makes them of; with a side, those of square maps."""
 
     rows: int
     classes: int
     features: int | None = None
+    side: int | None = None
 
     def small(self) -> "Size":
         """For a try of the benchmarks themselves; what was fourfold stays fourfold."""
+        if self.side is not None:
+            return Size(self.rows // 64, self.classes, side=self.side // 8)
         features = self.features and max(8, self.features // 16)
         return Size(max(4, self.rows // 32), max(10, self.classes // 32), features)
 
     def __str__(self) -> str:
+        if self.side is not None:
+            return f"{self.rows // self.side**2}x{self.classes}x{self.side}x{self.side}"
         return "x".join(str(n) for n in (self.rows, self.features, self.classes) if n is not None)
 
 
@@ -146,6 +151,16 @@ CASES = (
         "dense 128x10",
         _side_by_side(Size(128, 10), *DENSE_PEERS),
         (Goal("time", PLAIN, 1.5), NO_COLLAPSE),
+    ),
+    Case(
+        "maps 4x21x128x128",
+        _side_by_side(Size(4 * 128**2, 21, side=128), OURS, TORCH, PLAIN),
+        (Goal("time", PLAIN, 1.0), ONE_BUFFER, NO_COLLAPSE),
+    ),
+    Case(
+        "dense 65536x10",
+        _side_by_side(Size(65536, 10), OURS, TORCH, PLAIN),
+        (Goal("time", PLAIN, 1.0), NO_COLLAPSE),
     ),
     Case(
         "linear 2048x512x32000",

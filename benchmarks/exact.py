@@ -12,6 +12,9 @@ ROWS = 256  # at a time
 
 def answer(leaves: tuple[Tensor, ...], target: Tensor, eps: float) -> tuple[float, tuple[Tensor, ...]]:
     """The mean loss and its gradients: ``H(p, q) = lse(z) - <p, z>`` and ``dH/dz = q - p``."""
+    if target.dim() > 1:  # the pixels of maps
+        loss, (gradient,) = answer((leaves[0].movedim(1, -1).flatten(0, -2),), target.flatten(), eps)
+        return loss, (gradient.unflatten(0, target.shape).movedim(-1, 1),)
     values = [leaf.detach().double() for leaf in leaves]
     gradients = tuple(torch.zeros_like(value) for value in values)
     num_rows, total = len(target), 0.0

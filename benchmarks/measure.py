@@ -148,7 +148,10 @@ def busy(cores: int) -> Iterator[list[subprocess.Popen[bytes]]]:
 def _tensors(size: Size, dtype: torch.dtype, device: str) -> tuple[tuple[Tensor, ...], Tensor]:
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(size.classes, (size.rows,), generator=generator)
-    if size.features is None:
+    if size.side is not None:
+        maps = (size.rows // size.side**2, size.classes, size.side, size.side)
+        leaves, target = (torch.randn(maps, generator=generator),), target.view(-1, size.side, size.side)
+    elif size.features is None:
         leaves = (torch.randn(size.rows, size.classes, generator=generator),)
     else:
         h = torch.randn(size.rows, size.features, generator=generator)

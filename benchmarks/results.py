@@ -101,6 +101,7 @@ def _measurement_row(case: Case, m: Measurement, found: dict[str, Measurement]) 
         "N": size.rows,
         "K": size.classes,
         "D": size.features,
+        "side": size.side,
         "dtype": str(case.dtype).removeprefix("torch."),
         "eps": m.entrant.provider.eps,
         "baseline": m.entrant.baseline,

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from labelsmooth import CrossEntropyLoss, LabelSmoothingLoss, by_class
 from labelsmooth.formulas import LabelSmoothing
 from labelsmooth.functional import cross_entropy, label_smoothing_loss
+from labelsmooth.priors import Prior, unigram
 
 from . import oracle
 
@@ -195,6 +196,37 @@ def test_priors_are_checked_when_they_come(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("labelsmooth.targets.check_prior", refuse)
     assert_close(criterion(INPUT, TARGET), expected)
+
+
+def test_priors_may_be_parametrized() -> None:
+    class Softmax(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.softmax(-1)
+
+    criterion = CrossEntropyLoss(label_smoothing=0.3, prior=nn.Parameter(VECTOR.clone()))
+    expected = cross_entropy(INPUT, TARGET, label_smoothing=0.3, prior=VECTOR.softmax(-1))
+    assert criterion.prior is not None
+    nn.utils.parametrize.register_parametrization(criterion.prior, "probabilities", Softmax())
+    assert_close(criterion(INPUT, TARGET), expected)
+    assert_close(criterion.to(torch.float64)(INPUT, TARGET), expected)
+
+
+def test_short_priors_move_as_they_are() -> None:
+    prior = Prior(torch.ones(4, dtype=torch.bfloat16) / 4)
+    assert prior.to("cpu").probabilities.dtype == torch.bfloat16
+    assert prior.share_memory().probabilities.is_shared()
+    meta = copy.deepcopy(prior).to("meta").to_empty(device="cpu")
+    meta.load_state_dict(prior.state_dict())
+    assert meta.probabilities.equal(prior.probabilities)
+
+
+def test_priors_are_made_while_compiling() -> None:
+    def loss(z: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        return cross_entropy(z, target, label_smoothing=0.3, prior=unigram(counts))
+
+    counts = torch.arange(1, 5)
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    assert_close(compiled(INPUT, TARGET, counts), loss(INPUT, TARGET, counts))
 
 
 # Rounded to a short type, and wide again.

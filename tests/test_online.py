@@ -527,6 +527,16 @@ def test_what_is_held_is_for_as_many_classes() -> None:
         OnlineLabelSmoothing(3, label_smoothing=by_class(torch.ones(5)))
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_in_training(strict: bool) -> None:
+    criterion, twin = OnlineLabelSmoothing(K), OnlineLabelSmoothing(K)
+    z, target = EPOCHS[0][0]
+    exported = torch.export.export(criterion, (z, target), strict=strict).module()
+    assert_close(exported(z, target), twin(z, target))
+    assert_close(dict(exported.named_buffers())["sums"], twin.sums)
+    assert_close(dict(exported.named_buffers())["counts"], twin.counts)
+
+
 # --- as it is used
 
 

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Integral
 from typing import Any, Final, NamedTuple, get_args
 
 import torch
@@ -235,7 +236,7 @@ def as_targets(
     taken if ``soft``.
     """
     check_tensor("target", target)
-    if not isinstance(ignore_index, int | float | Tensor | torch.SymInt | None):  # 1.0 is 1
+    if not isinstance(ignore_index, Integral | float | Tensor | torch.SymInt | None):  # 1.0 is 1, numpy's too
         raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
     if class_dim is None:
         class_dim = min(1, len(shape) - 1)

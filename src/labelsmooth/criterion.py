@@ -1,7 +1,6 @@
 """Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, NoReturn, Self, TypedDict
+from typing import Any, NamedTuple, NoReturn, Self, TypedDict
 
 import torch
 from torch import Tensor
@@ -54,29 +53,13 @@ class CrossEntropyOptions(TypedDict, total=False):
     z_loss: float
 
 
-ASKING: Final = {
-    "hinge": "a property hinge that returns (margin, squared)",
-    "model_z": "spread = True",
-    "overlap": "overlap = True",
-}
-
-
-class Unasked:
+class Unasked(Tensor):
     """In place of a statistic that a formula does not ask for: whatever uses it is told so."""
 
-    def __init__(self, formula: str, statistic: str) -> None:
-        self.said = f"formula {formula} uses {statistic}, and so must have {ASKING[statistic]}"
-
-    def _tell(self, *_: object) -> NoReturn:
-        raise ValueError(self.said)
-
-    __getattr__ = __neg__ = __pow__ = __add__ = __radd__ = __sub__ = __rsub__ = _tell
-    __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __lt__ = __gt__ = __le__ = __ge__ = _tell
+    said: str
 
     @classmethod
-    def __torch_function__(
-        cls, func: object, types: object, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> NoReturn:
+    def __torch_function__(cls, func: object, types: object, args: Any = (), kwargs: Any = None) -> NoReturn:
         raise ValueError(next(x.said for x in tree_leaves((args, kwargs)) if isinstance(x, cls)))
 
 
@@ -99,7 +82,13 @@ class Criterion(NamedTuple):
             empty = s.valid_mass == 0
             share = self.overlap / s.valid_mass.masked_fill(empty, 1.0)
             s = s._replace(overlap=share.masked_fill(empty, 1.0))
-        loss = self.formula(s._replace(**self._unasked()), self.eps)
+        if not self.formula.hinge:
+            s = s._replace(hinge=self._unasked("hinge", "a property hinge that returns (margin, squared)"))
+        if not self.formula.spread:
+            s = s._replace(model_z=self._unasked("model_z", "spread = True"))
+        if not self.formula.overlap:
+            s = s._replace(overlap=self._unasked("overlap", "overlap = True"))
+        loss = self.formula(s, self.eps)
         if not isinstance(loss, Tensor) or loss.shape != self.scale.shape:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(
@@ -110,16 +99,12 @@ class Criterion(NamedTuple):
             loss = loss + self.z_loss * squared_lse(s)
         return times(self.scale, loss)
 
-    def _unasked(self) -> Mapping[str, Any]:
-        """The statistics that the formula does not ask for, and so must not use."""
-        asked = {"hinge": self.formula.hinge, "model_z": self.formula.spread, "overlap": self.formula.overlap}
-        compiling = torch.compiler.is_compiling()
-        name = type(self.formula).__name__
-        return {
-            statistic: self.scale.new_full((), torch.nan) if compiling else Unasked(name, statistic)
-            for statistic, is_asked in asked.items()
-            if not is_asked
-        }
+    def _unasked(self, statistic: str, rule: str) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self.scale.new_full((), torch.nan)
+        unasked = torch.empty(0).as_subclass(Unasked)
+        unasked.said = f"formula {type(self.formula).__name__} uses {statistic}, and so must have {rule}"
+        return unasked
 
     def loss(self, s: RowStatistics) -> Tensor:
         return reduce(self.losses(s), self.counts, self.reduction, self.denominator)

@@ -119,9 +119,9 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         label = target.masked_fill(~right, len(self.counts)).flatten()
         # Of this call first: a sum of very many stops growing where single numbers are added to it.
         added = q.new_zeros(len(self.counts) + 1, q.size(-1)).index_add_(0, label, q)
-        self.sums += added[:-1]
+        self.sums.add_(added[:-1])
         added = q.new_zeros(len(self.counts) + 1).index_add_(0, label, q.new_ones(len(label)))
-        self.counts += added[:-1]
+        self.counts.add_(added[:-1])
 
     @torch.no_grad()
     def end_epoch(self) -> None:

@@ -46,13 +46,22 @@ class Prior(nn.Module):
         else:
             self.register_buffer("probabilities", probabilities)
         self.description = description
-        self.register_load_state_dict_pre_hook(_check_before_loading)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        exact = self.probabilities
+        exact = self._buffers.get("probabilities")  # none if it is a parameter, or parametrized
         super()._apply(*args, **kwargs)
-        self.probabilities = unrounded(self.probabilities, exact)
+        if exact is not None:
+            self.probabilities = unrounded(self.probabilities, exact)
         return self
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Before, so that what is refused leaves the prior as it was.
+        probabilities = state_dict.get(f"{prefix}probabilities")
+        if isinstance(probabilities, Tensor):
+            _check_values(probabilities)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         return f"{self.description}, shape {tuple(self.probabilities.shape)}"
@@ -60,20 +69,13 @@ class Prior(nn.Module):
 
 def unrounded(moved: Tensor, exact: Tensor) -> Tensor:
     """What a module moved, but for a short type that it was rounded to."""
-    if isinstance(moved, nn.Parameter) or moved.dtype == accurate(moved.dtype):
+    if moved.dtype in (exact.dtype, accurate(moved.dtype)):
         return moved
     return exact.to(moved.device, accurate(moved.dtype))
 
 
 def _check_values(probabilities: Tensor) -> None:
     check_prior(probabilities, probabilities.size(-1) if probabilities.dim() else 0)
-
-
-def _check_before_loading(_: nn.Module, state: Mapping[str, Any], prefix: str, *__: object) -> None:
-    """So that what is refused leaves the prior as it was."""
-    probabilities = state.get(f"{prefix}probabilities")
-    if isinstance(probabilities, Tensor):
-        _check_values(probabilities)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -180,7 +182,7 @@ def as_prior(
     num_classes = shape[class_dim]
     if prior is None:
         return {}
-    if isinstance(prior, Prior) and not isinstance(prior.probabilities, nn.Parameter):
+    if isinstance(prior, Prior) and "probabilities" in prior._buffers:
         check_prior_shape(prior.probabilities, num_classes)
         return {"prior": prior.probabilities.to(dtype)}
     if not isinstance(prior, PerSample):

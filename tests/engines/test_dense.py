@@ -8,6 +8,7 @@ from itertools import product
 from threading import Thread
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -705,7 +706,7 @@ def test_all_at_once(eps: Any, reduction: str, dtype: torch.dtype) -> None:
 def test_ignored_index_of_another_kind() -> None:
     z, target = random(3, 5), torch.tensor([0, 1, 2])
     expected = cross_entropy(z, target, label_smoothing=0.1, ignore_index=1)
-    for one in (1.0, True, torch.tensor(1)):
+    for one in (1.0, True, torch.tensor(1), np.int64(1), np.uint8(1)):
         assert cross_entropy(z, target, label_smoothing=0.1, ignore_index=one).equal(expected)
     with pytest.raises(OverflowError, match="too big"):
         cross_entropy(z, target, label_smoothing=0.1, ignore_index=2**64 + 1)

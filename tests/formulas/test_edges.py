@@ -307,8 +307,10 @@ UNASKED: dict[str, tuple[str, list[Use]]] = {
         "a property hinge that returns (margin, squared)",
         [
             lambda s, eps: s.lse + times(eps, s.hinge),
-            lambda s, eps: 2 * s.hinge,
+            lambda s, eps: 2**s.hinge,
             lambda s, eps: s.hinge.exp(),
+            lambda s, eps: s.lse if s.hinge else eps,
+            lambda s, eps: s.lse * (s.hinge == 0),
         ],
     ),
     "overlap": ("overlap = True", [lambda s, eps: torch.stack([s.lse, s.overlap])]),  # pyright: ignore
