@@ -19,6 +19,7 @@ from labelsmooth.checks import (
     check_devices,
     check_number,
     check_strength,
+    recorded,
 )
 from labelsmooth.engines.statistics import Measures, RowStatistics, times
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula, nll, squared_lse
@@ -100,7 +101,7 @@ class Criterion(NamedTuple):
         return times(self.scale, loss)
 
     def _unasked(self, statistic: str, rule: str) -> Tensor:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or recorded():
             return self.scale.new_full((), torch.nan)
         unasked = torch.empty(0).as_subclass(Unasked)
         unasked.said = f"formula {type(self.formula).__name__} uses {statistic}, and so must have {rule}"

@@ -74,7 +74,7 @@ class Formula:
     """A loss of a row. A method of one's own is a subclass with a ``__call__``.
 
     Class attributes say what it takes: the range of its strength, and the statistics it uses that not every
-    loss needs. To use one without asking for it is a ``ValueError``, and NaN in ``torch.compile``.
+    loss needs. To use one without asking for it is a ``ValueError``, or NaN in ``torch.compile``.
     """
 
     strengths: ClassVar[Interval] = Interval(0, 1)

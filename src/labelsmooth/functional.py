@@ -5,7 +5,7 @@ the model, p the (smoothed) target, eps the smoothing, pi the prior and
 :math:`\mathrm{lse}(z) = \log \sum_k \exp z_k`. Losses are in nats.
 """
 
-from typing import Literal, Unpack, overload
+from typing import Final, Literal, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ __all__ = [
     "vocab_parallel_cross_entropy",
     "vocab_parallel_linear_cross_entropy",
 ]
+
+NO_INDEX: Final = -(2**63) + 1  # of no class, to be ignored
 
 
 @overload
@@ -411,6 +413,10 @@ def label_smoothing_loss(
     Reference:
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
+    if isinstance(smoothing, Schedule):
+        smoothing = smoothing.eps
+    if found := uniform(pred, target, smoothing, NO_INDEX, "sum", dim, divergence=True):
+        return found[0] / pred.size(0)
     z = as_rows(pred, dim)
     target, counted = as_targets(target, pred.shape, dim, ignore_index=None, soft=False)
     if isinstance(smoothing, Tensor):

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from labelsmooth import functional
+from labelsmooth import functional, schedules
 from labelsmooth.checks import compute_dtype
 from labelsmooth.engines import available, dense, reference
 from labelsmooth.engines.layout import in_rows
@@ -742,6 +742,40 @@ def test_all_at_once_serves_the_plain_case(monkeypatch: pytest.MonkeyPatch) -> N
         for eps in (0, 0.1, torch.tensor(0.2)):
             assert cross_entropy(z, target, label_smoothing=eps).isfinite()
             assert cross_entropy(z, target, label_smoothing=eps, reduction="sum", engine="dense").isfinite()
+
+
+def test_divergence_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And with more care where classes are masked, or an index is that of nobody."""
+    label_smoothing_loss: Any = functional.label_smoothing_loss
+    found = []
+    original = functional.uniform
+
+    def record(*args: Any, **options: Any) -> Any:
+        found.append(original(*args, **options))
+        return found[-1]
+
+    monkeypatch.setattr(functional, "uniform", record)
+    for z, dim in ((random(3, 5), -1), (random(3, 5, 4), 1), (random(3, 4, 5), -1), (random(5), 0)):
+        target = torch.zeros_like(z.select(dim, 0), dtype=torch.long)
+        for smoothing in (0, 0.1, 1.0, torch.tensor(0.2), schedules.constant(0.3)):
+            leaf = z.clone().requires_grad_()
+            loss = label_smoothing_loss(leaf, target, smoothing, dim)
+            assert found.pop() is not None
+            eps = smoothing.eps.item() if isinstance(smoothing, schedules.Schedule) else float(smoothing)
+            K = z.size(dim)
+            p = (F.one_hot(target, K) * (1 - eps) + eps / K).movedim(-1, dim)
+            other = z.clone().requires_grad_()
+            expected = F.kl_div(other.log_softmax(dim), p, reduction="batchmean")
+            torch.testing.assert_close(loss, expected)
+            grads = (torch.autograd.grad(loss, leaf), torch.autograd.grad(expected, other))
+            torch.testing.assert_close(*grads)
+    masked = random(3, 5).index_fill(1, torch.tensor([4]), -INF)
+    cut = label_smoothing_loss(masked[:, :4], torch.tensor([0, 1, 2]))
+    found.clear()
+    torch.testing.assert_close(label_smoothing_loss(masked, torch.tensor([0, 1, 2])), cut)
+    assert found == [None]
+    with pytest.raises(ValueError, match="target must hold class indices"):
+        label_smoothing_loss(masked, torch.tensor([0, 1, functional.NO_INDEX]))
 
 
 @examples

@@ -118,12 +118,12 @@ row_statistics = operator("dense", "CPU", forward, _backward_as_laid, _laid)
 
 
 def uniform(
-    z: Tensor, target: Tensor, eps: float, ignore_index: int, mean: bool
+    z: Tensor, target: Tensor, eps: float, ignore_index: int, mean: bool, divergence: bool = False
 ) -> tuple[Tensor, float] | None:
     """The commonest loss in a single pass, and what it is without smoothing.
 
-    None if a target is out of range. It is the sum, or mean, over the rows that are not ignored, for class
-    indices and the uniform prior.
+    None if a target is out of range, or the entropy of a divergence differs between rows. It is the sum, or
+    mean, over the rows that are not ignored, for class indices and the uniform prior.
     """
     rows, problem, _keep = _problem(z, target)
     saved = rows.new_empty((5, target.numel()), dtype=compute_dtype(z))
@@ -131,12 +131,23 @@ def uniform(
     if _kernel().labelsmooth_uniform_forward(problem, ignore_index, eps, saved.data_ptr(), sums):
         return None
     total, hard, count = sums
+    if divergence:
+        if count < target.numel() or (count and saved[2].min() < z.size(-1)):  # ignored rows, masked classes
+            return None
+        total -= count * _entropy(eps, z.size(-1))
     divisor = 1.0 if not mean else count or torch.nan
     if torch.is_grad_enabled() and z.requires_grad:
         loss = _Uniform.apply(z, target, saved, total / divisor, eps, ignore_index, divisor)
     else:
         loss = saved.new_tensor(total / divisor)
     return loss, hard / divisor
+
+
+def _entropy(eps: float, classes: int) -> float:
+    """Of a smoothed target."""
+    off = eps / classes
+    shares = ((1, 1 - eps + off), (classes - 1, off))
+    return -sum(n * p * math.log(p) for n, p in shares if p > 0)
 
 
 class _Uniform(torch.autograd.Function):

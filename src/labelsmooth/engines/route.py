@@ -1,6 +1,7 @@
 """The one place that picks an engine."""
 
 from collections.abc import Callable, Sequence
+from types import NoneType
 from typing import Literal, Protocol
 
 import torch
@@ -69,12 +70,19 @@ def row_statistics(z: Tensor, measures: Measures, engine: Engine | None = None) 
 
 
 def uniform(
-    input: Tensor, target: Tensor, eps: Strength, ignore_index: int, reduction: Reduction
+    input: Tensor,
+    target: Tensor,
+    eps: Strength,
+    ignore_index: int,
+    reduction: Reduction,
+    class_dim: int | None = None,
+    divergence: bool = False,
 ) -> tuple[Tensor, float] | None:
     """The smoothed loss and the plain one, reduced, at once; None where that takes more care.
 
     This is for class indices, the uniform prior and one strength, and looks at nothing but whether they are:
-    what is wrong with arguments is left to those who say it.
+    what is wrong with arguments is left to those who say it. Of a divergence, the target's entropy is taken
+    from the smoothed loss.
     """
     if (
         dense.ABSENCE is not None
@@ -87,6 +95,7 @@ def uniform(
         or input.dtype not in DTYPES
         or input.is_neg()  # a lazy minus sign, which only torch's own operators see
         or not input.dim()
+        or type(class_dim) not in (int, NoneType)
         or type(ignore_index) is not int
         or ignore_index.bit_length() > 63
         or reduction not in ("mean", "sum")
@@ -99,10 +108,13 @@ def uniform(
         eps = eps.item()
     if not isinstance(eps, float | int) or not 0 <= eps <= 1:
         return None
-    z = input if input.dim() <= 2 else input.movedim(1, -1)
+    class_dim = min(1, input.dim() - 1) if class_dim is None else class_dim
+    if not -input.dim() <= class_dim < input.dim():
+        return None
+    z = input if class_dim % input.dim() == input.dim() - 1 else input.movedim(class_dim, -1)
     if target.shape != z.shape[:-1] or not z.size(-1):
         return None
-    return dense.uniform(z, target, eps, ignore_index, reduction == "mean")
+    return dense.uniform(z, target, eps, ignore_index, reduction == "mean", divergence)
 
 
 def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
