@@ -24,21 +24,21 @@ INLINE double log_at_least_1(double x) { return std::log(x); }
 // Calls f(first row, how many, z of its class 0, stride of the classes) for tiles of rows.
 template <typename Z, typename F>
 INLINE void for_each_tile(const Problem& p, int64_t begin, int64_t end, F&& f) {
-    using R = Real<Z>;
+    Z turned[few * tile];
     for (int64_t i = begin, n; i < end; i += n) {
-        n = end - i < tile ? end - i : tile;
-        if (p.class_stride == 1) {
-            R turned[few * tile];
+        const bool turn = p.class_stride == 1;
+        const int64_t left = turn ? end : i + p.inner - i % p.inner;
+        n = (left < end ? left : end) - i;
+        if (n > tile) n = tile;
+        const Z* z = row_of<Z>(p, i);
+        if (turn) {
             for (int64_t j = 0; j < n; ++j) {
-                const Z* z = row_of<Z>(p, i + j);
-                for (int64_t k = 0; k < p.classes; ++k) turned[k * tile + j] = one(z[k]);
+                const Z* row = row_of<Z>(p, i + j);
+                for (int64_t k = 0; k < p.classes; ++k) turned[k * tile + j] = row[k];
             }
-            f(i, n, static_cast<const R*>(turned), tile);
-        } else {
-            const int64_t left = p.inner - i % p.inner;
-            if (n > left) n = left;
-            f(i, n, row_of<Z>(p, i), p.class_stride);
+            z = turned;
         }
+        f(i, n, z, turn ? tile : p.class_stride);
     }
 }
 
@@ -95,8 +95,8 @@ struct TileCoefficients {
     R max[tile], of_exp[tile], of_prior[tile], of_target[tile], y[tile];
 };
 
-template <typename Z, typename X, typename R>
-INLINE void write(const Problem& p, void* gradient, int64_t i, int64_t n, const X* z, int64_t stride,
+template <typename Z, typename R>
+INLINE void write(const Problem& p, void* gradient, int64_t i, int64_t n, const Z* z, int64_t stride,
                   const Vectors<R>& vectors, const TileCoefficients<R>& c) {
     R buffer[tile], g[tile];
     // The gradient has its classes where the logits have them.

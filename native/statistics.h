@@ -21,7 +21,7 @@ INLINE void forward_tiles(Forward& call, int64_t begin, int64_t end) {
     const Problem& p = call.p;
     const Vectors<R> vectors(p, 0);
     const R of_mass = R(vectors.prior ? 1.0 : 1.0 / double(p.classes));
-    for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const auto* z, int64_t stride) __attribute__((always_inline)) {
+    for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const Z* z, int64_t stride) __attribute__((always_inline)) {
         TileSums<R> s;
         sums_of(s, z, n, p.classes, stride, vectors);
         R log_sum[tile];
@@ -119,7 +119,7 @@ INLINE void backward_tiles(const Backward& call, int64_t begin, int64_t end) {
     const Problem& p = call.p;
     const Vectors<R> vectors(p, 0);
     const R of_mass = R(vectors.prior ? 1 : p.classes);
-    for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const auto* z, int64_t stride) __attribute__((always_inline)) {
+    for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const Z* z, int64_t stride) __attribute__((always_inline)) {
         const R* statistics = static_cast<const R*>(call.statistics) + i;
         const R* grad = static_cast<const R*>(call.grad) + i;
         TileCoefficients<R> c;
@@ -135,7 +135,7 @@ INLINE void backward_tiles(const Backward& call, int64_t begin, int64_t end) {
             c.y[j] = p.target[i + j] == absent ? c.none : R(p.target[i + j]);
             if (p.counted && !p.counted[i + j]) c.y[j] = c.dead;
         }
-        write<Z>(p, call.out, i, n, z, stride, vectors, c);
+        write(p, call.out, i, n, z, stride, vectors, c);
     });
 }
 

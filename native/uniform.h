@@ -24,7 +24,7 @@ INLINE void uniform_forward_tiles(Uniform& call, int64_t begin, int64_t end) {
     using R = Real<Z>;
     const Problem& p = call.p;
     const R of_hard = R(1 - call.eps), of_spread = R(call.eps);
-    for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const auto* z, int64_t stride) __attribute__((always_inline)) {
+    for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const Z* z, int64_t stride) __attribute__((always_inline)) {
         R below[tile], log_sum[tile];  // below: the target's logit less the largest
         bool live[tile];
         TileSums<R> s;
@@ -59,7 +59,7 @@ template <typename Z>
 INLINE void uniform_backward_tiles(const Uniform& call, int64_t begin, int64_t end) {
     using R = Real<Z>;
     const Problem& p = call.p;
-    for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const auto* z, int64_t stride) __attribute__((always_inline)) {
+    for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const Z* z, int64_t stride) __attribute__((always_inline)) {
         const R* saved = static_cast<const R*>(call.saved) + i;
         TileCoefficients<R> c;
 #pragma omp simd
@@ -73,7 +73,7 @@ INLINE void uniform_backward_tiles(const Uniform& call, int64_t begin, int64_t e
             const int64_t y = p.target[i + j];
             c.y[j] = y == call.ignore_index ? c.dead : R(y);
         }
-        write<Z>(p, call.out, i, n, z, stride, Vectors<R>(nullptr, nullptr, nullptr), c);
+        write(p, call.out, i, n, z, stride, Vectors<R>(nullptr, nullptr, nullptr), c);
     });
 }
 
