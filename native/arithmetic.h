@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -86,6 +87,8 @@ INLINE float log_positive(float x) {
     const float y = p * f * square - 2.12194440e-4f * e - 0.5f * square;
     return x != x ? x : f + y + 0.693359375f * e;
 }
+
+INLINE double log_positive(double x) { return std::log(x); }
 
 struct bfloat16 {
     uint16_t bits;

@@ -14,12 +14,8 @@ constexpr int64_t few = 24;  // classes, so few that rows are worth to be turned
 
 // Whether rows are computed beside one another; where their classes lie apart, they have to be.
 INLINE bool in_tiles(const Problem& p) {
-    const bool one_prior = !p.prior_stride && !p.prior_by_row && !p.exclude_target, bent = p.margin == p.margin || p.spread;
-    return p.class_stride != 1 || (p.classes <= few && p.rows >= tile && one_prior && !p.soft && !bent);
+    return p.class_stride != 1 || (p.plain && p.classes <= few && p.rows >= tile);
 }
-
-INLINE float log_at_least_1(float x) { return log_positive(x); }
-INLINE double log_at_least_1(double x) { return std::log(x); }
 
 // Calls f(first row, how many, z of its class 0, stride of the classes) for tiles of rows.
 template <typename Z, typename F>
@@ -42,19 +38,20 @@ INLINE void for_each_tile(const Problem& p, int64_t begin, int64_t end, F&& f) {
     }
 }
 
-// The sums of row.h, of each row of a tile; a row over no class, or with NaN, has an exp that is NaN.
+// The sums of row.h, of each row of a tile; a row over no class, or with NaN, has an lse that is NaN.
 template <typename R>
 struct TileSums {
-    R max[tile], exp[tile], mass[tile], weighted[tile];
+    R max[tile], mass[tile], weighted[tile];
+    R lse[tile];  // the logarithm of the sum of exp
     R dot[tile];  // by the mass: the mean over the prior
 };
 
 template <typename Z, typename R>
 INLINE void sums_of(TileSums<R>& s, const Z* z, int64_t n, int64_t classes, int64_t stride, const Vectors<R>& vectors) {
-    R buffer[tile];
+    R buffer[tile], exp[tile];
     for (int64_t j = 0; j < n; ++j) {
         s.max[j] = -inf<R>;
-        s.exp[j] = s.mass[j] = s.weighted[j] = s.dot[j] = 0;
+        exp[j] = s.mass[j] = s.weighted[j] = s.dot[j] = 0;
     }
     for (int64_t k = 0; k < classes; ++k) {
         const R* x = load(z + k * stride, n, buffer);
@@ -68,12 +65,14 @@ INLINE void sums_of(TileSums<R>& s, const Z* z, int64_t n, int64_t classes, int6
         for (int64_t j = 0; j < n; ++j) {
             const R d = x[j] - s.max[j];
             const bool valid = x[j] > -inf<R>;
-            s.exp[j] += exp_nonpositive(d);
+            exp[j] += exp_nonpositive(d);
             s.mass[j] += valid ? prior : R(0);
             s.weighted[j] += valid ? weighted : R(0);
             s.dot[j] += valid ? weighted * d : R(0);
         }
     }
+#pragma omp simd
+    for (int64_t j = 0; j < n; ++j) s.lse[j] = log_positive(exp[j]);
     for (int64_t j = 0; j < n; ++j) {
         double dot = s.dot[j];
         if (s.dot[j] == -inf<R>) {  // several logits of finfo.min are too much for a sum

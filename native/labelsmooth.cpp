@@ -68,7 +68,7 @@ void prepare(const Problem& p, void* out) {
 
 }  // namespace
 
-API int labelsmooth_abi() { return 3; }
+API int labelsmooth_abi() { return 4; }
 
 // -1, or a row whose target is out of range.
 API int64_t labelsmooth_forward(const Problem* p, void* statistics) {

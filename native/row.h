@@ -29,6 +29,7 @@ struct Problem {
     int64_t exclude_target;
     double margin;  // of the hinge; NaN: there is none
     int64_t squared, spread;
+    int64_t plain;  // no class probabilities, one prior for all, no class left out of it, no bend
     int64_t threads;
 };
 

@@ -24,9 +24,6 @@ INLINE void forward_tiles(Forward& call, int64_t begin, int64_t end) {
     for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const Z* z, int64_t stride) __attribute__((always_inline)) {
         TileSums<R> s;
         sums_of(s, z, n, p.classes, stride, vectors);
-        R log_sum[tile];
-#pragma omp simd
-        for (int64_t j = 0; j < n; ++j) log_sum[j] = log_at_least_1(s.exp[j]);
         R* out = static_cast<R*>(call.statistics) + i;
         for (int64_t j = 0; j < n; ++j) {
             R all[10] = {};  // lse, target_z, prior_z, hinge, model_z, target_mass, prior_mass, valid_mass, z_max, slope
@@ -36,7 +33,7 @@ INLINE void forward_tiles(Forward& call, int64_t begin, int64_t end) {
                     call.bad.store(i + j, std::memory_order_relaxed);
                     continue;
                 }
-                all[0] = log_sum[j];
+                all[0] = s.lse[j];
                 if (y != absent) {
                     all[5] = vectors.weight_at(y);
                     all[1] = product(all[5], one(z[y * stride + j]) - s.max[j]);

@@ -25,7 +25,7 @@ INLINE void uniform_forward_tiles(Uniform& call, int64_t begin, int64_t end) {
     const Problem& p = call.p;
     const R of_hard = R(1 - call.eps), of_spread = R(call.eps);
     for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const Z* z, int64_t stride) __attribute__((always_inline)) {
-        R below[tile], log_sum[tile];  // below: the target's logit less the largest
+        R below[tile];  // below: the target's logit less the largest
         bool live[tile];
         TileSums<R> s;
         sums_of(s, z, n, p.classes, stride, Vectors<R>(nullptr, nullptr, nullptr));
@@ -42,11 +42,9 @@ INLINE void uniform_forward_tiles(Uniform& call, int64_t begin, int64_t end) {
         }
         R* saved = static_cast<R*>(call.saved) + i;
 #pragma omp simd
-        for (int64_t j = 0; j < n; ++j) log_sum[j] = log_at_least_1(s.exp[j]);
-#pragma omp simd
         for (int64_t j = 0; j < n; ++j) {
-            const R hard = log_sum[j] - below[j], spread = log_sum[j] - s.dot[j];
-            saved[j] = live[j] ? log_sum[j] : R(0);
+            const R hard = s.lse[j] - below[j], spread = s.lse[j] - s.dot[j];
+            saved[j] = live[j] ? s.lse[j] : R(0);
             saved[p.rows + j] = live[j] ? s.max[j] : R(0);
             saved[2 * p.rows + j] = live[j] ? s.mass[j] : R(0);
             saved[3 * p.rows + j] = live[j] ? product(of_hard, hard) + product(of_spread, spread) : R(0);

@@ -10,7 +10,7 @@ from torch import Tensor
 from labelsmooth.checks import compute_dtype, transformed
 from labelsmooth.engines import native, reference
 from labelsmooth.engines.few import with_few
-from labelsmooth.engines.layout import in_columns, in_rows
+from labelsmooth.engines.layout import in_columns, in_rows, laid_like, rows_like
 from labelsmooth.engines.operator import DTYPES, operator, unserved
 from labelsmooth.engines.statistics import STATISTICS, Measures
 
@@ -41,6 +41,7 @@ class _Problem(ctypes.Structure):
         ("margin", ctypes.c_double),
         ("squared", ctypes.c_int64),
         ("spread", ctypes.c_int64),
+        ("plain", ctypes.c_int64),
         ("threads", ctypes.c_int64),
     )
 
@@ -106,15 +107,12 @@ def _backward_as_laid(
 ) -> Tensor:
     """That of a map has its classes where the map has them, however it was found."""
     found = backward(grad, z, measures, statistics, out)
-    apart = out is None and in_columns(z) is not None and found.stride() != z.stride()
-    return torch.empty_like(z).copy_(found) if apart else found
+    if out is not None or in_columns(z) is None or found.stride() == z.stride():
+        return found
+    return laid_like(z).copy_(found)
 
 
-def _laid(z: Tensor) -> Tensor:
-    return z.new_empty(z.shape) if in_columns(z) is None else torch.empty_like(z)
-
-
-row_statistics = operator("dense", "CPU", forward, _backward_as_laid, _laid)
+row_statistics = operator("dense", "CPU", forward, _backward_as_laid, laid_like)
 
 
 def uniform(
@@ -191,7 +189,7 @@ class _Uniform(torch.autograd.Function):
 
 def _place(z: Tensor, problem: _Problem) -> Tensor:
     """Of a gradient: the kernel writes each row's classes side by side, or where the logits have them."""
-    return z.new_empty(z.shape) if problem.class_stride == 1 else torch.empty_like(z)
+    return rows_like(z) if problem.class_stride == 1 else laid_like(z)
 
 
 def _kernel() -> ctypes.CDLL:
@@ -248,6 +246,7 @@ def _problem(
         math.nan if margin is None else margin,
         squared,
         spread,
+        plain,
         torch.get_num_threads(),
     )
     return z, problem, (target, counted, prior, weight)

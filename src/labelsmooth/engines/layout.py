@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 SIDE_BY_SIDE = 16
@@ -34,3 +35,13 @@ def in_columns(x: Tensor) -> tuple[int, int, int] | None:
     if inner < SIDE_BY_SIDE or not x.movedim(-1, 1).is_contiguous():
         return None
     return inner, inner * x.size(-1), 1
+
+
+def rows_like(z: Tensor) -> Tensor:
+    """Room for a gradient by ``z``, the classes of each row side by side."""
+    return z.new_empty(z.shape)
+
+
+def laid_like(z: Tensor) -> Tensor:
+    """The same, but for a map, where the classes lie as in ``z``."""
+    return rows_like(z) if in_columns(z) is None else torch.empty_like(z)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from labelsmooth import engines
 
-ABI = 3
+ABI = 4
 """What ``labelsmooth_abi()`` of native/labelsmooth.cpp has to return; whoever changes one changes both."""
 
 NAME = "_native.cpu.dll" if sys.platform == "win32" else "_native.cpu.so"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from labelsmooth.checks import compute_dtype, transformed
 from labelsmooth.engines import reference
+from labelsmooth.engines.layout import rows_like
 from labelsmooth.engines.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics
 
 LIBRARY = torch.library.Library("labelsmooth", "FRAGMENT")
@@ -57,13 +58,12 @@ class Backward(Protocol):
         ...
 
 
-def in_rows(z: Tensor) -> Tensor:
-    """Where most engines write a gradient: the classes of a row side by side."""
-    return z.new_empty(z.shape)
-
-
 def operator(
-    name: str, device: str, forward: Forward, backward: Backward, place: Callable[[Tensor], Tensor] = in_rows
+    name: str,
+    device: str,
+    forward: Forward,
+    backward: Backward,
+    place: Callable[[Tensor], Tensor] = rows_like,
 ) -> Callable[[Tensor, Measures], RowStatistics]:
     """Register an engine under that name; what comes back finds statistics as ``reference`` does.
 
