@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labelsmooth.checks import (
+    as_strength,
     check_broadcasts,
     check_choice,
     check_denominator,
@@ -13,9 +14,10 @@ from labelsmooth.checks import (
     check_tensor,
     compute_dtype,
 )
-from labelsmooth.options import check_strengths, keep, step
+from labelsmooth.options import keep, shown
 from labelsmooth.reduction import Reduction, reduce
 from labelsmooth.schedules import Schedule
+from labelsmooth.schedules.time import check_strengths, step
 from labelsmooth.targets import OffTarget
 
 BinaryStrength = float | Tensor | Schedule
@@ -189,9 +191,8 @@ class BCEWithLogitsLoss(nn.Module):
         step(self.label_smoothing)
 
     def extra_repr(self) -> str:
-        shown = {
-            # A schedule shows itself, as a module inside of this one.
-            "label_smoothing": None if isinstance(self.label_smoothing, Schedule) else self.label_smoothing,
+        options = {
+            "label_smoothing": self.label_smoothing,
             "weight": self.weight,
             "pos_weight": self.pos_weight,
             "prior": self.prior,
@@ -199,11 +200,7 @@ class BCEWithLogitsLoss(nn.Module):
             "off_target": repr(self.off_target),
             "train_only": self.train_only,
         }
-        return ", ".join(
-            f"{name}={tuple(value.shape) if isinstance(value, Tensor) else value}"
-            for name, value in shown.items()
-            if value is not None
-        )
+        return shown(options)
 
 
 def _check_options(reduction: Reduction, off_target: OffTarget, prior: float | Tensor | None) -> None:
@@ -221,24 +218,15 @@ def _logits(input: Tensor) -> Tensor:
 
 
 def _labels(target: Tensor, input: Tensor) -> Tensor:
-    check_tensor("target", target)
+    check_tensor("target", target, real=True)
     if target.shape != input.shape:
         raise ValueError(f"target must have input's shape {tuple(input.shape)}, got {tuple(target.shape)}")
-    if target.is_complex():
-        raise ValueError(f"target must hold real numbers, got {target.dtype}")
     return target.to(compute_dtype(input))
 
 
 def _share(name: str, value: BinaryStrength, x: Tensor) -> Tensor:
     """A number in [0, 1] as a tensor that broadcasts against the logits; NaN if out of range."""
-    if isinstance(value, Schedule):
-        value = value.eps
-    check_strength(name, value)
-    if isinstance(value, Tensor):
-        check_broadcasts(name, value, x.shape, "input")
-        value = value.to(x.dtype)
-        return torch.where((value >= 0) & (value <= 1), value, torch.nan)
-    return x.new_ones(()) * value  # arithmetic: torch.compile keeps the float open, one graph for all
+    return as_strength(name, value.eps if isinstance(value, Schedule) else value, x, "input")
 
 
 def _factor(name: str, value: Tensor | None, x: Tensor) -> Tensor | None:

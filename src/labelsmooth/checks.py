@@ -57,6 +57,11 @@ def check_tensor(name: str, value: object, *, real: bool = False) -> None:
         raise ValueError(f"{name} must be dense, got {value.layout}")
 
 
+def check_values(name: str, rule: str, values: Tensor, good: Tensor) -> None:
+    if readable(values, good) and not bool(good.all()):
+        raise ValueError(f"{name} must {rule}, got {_first(values, ~good)}")
+
+
 def check_integer(name: str, value: object, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
@@ -118,6 +123,16 @@ def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str) -> 
 
 ROUNDING: Final = torch.finfo(torch.bfloat16).eps
 """What the sum of a distribution may differ from 1 by: it may have been of a short type before."""
+
+
+def as_strength(name: str, eps: float | Tensor, like: Tensor, what: str, within: Interval = UNIT) -> Tensor:
+    """A strength as a tensor that broadcasts against ``like``, and in its type; NaN where out of range."""
+    check_strength(name, eps, within)
+    if isinstance(eps, Tensor):
+        check_broadcasts(name, eps, like.shape, what)
+        eps = eps.to(like.dtype)
+        return torch.where(within.has(eps), eps, torch.nan)
+    return like.new_ones(()) * eps  # arithmetic: torch.compile keeps the float open, one graph for all
 
 
 def check_prior(prior: Tensor, num_classes: int) -> None:

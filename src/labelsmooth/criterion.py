@@ -10,15 +10,14 @@ from labelsmooth.checks import (
     UNIT,
     Interval,
     as_given,
+    as_strength,
     as_targets,
     blanked,
-    check_broadcasts,
     check_choice,
     check_class_weight,
     check_denominator,
     check_devices,
     check_number,
-    check_strength,
     recorded,
 )
 from labelsmooth.engines.statistics import Measures, RowStatistics, times
@@ -241,12 +240,7 @@ def strength(
             raise ValueError(f"{name}: by_class goes with class indices, got {given}")
         eps.check_classes(name, num_classes)
         eps = eps.eps[measures.target]
-    check_strength(name, eps, within)
-    if isinstance(eps, Tensor):
-        check_broadcasts(name, eps, like.shape, "the rows'")
-        eps = eps.to(like.dtype)
-        return torch.where(within.has(eps), eps, torch.nan)
-    return like.new_ones(()) * eps  # arithmetic: torch.compile keeps the float open, one graph for all
+    return as_strength(name, eps, like, "the rows'", within)
 
 
 def _overlap(measures: Measures, num_classes: int, like: Tensor) -> Tensor:

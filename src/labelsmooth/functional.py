@@ -153,8 +153,6 @@ def cross_entropy(
     Reference:
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
-    if isinstance(label_smoothing, Schedule):
-        label_smoothing = label_smoothing.eps
     if (
         engine in (None, "dense")
         and weight is prior is sample_weight is denominator is None
@@ -413,8 +411,6 @@ def label_smoothing_loss(
     Reference:
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
-    if isinstance(smoothing, Schedule):
-        smoothing = smoothing.eps
     if found := uniform(pred, target, smoothing, NO_INDEX, "sum", dim, divergence=True):
         return found[0] / pred.size(0)
     z = as_rows(pred, dim)

@@ -13,14 +13,14 @@ from labelsmooth.checks import (
     check_number,
     check_prior_shape,
     check_tensor,
-    readable,
 )
 from labelsmooth.criterion import CrossEntropyOptions
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
-from labelsmooth.options import check_strengths, keep, step
+from labelsmooth.options import keep, shown
 from labelsmooth.reduction import Reduction
 from labelsmooth.schedules import ByClass, Schedule
+from labelsmooth.schedules.time import check_strengths, step
 from labelsmooth.targets import Mixed, OffTarget, PerSample, Prior, Strength, Weighting
 
 
@@ -65,11 +65,7 @@ class LabelSmoothingLoss(nn.Module):
         step(self.smoothing)
 
     def extra_repr(self) -> str:
-        # A schedule shows itself inside of this module.
-        if isinstance(self.smoothing, nn.Module):
-            return f"dim={self.dim}"
-        smoothing = _shown(self.smoothing) if isinstance(self.smoothing, Tensor) else self.smoothing
-        return f"smoothing={smoothing}, dim={self.dim}"
+        return shown({"smoothing": self.smoothing, "dim": self.dim})
 
 
 class CrossEntropyLoss(nn.Module):
@@ -196,10 +192,8 @@ class CrossEntropyLoss(nn.Module):
             self.label_smoothing.check_classes("label_smoothing", num_classes)
 
     def extra_repr(self) -> str:
-        smoothing = self.label_smoothing
-        shown = {
-            # A module, a schedule say, shows itself inside of this one, as the prior does.
-            "label_smoothing": None if isinstance(smoothing, nn.Module) else smoothing,
+        options = {
+            "label_smoothing": self.label_smoothing,
             "formula": None if self.formula == LABEL_SMOOTHING else self.formula,
             "weight": self.weight,
             "ignore_index": self.ignore_index,
@@ -209,11 +203,7 @@ class CrossEntropyLoss(nn.Module):
             "z_loss": self.z_loss or None,
             "train_only": self.train_only,
         }
-        return ", ".join(
-            f"{name}={_shown(value) if isinstance(value, Tensor) else value}"
-            for name, value in shown.items()
-            if value is not None
-        )
+        return shown(options)
 
 
 class LossOptions(TypedDict, total=False):
@@ -310,7 +300,3 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
     def extra_repr(self) -> str:
         softcap = "" if self.softcap is None else f"softcap={self.softcap}, "
         return softcap + super().extra_repr()
-
-
-def _shown(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)}" if tensor.dim() or not readable(tensor) else f"{tensor:.6g}"

@@ -1,9 +1,10 @@
-"""Options of a loss that is a module: what it keeps of them, and how they change over time."""
+"""Options of a module: how it keeps them, and shows them."""
+
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from labelsmooth.checks import UNIT, Interval, check_strength
-from labelsmooth.schedules import Schedule
+from labelsmooth.checks import readable
 
 
 def keep(module: nn.Module, name: str, option: object) -> None:
@@ -14,13 +15,14 @@ def keep(module: nn.Module, name: str, option: object) -> None:
         setattr(module, name, option)
 
 
-def check_strengths(name: str, eps: float | Tensor | Schedule, within: Interval = UNIT) -> None:
-    """Every strength that will come has to lie in the range."""
-    for bound in eps.extremes if isinstance(eps, Schedule) else (eps,):
-        check_strength(name, bound, within)
+def shown(options: Mapping[str, object]) -> str:
+    """For ``extra_repr``. A module, such as a schedule, shows itself inside of the one that holds it."""
+    return ", ".join(
+        f"{name}={_told(value) if isinstance(value, Tensor) else value}"
+        for name, value in options.items()
+        if value is not None and not isinstance(value, nn.Module)
+    )
 
 
-def step(eps: object) -> None:
-    """Move a strength on, if it is one that changes over time."""
-    if isinstance(eps, Schedule):
-        eps.step()
+def _told(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)}" if tensor.dim() or not readable(tensor) else f"{tensor:.6g}"

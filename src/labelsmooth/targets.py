@@ -20,6 +20,7 @@ from labelsmooth.checks import (
     readable,
 )
 from labelsmooth.engines.statistics import Measures
+from labelsmooth.options import keep
 from labelsmooth.schedules import ByClass, Schedule
 
 OffTarget = Literal["all", "others"]
@@ -41,10 +42,7 @@ class Prior(nn.Module):
         super().__init__()
         check_tensor("prior", probabilities)
         _check_values(probabilities)
-        if isinstance(probabilities, nn.Parameter):
-            self.probabilities = probabilities
-        else:
-            self.register_buffer("probabilities", probabilities)
+        keep(self, "probabilities", probabilities)
         self.description = description
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:

@@ -13,6 +13,7 @@ from labelsmooth.engines import dense, gpu, reference
 from labelsmooth.engines.operator import DTYPES, Backward, Forward
 from labelsmooth.engines.statistics import Measures, RowStatistics
 from labelsmooth.reduction import Reduction
+from labelsmooth.schedules import Schedule
 from labelsmooth.targets import Strength
 
 Engine = Literal["reference", "dense", "triton"]
@@ -104,6 +105,7 @@ def uniform(
         or forward_ad._current_level >= 0
     ):
         return None
+    eps = eps.eps if isinstance(eps, Schedule) else eps
     if type(eps) is Tensor and eps.is_cpu and not eps.dim() and not eps.requires_grad:
         eps = eps.item()
     if not isinstance(eps, float | int) or not 0 <= eps <= 1:

@@ -14,11 +14,6 @@ def check_real(name: str, value: object) -> None:
         raise ValueError(f"{name} must hold real numbers, got {value.dtype}")
 
 
-def check_values(name: str, rule: str, values: Tensor, good: Tensor) -> None:
-    if readable(values, good) and not bool(good.all()):
-        raise ValueError(f"{name} must {rule}, got {values.detach()[~good][0].item()}")
-
-
 def check_square(name: str, value: object) -> None:
     check_real(name, value)
     assert isinstance(value, Tensor)

@@ -7,8 +7,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import check_number
-from labelsmooth.priors.making import check_real, check_square, check_values, exact, first_class, prior
+from labelsmooth.checks import check_number, check_values
+from labelsmooth.priors.making import check_real, check_square, exact, first_class, prior
 from labelsmooth.targets import Prior
 
 Tree: TypeAlias = str | Sequence["Tree"] | Mapping[str, "Tree"]

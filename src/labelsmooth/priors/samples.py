@@ -5,8 +5,15 @@ import itertools
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import ROUNDING, accurate, check_integer, check_number, check_tensor, readable
-from labelsmooth.priors.making import check_values
+from labelsmooth.checks import (
+    ROUNDING,
+    accurate,
+    check_integer,
+    check_number,
+    check_tensor,
+    check_values,
+    readable,
+)
 from labelsmooth.targets import PerSample
 
 SMALL = 1e-30  # as good as 0, and divides in float32

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import check_integer, check_number, check_prior, check_tensor
-from labelsmooth.priors.making import check_real, check_values, exact, first_class, prior
+from labelsmooth.checks import check_integer, check_number, check_prior, check_tensor, check_values
+from labelsmooth.priors.making import check_real, exact, first_class, prior
 from labelsmooth.targets import Prior
 
 

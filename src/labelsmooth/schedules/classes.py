@@ -13,8 +13,10 @@ from labelsmooth.checks import (
     check_number,
     check_strength,
     check_tensor,
+    check_values,
     readable,
 )
+from labelsmooth.options import keep
 
 Shape = Literal["concave", "linear", "convex", "exponential"]
 
@@ -30,10 +32,7 @@ class ByClass(nn.Module):
         if eps.dim() != 1:
             raise ValueError(f"by_class: eps must have shape (K,), got {tuple(eps.shape)}")
         check_strength("by_class: eps", eps, Interval(-math.inf, math.inf))
-        if isinstance(eps, nn.Parameter):  # which is to be learned
-            self.eps = eps
-        else:
-            self.register_buffer("eps", eps)
+        keep(self, "eps", eps)
 
     def check_classes(self, name: str, num_classes: int) -> None:
         if self.eps.numel() != num_classes:
@@ -135,9 +134,6 @@ def _check_counts(counts: Tensor) -> None:
         raise ValueError(f"counts must have shape (K,), got {tuple(counts.shape)}")
     if counts.is_complex() or counts.dtype == torch.bool:
         raise ValueError(f"counts must be integers or floating point, got {counts.dtype}")
-    if readable(counts):
-        bad = ~((counts >= 0) & (counts < torch.inf))
-        if bool(bad.any()):
-            raise ValueError(f"counts must be finite and at least 0, got {counts[bad][0].item()}")
-        if not bool(counts.any()):
-            raise ValueError("counts must not all be 0")
+    check_values("counts", "be finite and at least 0", counts, (counts >= 0) & (counts < torch.inf))
+    if readable(counts) and not bool(counts.any()):
+        raise ValueError("counts must not all be 0")

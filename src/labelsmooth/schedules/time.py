@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from labelsmooth.checks import check_integer, readable
+from labelsmooth.checks import UNIT, Interval, check_integer, check_strength, readable
 
 
 class Schedule(nn.Module):
@@ -70,6 +70,18 @@ class Schedule(nn.Module):
     def extra_repr(self) -> str:
         now = f", now {self.eps:.3g}" if readable(self.eps) else ""
         return self.description + now
+
+
+def check_strengths(name: str, eps: float | Tensor | Schedule, within: Interval = UNIT) -> None:
+    """Every strength that will come has to lie in the range."""
+    for bound in eps.extremes if isinstance(eps, Schedule) else (eps,):
+        check_strength(name, bound, within)
+
+
+def step(eps: object) -> None:
+    """Move a strength on, if it is one that changes over time."""
+    if isinstance(eps, Schedule):
+        eps.step()
 
 
 def constant(eps: float) -> Schedule:
