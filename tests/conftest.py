@@ -1,9 +1,11 @@
-"""What all tests share: one thread."""
+"""What all tests share: one thread, and a linear head in small chunks."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+from labelsmooth.engines import linear
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -13,3 +15,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two rows."""
+    monkeypatch.setattr(linear, "BUDGET", 0)
+    monkeypatch.setattr(linear, "LEAST", 2)

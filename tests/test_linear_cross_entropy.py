@@ -3,7 +3,6 @@
 import copy
 import random
 import threading
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,6 +17,7 @@ import labelsmooth
 from labelsmooth import LinearCrossEntropyLoss, by_class
 from labelsmooth.engines import linear
 from labelsmooth.functional import cross_entropy, linear_cross_entropy
+from tests.test_transforms import Graphs
 
 from . import oracle
 
@@ -567,18 +567,6 @@ def test_threads() -> None:
 # --- compiled
 
 SCHEDULE = [0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 0.1, 0.0]
-
-
-class Graphs:
-    """A compiler that counts the graphs it is given and runs them as they are."""
-
-    def __init__(self) -> None:
-        torch.compiler.reset()
-        self.count = 0
-
-    def __call__(self, graph: torch.fx.GraphModule, example_inputs: list[Tensor]) -> Callable[..., Any]:
-        self.count += 1
-        return graph.forward
 
 
 def test_tensor_strength_compiles_once_and_floats_at_most_twice() -> None:

@@ -275,13 +275,6 @@ D = 3
 HEAD: Any = [random(N, D), random(K, D), random(K)]
 
 
-@pytest.fixture
-def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two rows."""
-    monkeypatch.setattr(linear, "BUDGET", 0)
-    monkeypatch.setattr(linear, "LEAST", 2)
-
-
 @pytest.mark.usefixtures("chunks")
 @pytest.mark.parametrize("engine", ["reference", "linear", None])
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])

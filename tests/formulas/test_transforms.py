@@ -1,7 +1,6 @@
 """Formulas, a user's own too, in every way that torch has of differentiating, mapping and compiling."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from labelsmooth.engines import available, linear
 from labelsmooth.engines.statistics import RowStatistics
 from labelsmooth.formulas import Formula, log_likelihood, nll
 from tests.formulas.oracle import CASES
+from tests.test_transforms import Graphs
 
 cross_entropy: Any = functional.cross_entropy  # which take options from dictionaries here
 linear_cross_entropy: Any = functional.linear_cross_entropy
@@ -135,18 +135,6 @@ def test_vmap_over_strengths(case: tuple[Formula, float]) -> None:
         return cross_entropy(INPUT, HARD, label_smoothing=eps, formula=formula)
 
     assert_close(torch.vmap(loss)(strengths), torch.stack([loss(e) for e in strengths.tolist()]))
-
-
-class Graphs:
-    """A compiler backend that counts what it is given to compile."""
-
-    def __init__(self) -> None:
-        torch.compiler.reset()
-        self.count = 0
-
-    def __call__(self, graph: torch.fx.GraphModule, example_inputs: list[Tensor]) -> Callable[..., Any]:
-        self.count += 1
-        return graph.forward
 
 
 def test_a_schedule_compiles_once(case: tuple[Formula, float]) -> None:
