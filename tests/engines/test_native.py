@@ -133,3 +133,52 @@ def test_absence_stale(
     monkeypatch.setattr(ctypes, "CDLL", lambda name: stand_in)
     assert native.library() is None
     assert (native.absence() or "").startswith(f"{path} {reason}")
+
+
+SLOWLY = """
+import pathlib, warnings
+import torch
+
+is_file = pathlib.Path.is_file
+pathlib.Path.is_file = lambda path: not path.name.startswith("_native.cpu") and is_file(path)
+from labelsmooth.functional import cross_entropy, linear_cross_entropy
+
+z, y = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+calls = [
+    lambda: cross_entropy(z, y, label_smoothing=0.1, engine="reference"),
+    lambda: torch.func.vmap(cross_entropy)(z, y),
+    lambda: cross_entropy(z.to("meta"), y.to("meta")),
+    lambda: %s,
+    lambda: cross_entropy(z, y, label_smoothing=0.1),
+    lambda: linear_cross_entropy(z, torch.randn(5, 3), y, label_smoothing=0.1),
+]
+counts = []
+for call in calls:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        call()
+    counts.append([(w.category.__name__, str(w.message), w.filename) for w in told])
+print(__import__("json").dumps(counts))
+"""
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy(z, y)", "linear_cross_entropy(z, torch.randn(5, 3), y)"])
+def test_absence_is_told_once(loss: str) -> None:
+    """Where the kernel would serve; neither where another engine is asked for, nor where it could not."""
+    environment = {name: value for name, value in os.environ.items() if name != "LABELSMOOTH_NATIVE"}
+    run = [sys.executable, "-c", SLOWLY % loss]
+    for switch, expected in (({}, 1), ({"LABELSMOOTH_NATIVE": "0"}, 0)):
+        done = subprocess.run(run, env=environment | switch, capture_output=True, text=True, check=True)
+        *silent, first, second, third = json.loads(done.stdout)
+        assert not any(silent)
+        assert len(first) == expected
+        assert not second
+        assert not third
+        for category, message, filename in first:
+            assert category == "RuntimeWarning"
+            assert message.startswith(
+                "labelsmooth runs without its compiled kernel, on plain torch, which is"
+            )
+            assert "not built with this install" in message
+            assert "LABELSMOOTH_NATIVE=0" in message
+            assert filename == "<string>" or loss.startswith("linear")

@@ -7,6 +7,7 @@ or of torch. Nothing is loaded before the first call.
 import ctypes
 import os
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,18 @@ def absence() -> str | None:
     """Why there is no library, or None if there is one."""
     found = _load()
     return found if isinstance(found, str) else None
+
+
+@cache
+def warn_of_absence() -> None:
+    """Say, once a process, that plain torch does what the kernel would, unless that was asked for."""
+    if os.environ.get("LABELSMOOTH_NATIVE") != "0":
+        warnings.warn(
+            f"labelsmooth runs without its compiled kernel, on plain torch, which is slower: {absence()}. "
+            "LABELSMOOTH_NATIVE=0 keeps it so without this warning",
+            RuntimeWarning,
+            stacklevel=5,  # the caller of a loss
+        )
 
 
 @cache

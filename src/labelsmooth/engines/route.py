@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from labelsmooth.checks import check_choice, plain, recorded, transformed
-from labelsmooth.engines import dense, gpu, reference
+from labelsmooth.engines import dense, gpu, native, reference
 from labelsmooth.engines.operator import DTYPES, Backward, Forward
 from labelsmooth.engines.statistics import Measures, RowStatistics
 from labelsmooth.reduction import Reduction
@@ -67,6 +67,7 @@ def row_statistics(z: Tensor, measures: Measures, engine: Engine | None = None) 
         return operator.row_statistics(z, measures)
     if engine is not None:
         raise ValueError(f"engine={engine!r} cannot serve: {obstacle}")
+    _tell_of(obstacle)
     return reference.row_statistics(z, measures)
 
 
@@ -139,7 +140,17 @@ def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
 def kernels(z: Tensor, measures: Measures) -> Kernels:
     """The fastest engine that serves these logits, of which no autograd knows."""
     operator = _operator(z)
-    return reference if operator.serves(z, measures) else operator
+    obstacle = operator.serves(z, measures)
+    if obstacle is None:
+        return operator
+    _tell_of(obstacle)
+    return reference
+
+
+def _tell_of(obstacle: str) -> None:
+    """Warn where the kernel would serve and is not there."""
+    if obstacle == dense.ABSENCE and not torch.compiler.is_compiling():
+        native.warn_of_absence()
 
 
 def _operator(z: Tensor, engine: Engine | None = None) -> Operator:
