@@ -7,6 +7,7 @@ that are sharded. Its strength is ``label_smoothing=``, its prior ``prior=``.
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 import torch
@@ -154,7 +155,7 @@ class NegativeSmoothing(Formula):
     strengths: ClassVar[Interval] = Interval(-math.inf, 1)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.clip, int | float) or not self.clip > 0:
+        if not isinstance(self.clip, (int, float, Real)) or not self.clip > 0:
             raise ValueError(f"clip must be above 0, got {self.clip}")
 
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:

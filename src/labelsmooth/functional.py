@@ -159,7 +159,7 @@ def cross_entropy(
         engine in (None, "dense")
         and weight is prior is sample_weight is denominator is None
         and (off_target, weighting) == ("all", "torch")
-        and isinstance(z_loss, float | int)
+        and isinstance(z_loss, (float, int))
         and z_loss == 0
         and type(formula) is LabelSmoothing
         and not isinstance(target, Mixed)
