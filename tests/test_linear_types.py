@@ -39,7 +39,7 @@ def naive(
     """The formula written out; if ``exact``, the loss of rounded logits is found in float32."""
     z = F.linear(*leaves)
     if softcap is not None:
-        z = softcap * torch.tanh(z / softcap)
+        z = softcap * torch.tanh(z.to(torch.promote_types(z.dtype, torch.float32)) / softcap)
     return F.cross_entropy(z.float() if exact else z, target, **options)
 
 
@@ -73,6 +73,22 @@ def test_no_rougher_than_written_out(softcap: float | None, reduction: str, dtyp
     loss = ours(leaves, target, **options)
     assert loss.dtype == torch.float32
     check(results(loss, leaves), results(naive(leaves, target, **options), leaves), truth)
+
+
+@pytest.mark.parametrize("dtype", SHORT, ids=str)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("engine", ["linear", "reference"])
+def test_a_cap_bends_in_float32(engine: str, reduction: str, dtype: torch.dtype) -> None:
+    """The products are rounded, and nothing after them."""
+    options: dict[str, Any] = {"reduction": reduction, "label_smoothing": 0.1}
+    leaves, target = head(dtype)
+    leaves = [(4 * x.detach()).requires_grad_() for x in leaves]
+    loss = ours(leaves, target, softcap=10.0, engine=engine, **options)
+    other = naive(leaves, target, softcap=10.0, **options)
+    torch.testing.assert_close(loss, other, rtol=1e-5, atol=1e-5)
+    wide = doubles(leaves)
+    truth = results(naive(wide, target, softcap=10.0, **options), wide)
+    check(results(loss, leaves), results(other, leaves), truth)
 
 
 # A sum of many rounded parts drifts away, unless what adds them up is wider.

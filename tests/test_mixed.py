@@ -113,7 +113,7 @@ def row_losses(
         case _:
             # Not 0 * inf: what has no strength is not there.
             loss = nll if eps == 0 else (1 - eps) * nll + eps * entropy(pi)
-    return loss + z_loss * lse**2, nll
+    return loss + z_loss * mass * lse**2, nll
 
 
 def textbook(

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from labelsmooth.checks import (
     as_strength,
@@ -14,7 +14,7 @@ from labelsmooth.checks import (
     check_tensor,
     compute_dtype,
 )
-from labelsmooth.options import keep, shown
+from labelsmooth.options import Exact, keep, shown
 from labelsmooth.reduction import Reduction, reduce
 from labelsmooth.schedules import Schedule
 from labelsmooth.schedules.time import check_strengths, step
@@ -106,7 +106,7 @@ def binary_cross_entropy_with_logits(
     return reduce(loss, counts.expand_as(loss), reduction, denominator)
 
 
-class BCEWithLogitsLoss(nn.Module):
+class BCEWithLogitsLoss(Exact):
     r"""Cross entropy of on/off labels to smoothed ones; a superset of :class:`torch.nn.BCEWithLogitsLoss`.
 
     .. math::
@@ -180,7 +180,7 @@ class BCEWithLogitsLoss(nn.Module):
             self.weight,
             pos_weight=self.pos_weight,
             reduction=self.reduction,
-            label_smoothing=self.label_smoothing if self.training or not self.train_only else 0.0,
+            label_smoothing=self.label_smoothing if not self.train_only or self.training else 0.0,
             prior=self.prior,
             off_target=self.off_target,
             denominator=denominator,

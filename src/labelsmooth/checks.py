@@ -2,7 +2,7 @@
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Final, NamedTuple, get_args
 
 import torch
@@ -63,7 +63,7 @@ def check_values(name: str, rule: str, values: Tensor, good: Tensor) -> None:
 
 
 def check_integer(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
@@ -77,7 +77,7 @@ def check_devices(input: Tensor, **others: object) -> None:
 
 
 def check_number(name: str, value: object, *, above_zero: bool = False) -> None:
-    if not isinstance(value, int | float):
+    if not isinstance(value, (int, float, Real)):
         raise ValueError(f"{name} must be a number, got {type(value).__name__}")
     if not 0 <= value < float("inf") or (above_zero and not value):
         raise ValueError(f"{name} must be finite and {'above' if above_zero else 'at least'} 0, got {value}")
@@ -104,7 +104,7 @@ UNIT = Interval(0, 1)
 
 
 def check_strength(name: str, eps: object, within: Interval = UNIT) -> None:
-    if not isinstance(eps, Tensor | int | float):
+    if not isinstance(eps, (Tensor, int, float, Real)):
         raise ValueError(f"{name} must be a number or a tensor, got {type(eps).__name__}")
     if isinstance(eps, Tensor):
         check_tensor(name, eps, real=True)
@@ -213,7 +213,7 @@ def check_denominator(denominator: float | Tensor, reduction: str) -> None:
             )
         if not readable(denominator):
             return
-    elif not isinstance(denominator, int | float):
+    elif not isinstance(denominator, (int, float, Real)):
         raise ValueError(f"denominator must be a number or a tensor, got {type(denominator).__name__}")
     if not denominator >= 0:
         raise ValueError(f"denominator must not be negative or NaN, got {denominator}")
@@ -224,7 +224,7 @@ def as_rows(input: Tensor, class_dim: int | None = None) -> Tensor:
     check_tensor("input", input)
     if class_dim is None:
         class_dim = min(1, input.dim() - 1)
-    elif not isinstance(class_dim, int):
+    elif not isinstance(class_dim, Integral):
         raise ValueError(f"dim must be an integer, got {class_dim!r}")
     if not input.is_floating_point():
         raise ValueError(f"input must hold floating-point logits, got {input.dtype}")

@@ -96,7 +96,10 @@ class Criterion(NamedTuple):
                 f"{tuple(self.scale.shape)}, got {got}"
             )
         if self.z_loss:
-            loss = loss + self.z_loss * squared_lse(s)
+            # A row has it as often as it has its partition, so that a scale of the weights cancels in a mean.
+            squared = squared_lse(s)
+            weighted = squared if self.measures.weight is None else times(s.target_mass, squared)
+            loss = loss + self.z_loss * weighted
         return times(self.scale, loss)
 
     def _unasked(self, statistic: str, rule: str) -> Tensor:

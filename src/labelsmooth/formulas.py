@@ -7,6 +7,7 @@ that are sharded. Its strength is ``label_smoothing=``, its prior ``prior=``.
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 import torch
@@ -53,9 +54,10 @@ def squared_lse(s: RowStatistics) -> Tensor:
 
 def smoothed_entropy(eps: Tensor, num_classes: Tensor) -> Tensor:
     """H(p) of a target smoothed toward the uniform distribution over ``num_classes`` classes."""
-    off = eps / num_classes
+    off, others = eps / num_classes, num_classes - 1
     entr = torch.special.entr
-    return entr(1 - eps + off) + (num_classes - 1) * entr(off)
+    # The entropy of nothing, which no other class has, has an infinite derivative.
+    return entr(1 - eps + off) + others * entr(torch.where(others == 0, 1.0, off))
 
 
 def model_entropy(s: RowStatistics) -> Tensor:
@@ -153,7 +155,7 @@ class NegativeSmoothing(Formula):
     strengths: ClassVar[Interval] = Interval(-math.inf, 1)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.clip, int | float) or not self.clip > 0:
+        if not isinstance(self.clip, (int, float, Real)) or not self.clip > 0:
             raise ValueError(f"clip must be above 0, got {self.clip}")
 
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
@@ -295,7 +297,8 @@ class LabelRelaxation(Formula):
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
         log_q = log_likelihood(s)
         relaxed = log_q >= torch.log1p(-eps)
-        log_q = log_q.masked_fill(relaxed, -1.0)  # any number whose log(1 - q_y) has a derivative
+        # Any numbers whose logarithms have a derivative.
+        log_q, eps = log_q.masked_fill(relaxed, -1.0), torch.where(relaxed, 0.5, eps)
         entropy = torch.special.entr(1 - eps) + torch.special.entr(eps)
         divergence = -times(1 - eps, log_q) - times(eps, torch.log(-torch.expm1(log_q))) - entropy
         return s.target_mass * divergence.masked_fill(relaxed, 0.0)
@@ -371,11 +374,14 @@ class ForwardCorrection(Formula):
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
         assert s.overlap is not None
         log_q = log_likelihood(s)
-        kept = torch.log1p(-eps) + log_q
-        # Of a masked label no prior has a share, and log 0 has no derivative.
-        shared = (s.overlap > 0) & (log_q > -torch.inf)
-        noisy = torch.logaddexp(kept, torch.log((eps * s.overlap).masked_fill(~shared, 1.0)))
-        return times(s.target_mass, -torch.where(shared, noisy, kept))
+        # Of a masked label no prior has a share.
+        drawn = torch.where(log_q > -torch.inf, eps * s.overlap, 0.0)
+        kept = (1 - eps) * log_q.exp()
+        # Beside the larger of the two the other one neither overflows nor has a derivative that does.
+        rare, largest = drawn > kept, math.log(torch.finfo(log_q.dtype).max) - 1
+        likely = torch.log1p(torch.where(rare, 0.0, drawn * (-log_q).clamp(max=largest).exp() - eps))
+        noisy = torch.where(rare, torch.log(torch.where(rare, kept + drawn, 1.0)), log_q + likely)
+        return times(s.target_mass, -noisy)
 
 
 @dataclass(frozen=True)

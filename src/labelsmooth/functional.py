@@ -127,7 +127,9 @@ def cross_entropy(
             against the rows. Rows of weight 0 do not count, whatever they hold.
         denominator: Divides a "mean" instead of what counts, at least 0: the number of tokens of all
             processes, say. With it the mean over nothing is 0, without it NaN.
-        z_loss: The coefficient, at least 0, of :math:`\mathrm{lse}(z)^2`, added to each row's loss.
+        z_loss: The coefficient, at least 0, of :math:`\mathrm{lse}(z)^2`, added to each row's loss, and
+            weighted as that: times the class weight of the label, or :math:`\sum_k w_k t_k` of class
+            probabilities t.
         engine: "reference" (plain torch), "dense" (the compiled kernel, CPU) or "triton" (CUDA); None takes
             the fastest that can.
         return_nll: Whether to return the loss without smoothing too.
@@ -157,7 +159,7 @@ def cross_entropy(
         engine in (None, "dense")
         and weight is prior is sample_weight is denominator is None
         and (off_target, weighting) == ("all", "torch")
-        and isinstance(z_loss, float | int)
+        and isinstance(z_loss, (float, int))
         and z_loss == 0
         and type(formula) is LabelSmoothing
         and not isinstance(target, Mixed)

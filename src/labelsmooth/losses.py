@@ -17,14 +17,14 @@ from labelsmooth.checks import (
 from labelsmooth.criterion import CrossEntropyOptions
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
-from labelsmooth.options import keep, shown
+from labelsmooth.options import Exact, keep, shown
 from labelsmooth.reduction import Reduction
 from labelsmooth.schedules import ByClass, Schedule
 from labelsmooth.schedules.time import check_strengths, step
 from labelsmooth.targets import Mixed, OffTarget, PerSample, Prior, Strength, Weighting
 
 
-class LabelSmoothingLoss(nn.Module):
+class LabelSmoothingLoss(Exact):
     r"""The Kullback-Leibler divergence from the smoothed target to the model, averaged over the batch.
 
     .. math::
@@ -68,7 +68,7 @@ class LabelSmoothingLoss(nn.Module):
         return shown({"smoothing": self.smoothing, "dim": self.dim})
 
 
-class CrossEntropyLoss(nn.Module):
+class CrossEntropyLoss(Exact):
     r"""Cross entropy to a smoothed target; a superset of :class:`torch.nn.CrossEntropyLoss`.
 
     .. math::
@@ -168,7 +168,7 @@ class CrossEntropyLoss(nn.Module):
         prior: PerSample | None = None,
     ) -> CrossEntropyOptions:
         """Those of the functional form, for this mode of the module."""
-        smooths = self.training or not self.train_only
+        smooths = not self.train_only or self.training
         return {
             "ignore_index": self.ignore_index,
             "reduction": self.reduction,

@@ -1,13 +1,13 @@
 """Smoothing toward what the model itself makes of each class."""
 
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor
 
 from labelsmooth.checks import accurate, as_rows, as_targets, check_integer
 from labelsmooth.losses import CrossEntropyLoss, LossOptions
-from labelsmooth.targets import Mixed, PerSample, Prior, unrounded
+from labelsmooth.targets import Mixed, PerSample, Prior
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -66,7 +66,7 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         check_integer("num_classes", num_classes, 1)
         if "prior" in options:
             raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
-        # Never short: in bfloat16 sums stop growing at 256.
+        # Not short, here or later: in bfloat16 sums stop growing at 256.
         dtype = accurate(torch.get_default_dtype())
         uniform = torch.full((num_classes, num_classes), 1 / num_classes, dtype=dtype)
         options["prior"] = Prior(uniform, "of the epoch before")
@@ -97,13 +97,6 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         if self.training and isinstance(target, Tensor):
             self._observe(input.detach(), target, sample_weight)
         return loss
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """Moved to a short type the means stay as they are: in bfloat16 sums would stop growing at 256."""
-        sums, counts = self.sums, self.counts
-        super()._apply(*args, **kwargs)
-        self.sums, self.counts = unrounded(self.sums, sums), unrounded(self.counts, counts)
-        return self
 
     @torch.no_grad()
     def _observe(self, input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:

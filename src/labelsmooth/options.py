@@ -1,16 +1,48 @@
 """Options of a module: how it keeps them, and shows them."""
 
 from collections.abc import Mapping
+from numbers import Real
+from typing import Any, Self
 
 from torch import Tensor, nn
 
-from labelsmooth.checks import readable
+from labelsmooth.checks import accurate, readable
+
+
+class Exact(nn.Module):
+    """A module whose buffers are the numbers of a formula: ``half()``, and a state of a short type, leave
+    them as exact as float32. Its parameters are rounded, as every parameter is."""
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        exact = dict(self._buffers)
+        super()._apply(*args, **kwargs)
+        for name, moved in self._buffers.items():
+            if (
+                (before := exact[name]) is not None
+                and moved is not None
+                and moved.dtype != widened(moved).dtype
+            ):
+                self._buffers[name] = widened(before.to(moved.device))
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        for name, loaded in self._buffers.items():
+            self._buffers[name] = None if loaded is None else widened(loaded)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Floating-point numbers in float32 at least."""
+    return x.to(accurate(x.dtype)) if x.is_floating_point() else x
 
 
 def keep(module: nn.Module, name: str, option: object) -> None:
-    """A tensor as a buffer, so that it moves with the module; a parameter, or anything else, as it is."""
+    """A tensor as a buffer, so that it moves with the module; a number of NumPy, say, as Python's own; a
+    parameter, or anything else, as it is."""
     if option is None or (isinstance(option, Tensor) and not isinstance(option, nn.Parameter)):
-        module.register_buffer(name, option)
+        module.register_buffer(name, None if option is None else widened(option))
+    elif isinstance(option, Real) and not isinstance(option, int):
+        setattr(module, name, float(option))
     else:
         setattr(module, name, option)
 

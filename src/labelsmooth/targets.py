@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from labelsmooth.checks import (
     UNIT,
-    accurate,
     as_targets,
     blanked,
     check_broadcasts,
@@ -20,7 +19,7 @@ from labelsmooth.checks import (
     readable,
 )
 from labelsmooth.engines.statistics import Measures
-from labelsmooth.options import keep
+from labelsmooth.options import Exact, keep
 from labelsmooth.schedules import ByClass, Schedule
 
 OffTarget = Literal["all", "others"]
@@ -28,7 +27,7 @@ Weighting = Literal["torch", "sample"]
 Strength = float | Tensor | ByClass | Schedule
 
 
-class Prior(nn.Module):
+class Prior(Exact):
     """A distribution over the classes, for all samples or for those of each class; made by functions of
     ``labelsmooth.priors``.
 
@@ -45,13 +44,6 @@ class Prior(nn.Module):
         keep(self, "probabilities", probabilities)
         self.description = description
 
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        exact = self._buffers.get("probabilities")  # none if it is a parameter, or parametrized
-        super()._apply(*args, **kwargs)
-        if exact is not None:
-            self.probabilities = unrounded(self.probabilities, exact)
-        return self
-
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
@@ -63,13 +55,6 @@ class Prior(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.description}, shape {tuple(self.probabilities.shape)}"
-
-
-def unrounded(moved: Tensor, exact: Tensor) -> Tensor:
-    """What a module moved, but for a short type that it was rounded to."""
-    if moved.dtype in (exact.dtype, accurate(moved.dtype)):
-        return moved
-    return exact.to(moved.device, accurate(moved.dtype))
 
 
 def _check_values(probabilities: Tensor) -> None:

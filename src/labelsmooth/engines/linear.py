@@ -42,7 +42,9 @@ class Head(NamedTuple):
         bias = None if self.bias is None else self.bias.to(self.dtype).flatten()
         z = linear(self.input.to(self.dtype), self.weight.to(self.dtype).flatten(0, -2), bias)
         z = z.unflatten(-1, self.weight.shape[:-1]).movedim(1, -1).flatten(0, -2)
-        return z if self.softcap is None else self.softcap * (z / self.softcap).tanh()
+        if self.softcap is None:
+            return z
+        return self.softcap * (z.to(accurate(self.dtype)) / self.softcap).tanh()
 
     def blanked(self, counted: Tensor) -> Self:
         """The same without what stands in rows that do not count: the weight's gradient has it, times 0."""
@@ -143,7 +145,8 @@ def _passes(
     by_weight = torch.zeros_like(weight, dtype=accurate(dtype)) if needs[1] else None
     by_bias = torch.zeros_like(bias, dtype=accurate(dtype)) if bias is not None and needs[2] else None
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    chunks = list(_chunks(len(hidden), len(weight) * weight.element_size()))
+    width = (dtype if softcap is None else accurate(dtype)).itemsize
+    chunks = list(_chunks(len(hidden), len(weight) * width))
     buffer = hidden.new_empty((max((c.stop - c.start for c in chunks), default=0), len(weight)), dtype=dtype)
     with torch.no_grad(), as_given(hidden.device):
         for part in chunks:
@@ -155,7 +158,8 @@ def _passes(
             else:
                 torch.addmm(bias, x, weight.T, out=z)
             if softcap is not None:
-                z.div_(softcap).tanh_()
+                # In a short type the bend would cost more digits than the product did.
+                z = z.to(accurate(dtype)).div_(softcap).tanh_()
                 slope = z.square().neg_().add_(1) if any(needs[:3]) else None
                 z.mul_(softcap)
             engine = route.kernels(z, rows)
@@ -164,7 +168,7 @@ def _passes(
                 continue
             by_z = engine.backward(derivative(part, statistics), z, rows, statistics, out=z)
             if slope is not None:
-                by_z.mul_(slope)
+                by_z = by_z.mul_(slope).to(dtype)
             if by_input is not None:
                 torch.mm(by_z, weight, out=by_input[part])
             if by_weight is not None:

@@ -1,6 +1,7 @@
 """The one place that picks an engine."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from types import NoneType
 from typing import Literal, Protocol
 
@@ -109,7 +110,7 @@ def uniform(
     eps = eps.eps if isinstance(eps, Schedule) else eps
     if type(eps) is Tensor and eps.is_cpu and not eps.dim() and not eps.requires_grad:
         eps = eps.item()
-    if not isinstance(eps, float | int) or not 0 <= eps <= 1:
+    if not isinstance(eps, (float, int, Real)) or not 0 <= eps <= 1:
         return None
     class_dim = min(1, input.dim() - 1) if class_dim is None else class_dim
     if not -input.dim() <= class_dim < input.dim():
@@ -117,7 +118,7 @@ def uniform(
     z = input if class_dim % input.dim() == input.dim() - 1 else input.movedim(class_dim, -1)
     if target.shape != z.shape[:-1] or not z.size(-1):
         return None
-    return dense.uniform(z, target, eps, ignore_index, reduction == "mean", divergence)
+    return dense.uniform(z, target, float(eps), ignore_index, reduction == "mean", divergence)
 
 
 def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:

@@ -210,6 +210,7 @@ def neighbourhood(
     labels = labels.long()
     valid = (labels >= 0) | (labels == ignore_index)
     check_values("labels", f"be at least 0 or ignore_index={ignore_index}", labels, valid)
+    size = int(size)  # which may be NumPy's own, without a sign
     around, reach, spatial = labels, size // 2, range(1, labels.dim())
     for d in spatial:
         inside = torch.arange(-reach, labels.size(d) + reach, device=labels.device)

@@ -4,7 +4,7 @@ import math
 from typing import Literal, assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from labelsmooth.checks import (
     Interval,
@@ -16,12 +16,12 @@ from labelsmooth.checks import (
     check_values,
     readable,
 )
-from labelsmooth.options import keep
+from labelsmooth.options import Exact, keep
 
 Shape = Literal["concave", "linear", "convex", "exponential"]
 
 
-class ByClass(nn.Module):
+class ByClass(Exact):
     """A strength for each class; made by :func:`by_class`."""
 
     eps: Tensor

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from labelsmooth.checks import UNIT, Interval, check_integer, check_strength, readable
+from labelsmooth.checks import UNIT, Interval, accurate, check_integer, check_strength, readable
+from labelsmooth.options import Exact
 
 
-class Schedule(nn.Module):
+class Schedule(Exact):
     r"""A strength that changes with time; made by the functions below.
 
     .. math::
@@ -45,11 +47,13 @@ class Schedule(nn.Module):
         super().__init__()
         _check_finite(start=start, end=end)
         check_integer("steps", steps, 0)
-        self.start, self.end, self.steps = float(start), float(end), steps
+        self.start, self.end, self.steps = float(start), float(end), int(steps)
         self.curve = curve
         self.description = description
         self.register_buffer("time", torch.zeros((), dtype=torch.long))
-        self.register_buffer("eps", self._now(), persistent=False)
+        dtype = accurate(torch.get_default_dtype())
+        self.register_buffer("eps", torch.zeros((), dtype=dtype), persistent=False)
+        self.eps.copy_(self._now())
         self.register_load_state_dict_post_hook(_renew)
 
     @property
@@ -63,7 +67,7 @@ class Schedule(nn.Module):
         self.eps.copy_(self._now())
 
     def _now(self) -> Tensor:
-        share = self.curve(self.time / max(self.steps, 1))
+        share = self.curve(self.time.to(self.eps.dtype) / max(self.steps, 1))
         under_way = self.start + (self.end - self.start) * share
         return torch.where(self.time < self.steps, under_way, self.end)
 
@@ -275,5 +279,5 @@ def _renew(schedule: nn.Module, _: object) -> None:
 
 def _check_finite(**numbers: float) -> None:
     for name, value in numbers.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not isinstance(value, (int, float, Real)) or not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number, got {value!r}")
