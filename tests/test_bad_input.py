@@ -59,6 +59,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"ignore_index": [0]}, "ignore_index must be an integer, got [0]"),
     ({"z_loss": torch.ones(2)}, "z_loss must be a number, got Tensor"),
     ({"denominator": torch.tensor(1j)}, "denominator must hold real numbers, got torch.complex64"),
+    ({"weight": torch.tensor([1, 1j, 1])}, "weight must hold real numbers, got torch.complex64"),
+    ({"weighting": "sample"}, 'weighting="sample" goes with weight only, got weight=None'),
     ({"sample_weight": torch.tensor([1, 1j])}, "sample_weight must hold real numbers, got torch.complex64"),
     ({"input": INPUT.to_sparse()}, "input must be dense, got torch.sparse_coo"),
     ({"target": TARGET.to_sparse()}, "target must be dense, got torch.sparse_coo"),

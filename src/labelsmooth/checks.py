@@ -48,10 +48,11 @@ def check_choice(name: str, value: object, choices: object) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def check_tensor(name: str, value: object, *, real: bool = False) -> None:
+def check_tensor(name: str, value: object, *, typed: bool = False) -> None:
+    """``typed`` where the caller has a rule of its own for the type."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
-    if real and value.is_complex():
+    if not typed and value.is_complex():
         raise ValueError(f"{name} must hold real numbers, got {value.dtype}")
     if value.layout is not torch.strided:
         raise ValueError(f"{name} must be dense, got {value.layout}")
@@ -67,13 +68,23 @@ def check_integer(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
-def check_devices(input: Tensor, **others: object) -> None:
+PARTS: Final = ("probabilities", "classes", "first", "second", "lam", "eps")
+"""Where a prior, labels that are mixed, and a strength by class or over time keep their tensors."""
+
+
+def check_devices(device: torch.device, **others: object) -> None:
+    """Whether all tensors of a call are on the device of its input."""
     for name, value in others.items():
-        # A prior, and labels that are mixed, hold several.
-        held = (getattr(value, part, None) for part in ("probabilities", "classes", "first", "second"))
-        for x in (value, *held):
-            if isinstance(x, Tensor) and x.device != input.device:
-                raise ValueError(f"{name} must be on input's device {input.device}, got {x.device}")
+        if value is None or isinstance(value, (int, float)):  # of which torch.compile knows no attributes
+            continue
+        held = {"": value} if isinstance(value, Tensor) else {p: getattr(value, p, None) for p in PARTS}
+        for part, x in held.items():
+            if not isinstance(x, Tensor) or x.device == device:
+                continue
+            # A number on a CPU goes with every device, as in torch; a label is an index, and does not.
+            number = x.dim() == 0 or name == "denominator"
+            if not number or x.device.type != "cpu" or (name == "target" and part != "lam"):
+                raise ValueError(f"{name} must be on input's device {device}, got {x.device}")
 
 
 def check_number(name: str, value: object, *, above_zero: bool = False) -> None:
@@ -107,7 +118,7 @@ def check_strength(name: str, eps: object, within: Interval = UNIT) -> None:
     if not isinstance(eps, Tensor | int | float):
         raise ValueError(f"{name} must be a number or a tensor, got {type(eps).__name__}")
     if isinstance(eps, Tensor):
-        check_tensor(name, eps, real=True)
+        check_tensor(name, eps)
         if readable(eps) and not bool(within.has(eps).all()):
             raise ValueError(f"{name} must lie in {within}, got {_first(eps, ~within.has(eps))}")
     elif not within.has(eps):
@@ -131,7 +142,8 @@ def as_strength(name: str, eps: float | Tensor, like: Tensor, what: str, within:
     if isinstance(eps, Tensor):
         check_broadcasts(name, eps, like.shape, what)
         eps = eps.to(like.dtype)
-        return torch.where(within.has(eps), eps, torch.nan)
+        eps = torch.where(within.has(eps), eps, torch.nan)
+        return eps if eps.device == like.device else like.new_ones(()) * eps  # a number on a CPU
     return like.new_ones(()) * eps  # arithmetic: torch.compile keeps the float open, one graph for all
 
 
@@ -149,13 +161,18 @@ def check_prior(prior: Tensor, num_classes: int) -> None:
 
 
 def check_prior_shape(prior: Tensor, num_classes: int) -> None:
-    check_tensor("prior", prior)
+    check_tensor("prior", prior, typed=True)
     # Number by number: a symbolic one is not found in a tuple.
     if prior.dim() not in (1, 2) or any(size != num_classes for size in prior.shape):
         raise ValueError(
             f"prior must have shape (K,) or (K, K) with K={num_classes} classes, got {tuple(prior.shape)}"
             + ("; see priors.per_sample for one of each sample" if prior.dim() > 1 else "")
         )
+
+
+def check_weighting(weighting: str, weight: object) -> None:
+    if weighting == "sample" and weight is None:
+        raise ValueError('weighting="sample" goes with weight only, got weight=None')
 
 
 def check_class_weight(weight: Tensor, num_classes: int) -> None:
@@ -172,7 +189,7 @@ def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None)
     for name, value in given.items():
         if name == "linear_bias" and value is None:
             continue
-        check_tensor(name, value)
+        check_tensor(name, value, typed=True)
         if not value.is_floating_point():
             raise ValueError(f"{name} must be floating point, got {value.dtype}")
     if linear_weight.dim() < 2 or linear_weight.size(0) == 0:
@@ -191,7 +208,7 @@ def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None)
         raise ValueError(
             f"linear_bias must have shape {tuple(linear_weight.shape[:-1])}, got {tuple(linear_bias.shape)}"
         )
-    check_devices(input, linear_weight=linear_weight, linear_bias=linear_bias)
+    check_devices(input.device, linear_weight=linear_weight, linear_bias=linear_bias)
     device = input.device.type
     able = torch.amp.is_autocast_available(device)
     if able and torch.is_autocast_enabled(device) and input.dtype != torch.float64:
@@ -206,7 +223,7 @@ def check_denominator(denominator: float | Tensor, reduction: str) -> None:
     if reduction != "mean":
         raise ValueError(f'denominator goes with reduction="mean" only, got reduction={reduction!r}')
     if isinstance(denominator, Tensor):
-        check_tensor("denominator", denominator, real=True)
+        check_tensor("denominator", denominator)
         if denominator.numel() != 1:
             raise ValueError(
                 f"denominator must be one number, got a tensor of shape {tuple(denominator.shape)}"
@@ -221,7 +238,7 @@ def check_denominator(denominator: float | Tensor, reduction: str) -> None:
 
 def as_rows(input: Tensor, class_dim: int | None = None) -> Tensor:
     """Logits with the classes last: from torch's dimension unless given, 1, or 0 in unbatched logits."""
-    check_tensor("input", input)
+    check_tensor("input", input, typed=True)
     if class_dim is None:
         class_dim = min(1, input.dim() - 1)
     elif not isinstance(class_dim, int):
@@ -250,7 +267,7 @@ def as_targets(
     Those that do not count are blanked out. No index is ignored if none is named. Class probabilities are
     taken if ``soft``.
     """
-    check_tensor("target", target)
+    check_tensor("target", target, typed=True)
     if not isinstance(ignore_index, Integral | float | Tensor | torch.SymInt | None):  # 1.0 is 1, numpy's too
         raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
     if class_dim is None:
@@ -274,7 +291,7 @@ def as_targets(
             f"{tuple(shape)}, got {tuple(target.shape)}"
         )
     if sample_weight is not None:
-        check_tensor("sample_weight", sample_weight, real=True)
+        check_tensor("sample_weight", sample_weight)
         check_broadcasts("sample_weight", sample_weight, rows, "the rows'")
         counted = counted & (sample_weight != 0)
     if target.is_floating_point():

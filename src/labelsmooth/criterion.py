@@ -18,6 +18,7 @@ from labelsmooth.checks import (
     check_denominator,
     check_devices,
     check_number,
+    check_weighting,
     recorded,
 )
 from labelsmooth.engines.statistics import Measures, RowStatistics, times
@@ -143,6 +144,7 @@ class Criterion(NamedTuple):
 def criterion(
     shape: torch.Size,
     dtype: torch.dtype,
+    device: torch.device,
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
@@ -158,7 +160,8 @@ def criterion(
     z_loss: float = 0.0,
     class_dim: int | None = None,
 ) -> Criterion:
-    """The cross entropy of logits of that shape, computed in ``dtype``; torch's class dimension if none."""
+    """The cross entropy of logits of that shape and device, computed in ``dtype``; torch's class dimension if
+    none."""
     check_choice("reduction", reduction, Reduction)
     check_choice("off_target", off_target, OffTarget)
     check_choice("weighting", weighting, Weighting)
@@ -166,6 +169,15 @@ def criterion(
     check_formula(formula)
     if denominator is not None:
         check_denominator(denominator, reduction)
+    check_devices(
+        device,
+        target=target,
+        weight=weight,
+        label_smoothing=label_smoothing,
+        prior=prior,
+        sample_weight=sample_weight,
+        denominator=denominator,
+    )
     class_dim = (min(1, len(shape) - 1) if class_dim is None else class_dim) % len(shape)
     num_classes = shape[class_dim]
     shares = None
@@ -197,6 +209,7 @@ def criterion(
     scale = counts = counted.to(dtype)
     if sample_weight is not None:
         scale = counts = torch.where(counted, sample_weight, 0.0).to(dtype)
+    check_weighting(weighting, weight)
     if weight is not None:
         check_class_weight(weight, num_classes)
         weight = weight.to(dtype)
@@ -231,9 +244,6 @@ def strength(
     """eps as a tensor that broadcasts against the rows, ``like`` one of which it is; NaN if out of range."""
     if isinstance(eps, Schedule):
         eps = eps.eps
-    held = eps.eps if isinstance(eps, ByClass) else eps
-    if isinstance(held, Tensor) and held.dim():
-        check_devices(like, **{name: held})
     if isinstance(eps, ByClass):
         if measures.soft or measures.shares is not None:
             given = "class probabilities" if measures.soft else "mixed labels"

@@ -13,6 +13,7 @@ from labelsmooth.checks import (
     check_number,
     check_prior_shape,
     check_tensor,
+    check_weighting,
 )
 from labelsmooth.criterion import CrossEntropyOptions
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
@@ -127,6 +128,7 @@ class CrossEntropyLoss(nn.Module):
         check_choice("reduction", reduction, Reduction)
         check_choice("off_target", off_target, OffTarget)
         check_choice("weighting", weighting, Weighting)
+        check_weighting(weighting, weight)
         check_formula(formula)
         strengths = label_smoothing.eps if isinstance(label_smoothing, ByClass) else label_smoothing
         check_strengths("label_smoothing", strengths, formula.strengths)

@@ -143,7 +143,8 @@ def vocab_parallel_cross_entropy(
         def shard(size: int) -> LogitsShard:
             return LogitsShard(_first_classes(logits_shard, -1, size), engine)
 
-        return _Call(rows, local_size, dtype, target, weight, options), shard
+        device = logits_shard.device
+        return _Call(rows, local_size, dtype, device, target, weight, options), shard
 
     return _vocab_parallel(prepare, group, num_classes, start, check_ranks, return_nll)
 
@@ -269,7 +270,8 @@ def vocab_parallel_linear_cross_entropy(
                 Head(flat, _first_classes(linear_weight, 0, size), bias, softcap, dtype), rows, engine
             )
 
-        return _Call(rows, local_size, accurate(dtype), target, weight, options, softcap), shard
+        loss_dtype, device = accurate(dtype), input.device
+        return _Call(rows, local_size, loss_dtype, device, target, weight, options, softcap), shard
 
     return _vocab_parallel(prepare, group, num_classes, start, check_ranks, return_nll)
 
@@ -280,6 +282,7 @@ class _Call(NamedTuple):
     rows: torch.Size
     local_size: int  # of its classes, with padding
     dtype: torch.dtype  # of the loss
+    device: torch.device
     target: Tensor | Mixed
     weight: Tensor | None
     options: CrossEntropyOptions
@@ -287,7 +290,9 @@ class _Call(NamedTuple):
 
     def criterion(self, num_classes: int) -> Criterion:
         shape = torch.Size((*self.rows, num_classes))
-        wanted = criterion(shape, self.dtype, self.target, self.weight, class_dim=-1, **self.options)
+        wanted = criterion(
+            shape, self.dtype, self.device, self.target, self.weight, class_dim=-1, **self.options
+        )
         check_servable(wanted.measures)
         return wanted
 
@@ -336,7 +341,7 @@ def _first_classes(x: Tensor, dim: int, size: int) -> Tensor:
 
 
 def _check_floating(name: str, value: Tensor) -> None:
-    check_tensor(name, value)
+    check_tensor(name, value, typed=True)
     if not value.is_floating_point() or value.dim() == 0:
         raise ValueError(
             f"{name} must be floating point, with at least one dimension, "
