@@ -13,6 +13,7 @@ from labelsmooth.checks import (
     check_strength,
     check_tensor,
     compute_dtype,
+    spelled,
 )
 from labelsmooth.options import keep, shown
 from labelsmooth.reduction import Reduction, reduce
@@ -153,6 +154,7 @@ class BCEWithLogitsLoss(nn.Module):
     label_smoothing: BinaryStrength
     prior: float | Tensor | None
 
+    @spelled
     def __init__(
         self,
         weight: Tensor | None = None,

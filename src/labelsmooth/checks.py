@@ -1,13 +1,19 @@
 """The one place that validates: every message names the argument, the value and the rule."""
 
+import difflib
+import functools
+import inspect
 import math
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, ParamSpec, get_args
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+P = ParamSpec("P")
 
 
 def readable(*tensors: Tensor) -> bool:
@@ -125,22 +131,33 @@ def check_strength(name: str, eps: object, within: Interval = UNIT) -> None:
         raise ValueError(f"{name} must lie in {within}, got {eps}")
 
 
-def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str) -> None:
+def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str, hint: str = "") -> None:
     """Whether ``value`` broadcasts against ``shape`` without enlarging it."""
     trailing = shape[len(shape) - value.dim() :] if value.dim() <= len(shape) else None
     if trailing is None or any(v not in (1, s) for v, s in zip(value.shape, trailing, strict=True)):
-        raise ValueError(f"{name} must broadcast against {what} {tuple(shape)}, got {tuple(value.shape)}")
+        raise ValueError(
+            f"{name} must broadcast against {what} {tuple(shape)}, got {tuple(value.shape)}{hint}"
+        )
+
+
+def check_one(name: str, eps: object) -> None:
+    """Whether a strength is one for all."""
+    if isinstance(eps, Tensor):
+        hint = "; CrossEntropyLoss takes one for each sample, or by_class(...)"
+        check_broadcasts(name, eps, torch.Size(), "a scalar's shape", hint)
 
 
 ROUNDING: Final = torch.finfo(torch.bfloat16).eps
 """What the sum of a distribution may differ from 1 by: it may have been of a short type before."""
 
 
-def as_strength(name: str, eps: float | Tensor, like: Tensor, what: str, within: Interval = UNIT) -> Tensor:
+def as_strength(
+    name: str, eps: float | Tensor, like: Tensor, what: str, within: Interval = UNIT, hint: str = ""
+) -> Tensor:
     """A strength as a tensor that broadcasts against ``like``, and in its type; NaN where out of range."""
     check_strength(name, eps, within)
     if isinstance(eps, Tensor):
-        check_broadcasts(name, eps, like.shape, what)
+        check_broadcasts(name, eps, like.shape, what, hint)
         eps = eps.to(like.dtype)
         eps = torch.where(within.has(eps), eps, torch.nan)
         return eps if eps.device == like.device else like.new_ones(()) * eps  # a number on a CPU
@@ -219,6 +236,38 @@ def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None)
     return input.dtype
 
 
+def check_keywords(public: object, given: Iterable[str], options: Collection[str]) -> None:
+    """Python's own error for a keyword that a public function or module does not have, under that name and
+    with the nearest that it has, where ``**options`` would take it further."""
+    for name in given:
+        if name not in options:
+            raise TypeError(_unexpected(public, name, options))
+
+
+def spelled(init: Callable[P, None]) -> Callable[P, None]:
+    """The constructor of a public module, which tells a keyword that it does not have."""
+    options = inspect.signature(init).parameters
+
+    @functools.wraps(init)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+        check_keywords(type(args[0]), kwargs, options)
+        init(*args, **kwargs)
+
+    return checked
+
+
+def _unexpected(public: Any, name: str, options: Collection[str]) -> str:
+    # A module has the keywords of those that it inherits from, too.
+    kinds = [vars(kind).get("__init__") for kind in public.__mro__] if isinstance(public, type) else [public]
+    spelled_out = {key for f in kinds if inspect.isfunction(f) for key in inspect.signature(f).parameters}
+    known = (spelled_out | set(options)) - {"self", "args", "kwargs", "options"}
+    near = difflib.get_close_matches(name, sorted(known), 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    if not near and "class" in name:
+        hint = "; the number of classes is that of input"
+    return f"{public.__name__}() got an unexpected keyword argument {name!r}{hint}"
+
+
 def check_denominator(denominator: float | Tensor, reduction: str) -> None:
     if reduction != "mean":
         raise ValueError(f'denominator goes with reduction="mean" only, got reduction={reduction!r}')
@@ -234,6 +283,12 @@ def check_denominator(denominator: float | Tensor, reduction: str) -> None:
         raise ValueError(f"denominator must be a number or a tensor, got {type(denominator).__name__}")
     if not denominator >= 0:
         raise ValueError(f"denominator must not be negative or NaN, got {denominator}")
+
+
+CLASSES_LAST: Final = (
+    "; as in torch, the classes are in dimension 1: where they are last in input, take "
+    "input.movedim(-1, 1), or input.flatten(0, -2) and target.flatten()"
+)
 
 
 def as_rows(input: Tensor, class_dim: int | None = None) -> Tensor:
@@ -288,7 +343,7 @@ def as_targets(
         probabilities = f" or {tuple(shape)} (class probabilities)" if soft else ""
         raise ValueError(
             f"target must have shape {tuple(rows)} (class indices){probabilities} for input of shape "
-            f"{tuple(shape)}, got {tuple(target.shape)}"
+            f"{tuple(shape)}, got {tuple(target.shape)}{_meant(target, shape, class_dim)}"
         )
     if sample_weight is not None:
         check_tensor("sample_weight", sample_weight)
@@ -299,9 +354,11 @@ def as_targets(
     target = target.masked_fill(~counted, 0)
     if readable(target) and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < num_classes:
         ignored = "" if ignore_index is None else f" or ignore_index={ignore_index}"
+        found = _first(target, (target < 0) | (target >= num_classes))
+        hint = "; CrossEntropyLoss has an ignore_index"
         raise ValueError(
-            f"target must hold class indices in [0, {num_classes}){ignored}, "
-            f"got {_first(target, (target < 0) | (target >= num_classes))}"
+            f"target must hold class indices in [0, {num_classes}){ignored}, got {found}"
+            + (hint if ignore_index is None and found < 0 else "")
         )
     return target, counted
 
@@ -328,11 +385,24 @@ def accurate(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _meant(target: Tensor, shape: torch.Size, class_dim: int) -> str:
+    """What to do about targets whose shape is a common mistake, for a message."""
+    if target.shape == (*shape[:class_dim], 1, *shape[class_dim + 1 :]):
+        return f"; take target.squeeze({class_dim})"
+    last = len(shape) - 1
+    if class_dim == 1 < last and target.shape == shape[:-1]:
+        return CLASSES_LAST
+    if class_dim == last > 1 and target.shape == shape[:1] + shape[2:]:
+        return "; the classes are in the last dimension: give dim=1 where they are not"
+    return ""
+
+
 def _hard_target(target: Tensor, num_classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor]:
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise ValueError(
             f"target must hold integer class indices when its shape is the input's without the "
             f"{num_classes} classes, got {target.dtype}"
+            + ("; of labels take target.long()" if target.is_floating_point() else "")
         )
     target = target.long()
     counted = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index

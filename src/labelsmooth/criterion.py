@@ -1,6 +1,6 @@
 """Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
 
-from typing import Any, NamedTuple, NoReturn, Self, TypedDict
+from typing import Any, Final, NamedTuple, NoReturn, Self, TypedDict
 
 import torch
 from torch import Tensor
@@ -52,6 +52,9 @@ class CrossEntropyOptions(TypedDict, total=False):
     sample_weight: Tensor | None
     denominator: float | Tensor | None
     z_loss: float
+
+
+OPTIONS: Final = frozenset(CrossEntropyOptions.__annotations__)
 
 
 class Unasked(Tensor):
@@ -250,7 +253,9 @@ def strength(
             raise ValueError(f"{name}: by_class goes with class indices, got {given}")
         eps.check_classes(name, num_classes)
         eps = eps.eps[measures.target]
-    return as_strength(name, eps, like, "the rows'", within)
+    vector = isinstance(eps, Tensor) and eps.shape == (num_classes,)
+    hint = "; a strength for each class is given as by_class(...)" if vector else ""
+    return as_strength(name, eps, like, "the rows'", within, hint)
 
 
 def _overlap(measures: Measures, num_classes: int, like: Tensor) -> Tensor:

@@ -17,15 +17,16 @@ from labelsmooth.checks import (
     as_rows,
     as_targets,
     blanked,
-    check_broadcasts,
     check_choice,
     check_devices,
     check_head,
+    check_keywords,
     check_number,
+    check_one,
     check_prior,
     compute_dtype,
 )
-from labelsmooth.criterion import CrossEntropyOptions, criterion, strength
+from labelsmooth.criterion import OPTIONS, CrossEntropyOptions, criterion, strength
 from labelsmooth.dtensor import dtensor_cross_entropy, is_dtensor
 from labelsmooth.engines import linear
 from labelsmooth.engines.linear import HeadEngine
@@ -271,6 +272,7 @@ def linear_cross_entropy(
     Reference:
         Wijmans et al., *Cut Your Losses in Large-Vocabulary Language Models*, ICLR 2025.
     """
+    check_keywords(linear_cross_entropy, options, OPTIONS)
     dtype = check_head(input, linear_weight, linear_bias)
     if softcap is not None:
         check_number("softcap", softcap, above_zero=True)
@@ -417,8 +419,7 @@ def label_smoothing_loss(
     z = as_rows(pred, dim)
     check_devices(pred.device, target=target, smoothing=smoothing)
     target, counted = as_targets(target, pred.shape, dim, ignore_index=None, soft=False)
-    if isinstance(smoothing, Tensor):
-        check_broadcasts("smoothing", smoothing, torch.Size(), "a scalar's shape")
+    check_one("smoothing", smoothing)
     measures = Measures(target, counted)
     statistics = row_statistics(z, measures)
     eps = strength("smoothing", smoothing, measures, z.size(-1), statistics.lse)

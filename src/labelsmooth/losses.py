@@ -11,9 +11,11 @@ from labelsmooth.checks import (
     check_class_weight,
     check_integer,
     check_number,
+    check_one,
     check_prior_shape,
     check_tensor,
     check_weighting,
+    spelled,
 )
 from labelsmooth.criterion import CrossEntropyOptions
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
@@ -52,9 +54,17 @@ class LabelSmoothingLoss(nn.Module):
 
     smoothing: float | Tensor | Schedule
 
+    @spelled
     def __init__(self, smoothing: float | Tensor | Schedule = 0.1, dim: int = -1) -> None:
         super().__init__()
+        # Other packages have a class of this name that takes (num_classes, smoothing).
+        hint = "; the arguments are (smoothing, dim), and the number of classes is that of input"
+        if isinstance(smoothing, int) and smoothing > 1:
+            raise ValueError(f"smoothing must lie in [0, 1], got {smoothing}{hint}")
+        if not isinstance(dim, int):
+            raise ValueError(f"dim must be an integer, got {dim!r}{hint}")
         check_strengths("smoothing", smoothing)
+        check_one("smoothing", smoothing)
         keep(self, "smoothing", smoothing)
         self.dim = dim
 
@@ -109,6 +119,7 @@ class CrossEntropyLoss(nn.Module):
     prior: Prior | None
     label_smoothing: Strength
 
+    @spelled
     def __init__(
         self,
         weight: Tensor | None = None,

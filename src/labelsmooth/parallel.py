@@ -15,11 +15,12 @@ from labelsmooth.checks import (
     accurate,
     check_choice,
     check_head,
+    check_keywords,
     check_number,
     check_tensor,
     compute_dtype,
 )
-from labelsmooth.criterion import Criterion, CrossEntropyOptions, criterion
+from labelsmooth.criterion import OPTIONS, Criterion, CrossEntropyOptions, criterion
 from labelsmooth.engines.linear import Head, HeadEngine
 from labelsmooth.engines.route import Engine
 from labelsmooth.engines.sharded import (
@@ -136,6 +137,8 @@ def vocab_parallel_cross_entropy(
         Parallelism*, 2019.
     """
 
+    check_keywords(vocab_parallel_cross_entropy, options, OPTIONS)
+
     def prepare() -> "_Prepared":
         _check_floating("logits_shard", logits_shard)
         rows, local_size, dtype = logits_shard.shape[:-1], logits_shard.size(-1), compute_dtype(logits_shard)
@@ -249,6 +252,8 @@ def vocab_parallel_linear_cross_entropy(
         Shoeybi et al., *Megatron-LM: Training Multi-Billion Parameter Language Models Using Model
         Parallelism*, 2019.
     """
+
+    check_keywords(vocab_parallel_linear_cross_entropy, options, OPTIONS)
 
     def prepare() -> "_Prepared":
         check_tensor("input", input)
