@@ -80,6 +80,12 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"z_loss": torch.ones(2)}, "z_loss must be a number, got Tensor"),
     ({"denominator": torch.tensor(1j)}, "denominator must hold real numbers, got torch.complex64"),
     ({"weight": torch.tensor([1, 1j, 1])}, "weight must hold real numbers, got torch.complex64"),
+    (
+        {"reduction": torch.ones(2)},
+        "reduction must be one of 'none', 'mean', 'sum', got tensor([1., 1.])",
+    ),
+    ({"ignore_index": torch.tensor([0, 1, 2])}, "ignore_index must be one number, got shape (3,)"),
+    ({"ignore_index": torch.tensor(1j)}, "ignore_index must hold real numbers, got torch.complex64"),
     ({"weighting": "sample"}, 'weighting="sample" goes with weight only, got weight=None'),
     ({"sample_weight": torch.tensor([1, 1j])}, "sample_weight must hold real numbers, got torch.complex64"),
     ({"input": INPUT.to_sparse()}, "input must be dense, got torch.sparse_coo"),

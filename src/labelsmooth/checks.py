@@ -50,7 +50,7 @@ def plain(tensor: Tensor) -> bool:
 def check_choice(name: str, value: object, choices: object) -> None:
     """``choices`` is a Literal type."""
     allowed = get_args(choices)
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:  # an array would compare by element
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
@@ -60,6 +60,8 @@ def check_tensor(name: str, value: object, *, typed: bool = False) -> None:
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
     if not typed and value.is_complex():
         raise ValueError(f"{name} must hold real numbers, got {value.dtype}")
+    if value.is_quantized:
+        raise ValueError(f"{name} must not be quantized, got {value.dtype}")
     if value.layout is not torch.strided:
         raise ValueError(f"{name} must be dense, got {value.layout}")
 
@@ -325,6 +327,10 @@ def as_targets(
     check_tensor("target", target, typed=True)
     if not isinstance(ignore_index, Integral | float | Tensor | torch.SymInt | None):  # 1.0 is 1, numpy's too
         raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
+    if isinstance(ignore_index, Tensor):
+        check_tensor("ignore_index", ignore_index)
+        if ignore_index.dim():
+            raise ValueError(f"ignore_index must be one number, got shape {tuple(ignore_index.shape)}")
     if class_dim is None:
         class_dim = min(1, len(shape) - 1)
     class_dim %= len(shape)

@@ -5,6 +5,7 @@ options for all of them, and gets the same loss.
 """
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import torch
@@ -326,6 +327,11 @@ def _vocab_parallel(
     return_nll: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
     try:
+        for name, value in {"num_classes": num_classes, "start": start}.items():
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, Integral | torch.SymInt)
+            ):
+                raise ValueError(f"{name} must be an integer, got {value!r}")
         call, shard = prepare()
         span = span_of(call.local_size, num_classes, start, group)
         wanted = call.criterion(span.num_classes)
