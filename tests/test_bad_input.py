@@ -291,6 +291,34 @@ def test_cross_entropy(case: tuple[dict[str, Any], str]) -> None:
             lambda: CrossEntropyLoss(prior=[0.5, 0.5]),  # pyright: ignore[reportArgumentType]
             "prior must be a tensor, got list",
         ),
+        (
+            lambda: LinearCrossEntropyLoss(4, 3, out_features=2),  # pyright: ignore[reportArgumentType]
+            "out_features must be a tuple of integers, got int",
+        ),
+        (
+            lambda: LinearCrossEntropyLoss(4, 3, out_features=(0.5,)),  # pyright: ignore[reportArgumentType]
+            "out_features must be an integer of at least 0, got 0.5",
+        ),
+        (
+            lambda: vocab_parallel_cross_entropy(INPUT, TARGET, group=None, num_classes=3.0),  # pyright: ignore
+            "num_classes must be an integer, got 3.0",
+        ),
+        (
+            lambda: vocab_parallel_cross_entropy(INPUT, TARGET, group=None, num_classes=3, start="0"),  # pyright: ignore
+            "start must be an integer, got '0'",
+        ),
+        (
+            lambda: LinearCrossEntropyLoss(4, 3, weighting="sample"),
+            'weighting="sample" goes with weight only, got weight=None',
+        ),
+        (
+            lambda: BCEWithLogitsLoss(torch.tensor([1j])),
+            "weight must hold real numbers, got torch.complex64",
+        ),
+        (
+            lambda: BCEWithLogitsLoss(pos_weight=torch.tensor([1j])),
+            "pos_weight must hold real numbers, got torch.complex64",
+        ),
         (lambda: by_class([0.1]), "by_class: eps must be a tensor, got list"),  # pyright: ignore[reportArgumentType]
         (lambda: by_class(t(0.1, torch.inf)), "by_class: eps must lie in (-inf, inf), got inf"),
         (lambda: by_class(t(0.1, NAN)), "by_class: eps must lie in (-inf, inf), got nan"),

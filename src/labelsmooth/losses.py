@@ -283,6 +283,10 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         super().__init__(**options)
         check_integer("in_features", in_features, 0)
         check_integer("num_classes", num_classes, 1)
+        if not isinstance(out_features, (tuple, list)):
+            raise ValueError(f"out_features must be a tuple of integers, got {type(out_features).__name__}")
+        for size in out_features:
+            check_integer("out_features", size, 0)
         self._check_classes(num_classes)
         if softcap is not None:
             check_number("softcap", softcap, above_zero=True)
