@@ -8,8 +8,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from labelsmooth import CrossEntropyLoss, LabelSmoothingLoss, by_class, mixed
-from labelsmooth.functional import cross_entropy, label_smoothing_loss
+from labelsmooth import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    LabelSmoothingLoss,
+    LinearCrossEntropyLoss,
+    OnlineLabelSmoothing,
+    by_class,
+    mixed,
+)
+from labelsmooth.functional import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    label_smoothing_loss,
+    linear_cross_entropy,
+    vocab_parallel_cross_entropy,
+    vocab_parallel_linear_cross_entropy,
+)
 
 NAN = torch.nan
 INPUT = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
@@ -30,6 +45,11 @@ OUT_OF_RANGE = "target must hold class indices in [0, 3) or ignore_index=-100, g
 PRIOR_SHAPE = "prior must have shape (K,) or (K, K) with K=3 classes, got "
 SAMPLE_WEIGHT_SHAPE = "sample_weight must broadcast against the rows' (2,), got "
 STRENGTH_SHAPE = "label_smoothing must broadcast against the rows' "
+
+TURN = (
+    "; as in torch, the classes are in dimension 1: where they are last in input, take "
+    "input.movedim(-1, 1), or input.flatten(0, -2) and target.flatten()"
+)
 
 # The keyword arguments of ``given`` and the whole message. One entry for each way to break each rule that is
 # a branch of the code, and for the values on its edges (0, 1, NaN, one too many).
@@ -59,6 +79,14 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"ignore_index": [0]}, "ignore_index must be an integer, got [0]"),
     ({"z_loss": torch.ones(2)}, "z_loss must be a number, got Tensor"),
     ({"denominator": torch.tensor(1j)}, "denominator must hold real numbers, got torch.complex64"),
+    ({"weight": torch.tensor([1, 1j, 1])}, "weight must hold real numbers, got torch.complex64"),
+    (
+        {"reduction": torch.ones(2)},
+        "reduction must be one of 'none', 'mean', 'sum', got tensor([1., 1.])",
+    ),
+    ({"ignore_index": torch.tensor([0, 1, 2])}, "ignore_index must be one number, got shape (3,)"),
+    ({"ignore_index": torch.tensor(1j)}, "ignore_index must hold real numbers, got torch.complex64"),
+    ({"weighting": "sample"}, 'weighting="sample" goes with weight only, got weight=None'),
     ({"sample_weight": torch.tensor([1, 1j])}, "sample_weight must hold real numbers, got torch.complex64"),
     ({"input": INPUT.to_sparse()}, "input must be dense, got torch.sparse_coo"),
     ({"target": TARGET.to_sparse()}, "target must be dense, got torch.sparse_coo"),
@@ -67,7 +95,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "ignore_index must be an integer, got '0'",
     ),
     ({"label_smoothing": torch.tensor(-1)}, "label_smoothing must lie in [0, 1], got -1"),
-    ({"label_smoothing": torch.zeros(3)}, STRENGTH_SHAPE + "(2,), got (3,)"),
+    (
+        {"label_smoothing": torch.zeros(3)},
+        STRENGTH_SHAPE + "(2,), got (3,); a strength for each class is given as by_class(...)",
+    ),
     ({"label_smoothing": torch.zeros(2, 1)}, STRENGTH_SHAPE + "(2,), got (2, 1)"),
     ({"label_smoothing": torch.zeros(1, 2)}, STRENGTH_SHAPE + "(2,), got (1, 2)"),
     (
@@ -125,7 +156,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"target": t(0, 1)},
         "target must hold integer class indices when its shape is the input's without the 3 classes, got "
-        "torch.float32",
+        "torch.float32; of labels take target.long()",
     ),
     (
         {"target": torch.zeros(2, 3, dtype=torch.long)},
@@ -140,7 +171,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"input": DENSE, "target": torch.zeros(2, 3, dtype=torch.long)},
         "target must have shape (2, 4) (class indices) or (2, 3, 4) (class probabilities) for input of shape "
-        "(2, 3, 4), got (2, 3)",
+        "(2, 3, 4), got (2, 3)" + TURN,
     ),
     (
         {"target": SOFT, "ignore_index": 0},
@@ -260,6 +291,34 @@ def test_cross_entropy(case: tuple[dict[str, Any], str]) -> None:
             lambda: CrossEntropyLoss(prior=[0.5, 0.5]),  # pyright: ignore[reportArgumentType]
             "prior must be a tensor, got list",
         ),
+        (
+            lambda: LinearCrossEntropyLoss(4, 3, out_features=2),  # pyright: ignore[reportArgumentType]
+            "out_features must be a tuple of integers, got int",
+        ),
+        (
+            lambda: LinearCrossEntropyLoss(4, 3, out_features=(0.5,)),  # pyright: ignore[reportArgumentType]
+            "out_features must be an integer of at least 0, got 0.5",
+        ),
+        (
+            lambda: vocab_parallel_cross_entropy(INPUT, TARGET, group=None, num_classes=3.0),  # pyright: ignore
+            "num_classes must be an integer, got 3.0",
+        ),
+        (
+            lambda: vocab_parallel_cross_entropy(INPUT, TARGET, group=None, num_classes=3, start="0"),  # pyright: ignore
+            "start must be an integer, got '0'",
+        ),
+        (
+            lambda: LinearCrossEntropyLoss(4, 3, weighting="sample"),
+            'weighting="sample" goes with weight only, got weight=None',
+        ),
+        (
+            lambda: BCEWithLogitsLoss(torch.tensor([1j])),
+            "weight must hold real numbers, got torch.complex64",
+        ),
+        (
+            lambda: BCEWithLogitsLoss(pos_weight=torch.tensor([1j])),
+            "pos_weight must hold real numbers, got torch.complex64",
+        ),
         (lambda: by_class([0.1]), "by_class: eps must be a tensor, got list"),  # pyright: ignore[reportArgumentType]
         (lambda: by_class(t(0.1, torch.inf)), "by_class: eps must lie in (-inf, inf), got inf"),
         (lambda: by_class(t(0.1, NAN)), "by_class: eps must lie in (-inf, inf), got nan"),
@@ -273,6 +332,102 @@ def test_cross_entropy(case: tuple[dict[str, Any], str]) -> None:
 )
 def test_modules_and_divergence(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        call()
+
+
+TOKENS = torch.zeros(2, 5, 3)  # (B, T, V)
+NO_CLASSES = "; the arguments are (smoothing, dim), and the number of classes is that of input"
+EVERY = torch.full((3,), 0.1)
+BY_CLASS = "; a strength for each class is given as by_class(...)"
+FROM_ONE = "smoothing must broadcast against a scalar's shape (), got (3,)"
+
+
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        (lambda: cross_entropy(TOKENS, torch.zeros(2, 5).long()), TURN),
+        (lambda: cross_entropy(torch.zeros(2, 5, 4, 3), torch.zeros(2, 5, 4).long()), TURN),
+        (lambda: OnlineLabelSmoothing(3)(TOKENS, torch.zeros(2, 5).long()), TURN),
+        (
+            lambda: label_smoothing_loss(DENSE, torch.zeros(2, 4).long()),
+            "last dimension: give dim=1 where they are not",
+        ),
+        (
+            lambda: LabelSmoothingLoss()(INPUT, torch.tensor([0, -100])),
+            "CrossEntropyLoss has an ignore_index",
+        ),
+        (lambda: LabelSmoothingLoss(10, 0.1), "got 10" + NO_CLASSES),  # pyright: ignore[reportArgumentType]
+        (lambda: LabelSmoothingLoss(10), "got 10" + NO_CLASSES),
+        (lambda: LabelSmoothingLoss(1, 0.1), "got 0.1" + NO_CLASSES),  # pyright: ignore[reportArgumentType]
+        (lambda: cross_entropy(DENSE, torch.zeros(2, 1, 4).long()), "; take target.squeeze(1)"),
+        (lambda: label_smoothing_loss(INPUT, TARGET.unsqueeze(1)), "; take target.squeeze(1)"),
+        (lambda: label_smoothing_loss(INPUT, TARGET.float()), "; of labels take target.long()"),
+        (lambda: cross_entropy(INPUT, TARGET, label_smoothing=EVERY), BY_CLASS),
+        (lambda: CrossEntropyLoss(label_smoothing=EVERY)(INPUT, TARGET), BY_CLASS),
+        (lambda: OnlineLabelSmoothing(3, label_smoothing=EVERY)(INPUT, TARGET), BY_CLASS),
+        (lambda: LinearCrossEntropyLoss(4, 3, label_smoothing=EVERY)(torch.zeros(2, 4), TARGET), BY_CLASS),
+        (lambda: LabelSmoothingLoss(EVERY), FROM_ONE + "; CrossEntropyLoss takes"),
+        (lambda: label_smoothing_loss(INPUT, TARGET, EVERY), FROM_ONE + "; CrossEntropyLoss takes"),
+    ],
+)
+def test_hints(call: Callable[[], Any], hint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(hint)):
+        call()
+
+
+H, W = torch.zeros(2, 4), torch.zeros(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda **wrong: cross_entropy(INPUT, TARGET, **wrong), "cross_entropy() got an unexpected"),
+        (
+            lambda **wrong: binary_cross_entropy_with_logits(INPUT, SOFT, **wrong),
+            "binary_cross_entropy_with_logits() got an unexpected",
+        ),
+        *(
+            (
+                call,
+                f"{name}() got an unexpected keyword argument 'lable_smoothing'; "
+                "did you mean 'label_smoothing'?",
+            )
+            for name, call in {
+                "linear_cross_entropy": lambda **wrong: linear_cross_entropy(H, W, TARGET, **wrong),
+                "vocab_parallel_cross_entropy": lambda **wrong: vocab_parallel_cross_entropy(
+                    INPUT, TARGET, group=None, **wrong
+                ),
+                "vocab_parallel_linear_cross_entropy": lambda **wrong: vocab_parallel_linear_cross_entropy(
+                    H, W, TARGET, group=None, **wrong
+                ),
+                "CrossEntropyLoss": CrossEntropyLoss,
+                "LinearCrossEntropyLoss": lambda **wrong: LinearCrossEntropyLoss(4, 3, **wrong),
+                "OnlineLabelSmoothing": lambda **wrong: OnlineLabelSmoothing(3, **wrong),
+                "BCEWithLogitsLoss": BCEWithLogitsLoss,
+            }.items()
+        ),
+    ],
+)
+def test_a_mistyped_keyword(call: Callable[..., Any], message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}"):
+        call(lable_smoothing=0.1)
+
+
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        (lambda: LinearCrossEntropyLoss(4, 3, soft_cap=1.0), "did you mean 'softcap'?"),  # pyright: ignore
+        (lambda: OnlineLabelSmoothing(3, proces_group=None), "did you mean 'process_group'?"),  # pyright: ignore
+        (lambda: linear_cross_entropy(H, W, TARGET, linear_bia=None), "did you mean 'linear_bias'?"),  # pyright: ignore
+        (lambda: CrossEntropyLoss(smoothing=0.1), "did you mean 'label_smoothing'?"),  # pyright: ignore
+        (
+            lambda: LabelSmoothingLoss(classes=10, smoothing=0.1),  # pyright: ignore
+            "LabelSmoothingLoss() got an unexpected keyword argument 'classes'; the number of classes",
+        ),
+    ],
+)
+def test_the_nearest_keyword(call: Callable[[], Any], hint: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(hint)):
         call()
 
 

@@ -101,7 +101,7 @@ def drawn(seed: int) -> Problem:
     options["prior"] = prior if prior is None else prior / prior.sum(-1, keepdim=True)
     options["off_target"] = pick.choice(["all", "others"])
     options["weight"] = pick.choice([None, positive(K)])
-    options["weighting"] = pick.choice(["torch", "sample"])
+    options["weighting"] = pick.choice(["torch", "torch" if options["weight"] is None else "sample"])
     options["sample_weight"] = pick.choice([None, positive(N) * (positive(N) > 0.4), torch.tensor(2.0)])
     if options["reduction"] == "mean":
         options["denominator"] = pick.choice([None, 11.0, torch.tensor(3)])

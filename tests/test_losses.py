@@ -211,9 +211,9 @@ def test_priors_may_be_parametrized() -> None:
     assert_close(criterion.to(torch.float64)(INPUT, TARGET), expected)
 
 
-def test_short_priors_move_as_they_are() -> None:
+def test_short_priors_are_widened_and_move() -> None:
     prior = Prior(torch.ones(4, dtype=torch.bfloat16) / 4)
-    assert prior.to("cpu").probabilities.dtype == torch.bfloat16
+    assert prior.to("cpu").probabilities.dtype == torch.float32
     assert prior.share_memory().probabilities.is_shared()
     meta = copy.deepcopy(prior).to("meta").to_empty(device="cpu")
     meta.load_state_dict(prior.state_dict())
@@ -247,12 +247,12 @@ def test_priors_survive_a_round_trip(short: torch.dtype, wide: torch.dtype) -> N
         assert_close(fresh(torch.zeros(1, K), torch.tensor([0])), expected)
 
 
-# A third is no number of a short type, so the prior stays as it is.
+# A third is no number of a short type, so a prior and a strength stay as they are.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_tensors_move_with_the_module(dtype: torch.dtype) -> None:
     criterion = CrossEntropyLoss(label_smoothing=torch.tensor(0.25), prior=torch.ones(3) / 3).to(dtype)
     dtypes = {name: buffer.dtype for name, buffer in criterion.named_buffers()}
-    assert dtypes == {"label_smoothing": dtype, "prior.probabilities": torch.float32}
+    assert dtypes == {"label_smoothing": torch.float32, "prior.probabilities": torch.float32}
     z = INPUT[:, :3].to(dtype)
     expected = F.cross_entropy(z.float(), TARGET % 3, label_smoothing=0.25)
     assert_close(criterion(z, TARGET % 3), expected)

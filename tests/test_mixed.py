@@ -229,7 +229,7 @@ def assert_refused(engine: str | None, options: dict[str, Any]) -> None:
     few_others = options.get("prior") is SPARSE and options.get("off_target") == "others"
     reason = "takes one label for each row" if few_others else "engine='dense' cannot serve: "
     with pytest.raises(ValueError, match=reason):
-        cross_entropy(Z, mixed(A, B, LAM), engine=engine, **options)
+        cross_entropy(Z, mixed(A, B, LAM), WEIGHT, engine=engine, **options)
 
 
 def assert_is_textbook(

@@ -117,17 +117,20 @@ def test_options(eps: Any, weighting: str, prior: str, off_target: str, engine: 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
-@pytest.mark.parametrize("weighting", ["torch", "sample"])
+@pytest.mark.parametrize(
+    ("weight", "weighting"),
+    [(None, "torch"), (WEIGHT, "torch"), (WEIGHT, "sample")],
+    ids=["unweighted", "torch", "sample"],
+)
 @pytest.mark.parametrize("off_target", ["all", "others"])
 def test_class_probabilities(
-    off_target: str, weighting: str, weight: Tensor | None, prior: str, engine: str | None
+    off_target: str, weight: Tensor | None, weighting: str, prior: str, engine: str | None
 ) -> None:
     options = {"off_target": off_target, "weighting": weighting, "label_smoothing": EPS}
     given, rows = PRIORS[prior]
     if off_target == "others" and prior == "few":
         with pytest.raises(ValueError, match=r'^off_target="others" takes one label for each row'):
-            cross_entropy(Z, SOFT, prior=given, engine=engine, **options)
+            cross_entropy(Z, SOFT, weight, prior=given, engine=engine, **options)
     elif served(engine, prior, SOFT, options):
         z = Z.masked_fill(MASKED, -INF)
         soft = SOFT.masked_fill(MASKED, 0.0)

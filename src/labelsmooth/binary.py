@@ -13,6 +13,7 @@ from labelsmooth.checks import (
     check_strength,
     check_tensor,
     compute_dtype,
+    spelled,
 )
 from labelsmooth.options import Exact, keep, shown
 from labelsmooth.reduction import Reduction, reduce
@@ -83,8 +84,15 @@ def binary_cross_entropy_with_logits(
     if denominator is not None:
         check_denominator(denominator, reduction)
     x, t = _logits(input), _labels(target, input)
-    levels = prior if isinstance(prior, Tensor) else None
-    check_devices(input, target=target, weight=weight, pos_weight=pos_weight, prior=levels)
+    check_devices(
+        input.device,
+        target=target,
+        weight=weight,
+        pos_weight=pos_weight,
+        label_smoothing=label_smoothing,
+        prior=prior,
+        denominator=denominator,
+    )
     eps = _share("label_smoothing", label_smoothing, x)
     pi = _share("prior", 0.5 if prior is None else prior, x)
     weight, pos_weight = _factor("weight", weight, x), _factor("pos_weight", pos_weight, x)
@@ -146,6 +154,7 @@ class BCEWithLogitsLoss(Exact):
     label_smoothing: BinaryStrength
     prior: float | Tensor | None
 
+    @spelled
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -211,14 +220,14 @@ def _check_options(reduction: Reduction, off_target: OffTarget, prior: float | T
 
 
 def _logits(input: Tensor) -> Tensor:
-    check_tensor("input", input)
+    check_tensor("input", input, typed=True)
     if not input.is_floating_point():
         raise ValueError(f"input must hold floating-point logits, got {input.dtype}")
     return input.to(compute_dtype(input))
 
 
 def _labels(target: Tensor, input: Tensor) -> Tensor:
-    check_tensor("target", target, real=True)
+    check_tensor("target", target)
     if target.shape != input.shape:
         raise ValueError(f"target must have input's shape {tuple(input.shape)}, got {tuple(target.shape)}")
     return target.to(compute_dtype(input))

@@ -1,13 +1,19 @@
 """The one place that validates: every message names the argument, the value and the rule."""
 
+import difflib
+import functools
+import inspect
 import math
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, ParamSpec, get_args
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+P = ParamSpec("P")
 
 
 def readable(*tensors: Tensor) -> bool:
@@ -44,15 +50,18 @@ def plain(tensor: Tensor) -> bool:
 def check_choice(name: str, value: object, choices: object) -> None:
     """``choices`` is a Literal type."""
     allowed = get_args(choices)
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:  # an array would compare by element
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def check_tensor(name: str, value: object, *, real: bool = False) -> None:
+def check_tensor(name: str, value: object, *, typed: bool = False) -> None:
+    """``typed`` where the caller has a rule of its own for the type."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
-    if real and value.is_complex():
+    if not typed and value.is_complex():
         raise ValueError(f"{name} must hold real numbers, got {value.dtype}")
+    if value.is_quantized:
+        raise ValueError(f"{name} must not be quantized, got {value.dtype}")
     if value.layout is not torch.strided:
         raise ValueError(f"{name} must be dense, got {value.layout}")
 
@@ -67,13 +76,23 @@ def check_integer(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
-def check_devices(input: Tensor, **others: object) -> None:
+PARTS: Final = ("probabilities", "classes", "first", "second", "lam", "eps")
+"""Where a prior, labels that are mixed, and a strength by class or over time keep their tensors."""
+
+
+def check_devices(device: torch.device, **others: object) -> None:
+    """Whether all tensors of a call are on the device of its input."""
     for name, value in others.items():
-        # A prior, and labels that are mixed, hold several.
-        held = (getattr(value, part, None) for part in ("probabilities", "classes", "first", "second"))
-        for x in (value, *held):
-            if isinstance(x, Tensor) and x.device != input.device:
-                raise ValueError(f"{name} must be on input's device {input.device}, got {x.device}")
+        if value is None or isinstance(value, (int, float)):  # of which torch.compile knows no attributes
+            continue
+        held = {"": value} if isinstance(value, Tensor) else {p: getattr(value, p, None) for p in PARTS}
+        for part, x in held.items():
+            if not isinstance(x, Tensor) or x.device == device:
+                continue
+            # A number on a CPU goes with every device, as in torch; a label is an index, and does not.
+            number = x.dim() == 0 or name == "denominator"
+            if not number or x.device.type != "cpu" or (name == "target" and part != "lam"):
+                raise ValueError(f"{name} must be on input's device {device}, got {x.device}")
 
 
 def check_number(name: str, value: object, *, above_zero: bool = False) -> None:
@@ -107,31 +126,43 @@ def check_strength(name: str, eps: object, within: Interval = UNIT) -> None:
     if not isinstance(eps, (Tensor, int, float, Real)):
         raise ValueError(f"{name} must be a number or a tensor, got {type(eps).__name__}")
     if isinstance(eps, Tensor):
-        check_tensor(name, eps, real=True)
+        check_tensor(name, eps)
         if readable(eps) and not bool(within.has(eps).all()):
             raise ValueError(f"{name} must lie in {within}, got {_first(eps, ~within.has(eps))}")
     elif not within.has(eps):
         raise ValueError(f"{name} must lie in {within}, got {eps}")
 
 
-def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str) -> None:
+def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str, hint: str = "") -> None:
     """Whether ``value`` broadcasts against ``shape`` without enlarging it."""
     trailing = shape[len(shape) - value.dim() :] if value.dim() <= len(shape) else None
     if trailing is None or any(v not in (1, s) for v, s in zip(value.shape, trailing, strict=True)):
-        raise ValueError(f"{name} must broadcast against {what} {tuple(shape)}, got {tuple(value.shape)}")
+        raise ValueError(
+            f"{name} must broadcast against {what} {tuple(shape)}, got {tuple(value.shape)}{hint}"
+        )
+
+
+def check_one(name: str, eps: object) -> None:
+    """Whether a strength is one for all."""
+    if isinstance(eps, Tensor):
+        hint = "; CrossEntropyLoss takes one for each sample, or by_class(...)"
+        check_broadcasts(name, eps, torch.Size(), "a scalar's shape", hint)
 
 
 ROUNDING: Final = torch.finfo(torch.bfloat16).eps
 """What the sum of a distribution may differ from 1 by: it may have been of a short type before."""
 
 
-def as_strength(name: str, eps: float | Tensor, like: Tensor, what: str, within: Interval = UNIT) -> Tensor:
+def as_strength(
+    name: str, eps: float | Tensor, like: Tensor, what: str, within: Interval = UNIT, hint: str = ""
+) -> Tensor:
     """A strength as a tensor that broadcasts against ``like``, and in its type; NaN where out of range."""
     check_strength(name, eps, within)
     if isinstance(eps, Tensor):
-        check_broadcasts(name, eps, like.shape, what)
+        check_broadcasts(name, eps, like.shape, what, hint)
         eps = eps.to(like.dtype)
-        return torch.where(within.has(eps), eps, torch.nan)
+        eps = torch.where(within.has(eps), eps, torch.nan)
+        return eps if eps.device == like.device else like.new_ones(()) * eps  # a number on a CPU
     return like.new_ones(()) * eps  # arithmetic: torch.compile keeps the float open, one graph for all
 
 
@@ -149,13 +180,18 @@ def check_prior(prior: Tensor, num_classes: int) -> None:
 
 
 def check_prior_shape(prior: Tensor, num_classes: int) -> None:
-    check_tensor("prior", prior)
+    check_tensor("prior", prior, typed=True)
     # Number by number: a symbolic one is not found in a tuple.
     if prior.dim() not in (1, 2) or any(size != num_classes for size in prior.shape):
         raise ValueError(
             f"prior must have shape (K,) or (K, K) with K={num_classes} classes, got {tuple(prior.shape)}"
             + ("; see priors.per_sample for one of each sample" if prior.dim() > 1 else "")
         )
+
+
+def check_weighting(weighting: str, weight: object) -> None:
+    if weighting == "sample" and weight is None:
+        raise ValueError('weighting="sample" goes with weight only, got weight=None')
 
 
 def check_class_weight(weight: Tensor, num_classes: int) -> None:
@@ -172,7 +208,7 @@ def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None)
     for name, value in given.items():
         if name == "linear_bias" and value is None:
             continue
-        check_tensor(name, value)
+        check_tensor(name, value, typed=True)
         if not value.is_floating_point():
             raise ValueError(f"{name} must be floating point, got {value.dtype}")
     if linear_weight.dim() < 2 or linear_weight.size(0) == 0:
@@ -191,7 +227,7 @@ def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None)
         raise ValueError(
             f"linear_bias must have shape {tuple(linear_weight.shape[:-1])}, got {tuple(linear_bias.shape)}"
         )
-    check_devices(input, linear_weight=linear_weight, linear_bias=linear_bias)
+    check_devices(input.device, linear_weight=linear_weight, linear_bias=linear_bias)
     device = input.device.type
     able = torch.amp.is_autocast_available(device)
     if able and torch.is_autocast_enabled(device) and input.dtype != torch.float64:
@@ -202,11 +238,43 @@ def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None)
     return input.dtype
 
 
+def check_keywords(public: object, given: Iterable[str], options: Collection[str]) -> None:
+    """Python's own error for a keyword that a public function or module does not have, under that name and
+    with the nearest that it has, where ``**options`` would take it further."""
+    for name in given:
+        if name not in options:
+            raise TypeError(_unexpected(public, name, options))
+
+
+def spelled(init: Callable[P, None]) -> Callable[P, None]:
+    """The constructor of a public module, which tells a keyword that it does not have."""
+    options = inspect.signature(init).parameters
+
+    @functools.wraps(init)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+        check_keywords(type(args[0]), kwargs, options)
+        init(*args, **kwargs)
+
+    return checked
+
+
+def _unexpected(public: Any, name: str, options: Collection[str]) -> str:
+    # A module has the keywords of those that it inherits from, too.
+    kinds = [vars(kind).get("__init__") for kind in public.__mro__] if isinstance(public, type) else [public]
+    spelled_out = {key for f in kinds if inspect.isfunction(f) for key in inspect.signature(f).parameters}
+    known = (spelled_out | set(options)) - {"self", "args", "kwargs", "options"}
+    near = difflib.get_close_matches(name, sorted(known), 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    if not near and "class" in name:
+        hint = "; the number of classes is that of input"
+    return f"{public.__name__}() got an unexpected keyword argument {name!r}{hint}"
+
+
 def check_denominator(denominator: float | Tensor, reduction: str) -> None:
     if reduction != "mean":
         raise ValueError(f'denominator goes with reduction="mean" only, got reduction={reduction!r}')
     if isinstance(denominator, Tensor):
-        check_tensor("denominator", denominator, real=True)
+        check_tensor("denominator", denominator)
         if denominator.numel() != 1:
             raise ValueError(
                 f"denominator must be one number, got a tensor of shape {tuple(denominator.shape)}"
@@ -219,9 +287,15 @@ def check_denominator(denominator: float | Tensor, reduction: str) -> None:
         raise ValueError(f"denominator must not be negative or NaN, got {denominator}")
 
 
+CLASSES_LAST: Final = (
+    "; as in torch, the classes are in dimension 1: where they are last in input, take "
+    "input.movedim(-1, 1), or input.flatten(0, -2) and target.flatten()"
+)
+
+
 def as_rows(input: Tensor, class_dim: int | None = None) -> Tensor:
     """Logits with the classes last: from torch's dimension unless given, 1, or 0 in unbatched logits."""
-    check_tensor("input", input)
+    check_tensor("input", input, typed=True)
     if class_dim is None:
         class_dim = min(1, input.dim() - 1)
     elif not isinstance(class_dim, Integral):
@@ -250,9 +324,13 @@ def as_targets(
     Those that do not count are blanked out. No index is ignored if none is named. Class probabilities are
     taken if ``soft``.
     """
-    check_tensor("target", target)
+    check_tensor("target", target, typed=True)
     if not isinstance(ignore_index, Integral | float | Tensor | torch.SymInt | None):  # 1.0 is 1, numpy's too
         raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
+    if isinstance(ignore_index, Tensor):
+        check_tensor("ignore_index", ignore_index)
+        if ignore_index.dim():
+            raise ValueError(f"ignore_index must be one number, got shape {tuple(ignore_index.shape)}")
     if class_dim is None:
         class_dim = min(1, len(shape) - 1)
     class_dim %= len(shape)
@@ -271,10 +349,10 @@ def as_targets(
         probabilities = f" or {tuple(shape)} (class probabilities)" if soft else ""
         raise ValueError(
             f"target must have shape {tuple(rows)} (class indices){probabilities} for input of shape "
-            f"{tuple(shape)}, got {tuple(target.shape)}"
+            f"{tuple(shape)}, got {tuple(target.shape)}{_meant(target, shape, class_dim)}"
         )
     if sample_weight is not None:
-        check_tensor("sample_weight", sample_weight, real=True)
+        check_tensor("sample_weight", sample_weight)
         check_broadcasts("sample_weight", sample_weight, rows, "the rows'")
         counted = counted & (sample_weight != 0)
     if target.is_floating_point():
@@ -282,9 +360,11 @@ def as_targets(
     target = target.masked_fill(~counted, 0)
     if readable(target) and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < num_classes:
         ignored = "" if ignore_index is None else f" or ignore_index={ignore_index}"
+        found = _first(target, (target < 0) | (target >= num_classes))
+        hint = "; CrossEntropyLoss has an ignore_index"
         raise ValueError(
-            f"target must hold class indices in [0, {num_classes}){ignored}, "
-            f"got {_first(target, (target < 0) | (target >= num_classes))}"
+            f"target must hold class indices in [0, {num_classes}){ignored}, got {found}"
+            + (hint if ignore_index is None and found < 0 else "")
         )
     return target, counted
 
@@ -311,11 +391,24 @@ def accurate(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _meant(target: Tensor, shape: torch.Size, class_dim: int) -> str:
+    """What to do about targets whose shape is a common mistake, for a message."""
+    if target.shape == (*shape[:class_dim], 1, *shape[class_dim + 1 :]):
+        return f"; take target.squeeze({class_dim})"
+    last = len(shape) - 1
+    if class_dim == 1 < last and target.shape == shape[:-1]:
+        return CLASSES_LAST
+    if class_dim == last > 1 and target.shape == shape[:1] + shape[2:]:
+        return "; the classes are in the last dimension: give dim=1 where they are not"
+    return ""
+
+
 def _hard_target(target: Tensor, num_classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor]:
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise ValueError(
             f"target must hold integer class indices when its shape is the input's without the "
             f"{num_classes} classes, got {target.dtype}"
+            + ("; of labels take target.long()" if target.is_floating_point() else "")
         )
     target = target.long()
     counted = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index

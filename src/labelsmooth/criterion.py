@@ -1,6 +1,6 @@
 """Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
 
-from typing import Any, NamedTuple, NoReturn, Self, TypedDict
+from typing import Any, Final, NamedTuple, NoReturn, Self, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from labelsmooth.checks import (
     check_denominator,
     check_devices,
     check_number,
+    check_weighting,
     recorded,
 )
 from labelsmooth.engines.statistics import Measures, RowStatistics, times
@@ -51,6 +52,9 @@ class CrossEntropyOptions(TypedDict, total=False):
     sample_weight: Tensor | None
     denominator: float | Tensor | None
     z_loss: float
+
+
+OPTIONS: Final = frozenset(CrossEntropyOptions.__annotations__)
 
 
 class Unasked(Tensor):
@@ -146,6 +150,7 @@ class Criterion(NamedTuple):
 def criterion(
     shape: torch.Size,
     dtype: torch.dtype,
+    device: torch.device,
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
@@ -161,7 +166,8 @@ def criterion(
     z_loss: float = 0.0,
     class_dim: int | None = None,
 ) -> Criterion:
-    """The cross entropy of logits of that shape, computed in ``dtype``; torch's class dimension if none."""
+    """The cross entropy of logits of that shape and device, computed in ``dtype``; torch's class dimension if
+    none."""
     check_choice("reduction", reduction, Reduction)
     check_choice("off_target", off_target, OffTarget)
     check_choice("weighting", weighting, Weighting)
@@ -169,6 +175,15 @@ def criterion(
     check_formula(formula)
     if denominator is not None:
         check_denominator(denominator, reduction)
+    check_devices(
+        device,
+        target=target,
+        weight=weight,
+        label_smoothing=label_smoothing,
+        prior=prior,
+        sample_weight=sample_weight,
+        denominator=denominator,
+    )
     class_dim = (min(1, len(shape) - 1) if class_dim is None else class_dim) % len(shape)
     num_classes = shape[class_dim]
     shares = None
@@ -200,6 +215,7 @@ def criterion(
     scale = counts = counted.to(dtype)
     if sample_weight is not None:
         scale = counts = torch.where(counted, sample_weight, 0.0).to(dtype)
+    check_weighting(weighting, weight)
     if weight is not None:
         check_class_weight(weight, num_classes)
         weight = weight.to(dtype)
@@ -234,16 +250,15 @@ def strength(
     """eps as a tensor that broadcasts against the rows, ``like`` one of which it is; NaN if out of range."""
     if isinstance(eps, Schedule):
         eps = eps.eps
-    held = eps.eps if isinstance(eps, ByClass) else eps
-    if isinstance(held, Tensor) and held.dim():
-        check_devices(like, **{name: held})
     if isinstance(eps, ByClass):
         if measures.soft or measures.shares is not None:
             given = "class probabilities" if measures.soft else "mixed labels"
             raise ValueError(f"{name}: by_class goes with class indices, got {given}")
         eps.check_classes(name, num_classes)
         eps = eps.eps[measures.target]
-    return as_strength(name, eps, like, "the rows'", within)
+    vector = isinstance(eps, Tensor) and eps.shape == (num_classes,)
+    hint = "; a strength for each class is given as by_class(...)" if vector else ""
+    return as_strength(name, eps, like, "the rows'", within, hint)
 
 
 def _overlap(measures: Measures, num_classes: int, like: Tensor) -> Tensor:

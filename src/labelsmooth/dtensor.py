@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from labelsmooth.checks import check_broadcasts, check_tensor, compute_dtype
+from labelsmooth.checks import check_broadcasts, check_devices, check_tensor, compute_dtype
 from labelsmooth.criterion import CrossEntropyOptions, criterion
 from labelsmooth.engines import route
 from labelsmooth.engines.route import Engine
@@ -71,10 +71,11 @@ def dtensor_cross_entropy(
 
     layout = layout_of(input)
     mesh, num_classes = input.device_mesh, input.size(layout.class_dim)
+    check_devices(input.device, target=target, weight=weight, **options)
     target, weight, options = _local_call(layout, input, target, weight, options)
     z = input.to_local()
     shape = torch.Size(num_classes if d == layout.class_dim else size for d, size in enumerate(z.shape))
-    wanted = criterion(shape, compute_dtype(z), target, weight, **options)
+    wanted = criterion(shape, compute_dtype(z), z.device, target, weight, **options)
     z = z.movedim(layout.class_dim, -1)
     if layout.class_mesh_dim is None:
         statistics = route.row_statistics(z, wanted.measures, engine)

@@ -17,15 +17,16 @@ from labelsmooth.checks import (
     as_rows,
     as_targets,
     blanked,
-    check_broadcasts,
     check_choice,
     check_devices,
     check_head,
+    check_keywords,
     check_number,
+    check_one,
     check_prior,
     compute_dtype,
 )
-from labelsmooth.criterion import CrossEntropyOptions, criterion, strength
+from labelsmooth.criterion import OPTIONS, CrossEntropyOptions, criterion, strength
 from labelsmooth.dtensor import dtensor_cross_entropy, is_dtensor
 from labelsmooth.engines import linear
 from labelsmooth.engines.linear import HeadEngine
@@ -183,8 +184,7 @@ def cross_entropy(
     if is_dtensor(input):
         return dtensor_cross_entropy(input, target, weight, engine=engine, return_nll=return_nll, **options)
     z = as_rows(input)
-    check_devices(input, target=target, weight=weight, prior=prior, sample_weight=sample_weight)
-    wanted = criterion(input.shape, compute_dtype(input), target, weight, **options)
+    wanted = criterion(input.shape, compute_dtype(input), input.device, target, weight, **options)
     statistics = row_statistics(z, wanted.measures, engine)
     loss = wanted.loss(statistics)
     return (loss, wanted.nll(statistics)) if return_nll else loss
@@ -274,6 +274,7 @@ def linear_cross_entropy(
     Reference:
         Wijmans et al., *Cut Your Losses in Large-Vocabulary Language Models*, ICLR 2025.
     """
+    check_keywords(linear_cross_entropy, options, OPTIONS)
     dtype = check_head(input, linear_weight, linear_bias)
     if softcap is not None:
         check_number("softcap", softcap, above_zero=True)
@@ -281,12 +282,13 @@ def linear_cross_entropy(
         check_choice("engine", engine, HeadEngine)
     if options.get("ignore_index") is None:
         options.pop("ignore_index", None)
-    check_devices(input, target=target, weight=weight, prior=options.get("prior"))
     classes, positions = linear_weight.size(0), linear_weight.shape[1:-1]
     rows = (*input.shape[:-1], *positions)
     class_dim = -1 if not positions else 1
     shape = torch.Size((*input.shape[:-1], classes, *positions))
-    wanted = criterion(shape, accurate(dtype), target, weight, class_dim=class_dim, **options).flat()
+    wanted = criterion(
+        shape, accurate(dtype), input.device, target, weight, class_dim=class_dim, **options
+    ).flat()
     head = linear.Head(
         input.flatten(0, -2) if input.dim() > 1 else input.unsqueeze(0),
         linear_weight,
@@ -361,6 +363,7 @@ def smoothing_term(
         raise ValueError(f"linear_weight must have shape (K, D), got {tuple(linear_weight.shape)}")
     classes = linear_weight.size(0)
     shape = torch.Size((*input.shape[:-1], classes))
+    check_devices(input.device, target=target, prior=prior)
     target, counted = as_targets(target, shape, -1, ignore_index=ignore_index, soft=False)
     if prior is not None:
         prior = prior.probabilities if isinstance(prior, Prior) else prior
@@ -416,9 +419,9 @@ def label_smoothing_loss(
     if found := uniform(pred, target, smoothing, NO_INDEX, "sum", dim, divergence=True):
         return found[0] / pred.size(0)
     z = as_rows(pred, dim)
+    check_devices(pred.device, target=target, smoothing=smoothing)
     target, counted = as_targets(target, pred.shape, dim, ignore_index=None, soft=False)
-    if isinstance(smoothing, Tensor):
-        check_broadcasts("smoothing", smoothing, torch.Size(), "a scalar's shape")
+    check_one("smoothing", smoothing)
     measures = Measures(target, counted)
     statistics = row_statistics(z, measures)
     eps = strength("smoothing", smoothing, measures, z.size(-1), statistics.lse)

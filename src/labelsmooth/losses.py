@@ -11,8 +11,11 @@ from labelsmooth.checks import (
     check_class_weight,
     check_integer,
     check_number,
+    check_one,
     check_prior_shape,
     check_tensor,
+    check_weighting,
+    spelled,
 )
 from labelsmooth.criterion import CrossEntropyOptions
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
@@ -51,9 +54,17 @@ class LabelSmoothingLoss(Exact):
 
     smoothing: float | Tensor | Schedule
 
+    @spelled
     def __init__(self, smoothing: float | Tensor | Schedule = 0.1, dim: int = -1) -> None:
         super().__init__()
+        # Other packages have a class of this name that takes (num_classes, smoothing).
+        hint = "; the arguments are (smoothing, dim), and the number of classes is that of input"
+        if isinstance(smoothing, int) and smoothing > 1:
+            raise ValueError(f"smoothing must lie in [0, 1], got {smoothing}{hint}")
+        if not isinstance(dim, int):
+            raise ValueError(f"dim must be an integer, got {dim!r}{hint}")
         check_strengths("smoothing", smoothing)
+        check_one("smoothing", smoothing)
         keep(self, "smoothing", smoothing)
         self.dim = dim
 
@@ -108,6 +119,7 @@ class CrossEntropyLoss(Exact):
     prior: Prior | None
     label_smoothing: Strength
 
+    @spelled
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -127,6 +139,7 @@ class CrossEntropyLoss(Exact):
         check_choice("reduction", reduction, Reduction)
         check_choice("off_target", off_target, OffTarget)
         check_choice("weighting", weighting, Weighting)
+        check_weighting(weighting, weight)
         check_formula(formula)
         strengths = label_smoothing.eps if isinstance(label_smoothing, ByClass) else label_smoothing
         check_strengths("label_smoothing", strengths, formula.strengths)
@@ -270,6 +283,10 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         super().__init__(**options)
         check_integer("in_features", in_features, 0)
         check_integer("num_classes", num_classes, 1)
+        if not isinstance(out_features, (tuple, list)):
+            raise ValueError(f"out_features must be a tuple of integers, got {type(out_features).__name__}")
+        for size in out_features:
+            check_integer("out_features", size, 0)
         self._check_classes(num_classes)
         if softcap is not None:
             check_number("softcap", softcap, above_zero=True)

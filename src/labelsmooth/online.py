@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import accurate, as_rows, as_targets, check_integer
+from labelsmooth.checks import CLASSES_LAST, accurate, as_rows, as_targets, check_integer
 from labelsmooth.losses import CrossEntropyLoss, LossOptions
 from labelsmooth.targets import Mixed, PerSample, Prior
 
@@ -89,7 +89,8 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         if prior is not None:
             raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
         if (classes := as_rows(input).size(-1)) != len(self.counts):
-            raise ValueError(f"input must have num_classes={len(self.counts)} classes, got {classes}")
+            hint = CLASSES_LAST if input.size(-1) == len(self.counts) else ""
+            raise ValueError(f"input must have num_classes={len(self.counts)} classes, got {classes}{hint}")
         several = isinstance(target, Mixed) or (isinstance(target, Tensor) and target.is_floating_point())
         if self.training and several:
             raise ValueError("target must hold class indices in training: the means are of one class each")

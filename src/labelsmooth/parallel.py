@@ -5,6 +5,7 @@ options for all of them, and gets the same loss.
 """
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import torch
@@ -15,11 +16,12 @@ from labelsmooth.checks import (
     accurate,
     check_choice,
     check_head,
+    check_keywords,
     check_number,
     check_tensor,
     compute_dtype,
 )
-from labelsmooth.criterion import Criterion, CrossEntropyOptions, criterion
+from labelsmooth.criterion import OPTIONS, Criterion, CrossEntropyOptions, criterion
 from labelsmooth.engines.linear import Head, HeadEngine
 from labelsmooth.engines.route import Engine
 from labelsmooth.engines.sharded import (
@@ -136,6 +138,8 @@ def vocab_parallel_cross_entropy(
         Parallelism*, 2019.
     """
 
+    check_keywords(vocab_parallel_cross_entropy, options, OPTIONS)
+
     def prepare() -> "_Prepared":
         _check_floating("logits_shard", logits_shard)
         rows, local_size, dtype = logits_shard.shape[:-1], logits_shard.size(-1), compute_dtype(logits_shard)
@@ -143,7 +147,8 @@ def vocab_parallel_cross_entropy(
         def shard(size: int) -> LogitsShard:
             return LogitsShard(_first_classes(logits_shard, -1, size), engine)
 
-        return _Call(rows, local_size, dtype, target, weight, options), shard
+        device = logits_shard.device
+        return _Call(rows, local_size, dtype, device, target, weight, options), shard
 
     return _vocab_parallel(prepare, group, num_classes, start, check_ranks, return_nll)
 
@@ -249,6 +254,8 @@ def vocab_parallel_linear_cross_entropy(
         Parallelism*, 2019.
     """
 
+    check_keywords(vocab_parallel_linear_cross_entropy, options, OPTIONS)
+
     def prepare() -> "_Prepared":
         check_tensor("input", input)
         check_tensor("linear_weight", linear_weight)
@@ -269,7 +276,8 @@ def vocab_parallel_linear_cross_entropy(
                 Head(flat, _first_classes(linear_weight, 0, size), bias, softcap, dtype), rows, engine
             )
 
-        return _Call(rows, local_size, accurate(dtype), target, weight, options, softcap), shard
+        loss_dtype, device = accurate(dtype), input.device
+        return _Call(rows, local_size, loss_dtype, device, target, weight, options, softcap), shard
 
     return _vocab_parallel(prepare, group, num_classes, start, check_ranks, return_nll)
 
@@ -280,6 +288,7 @@ class _Call(NamedTuple):
     rows: torch.Size
     local_size: int  # of its classes, with padding
     dtype: torch.dtype  # of the loss
+    device: torch.device
     target: Tensor | Mixed
     weight: Tensor | None
     options: CrossEntropyOptions
@@ -287,7 +296,9 @@ class _Call(NamedTuple):
 
     def criterion(self, num_classes: int) -> Criterion:
         shape = torch.Size((*self.rows, num_classes))
-        wanted = criterion(shape, self.dtype, self.target, self.weight, class_dim=-1, **self.options)
+        wanted = criterion(
+            shape, self.dtype, self.device, self.target, self.weight, class_dim=-1, **self.options
+        )
         check_servable(wanted.measures)
         return wanted
 
@@ -316,6 +327,11 @@ def _vocab_parallel(
     return_nll: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
     try:
+        for name, value in {"num_classes": num_classes, "start": start}.items():
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, Integral | torch.SymInt)
+            ):
+                raise ValueError(f"{name} must be an integer, got {value!r}")
         call, shard = prepare()
         span = span_of(call.local_size, num_classes, start, group)
         wanted = call.criterion(span.num_classes)
@@ -336,7 +352,7 @@ def _first_classes(x: Tensor, dim: int, size: int) -> Tensor:
 
 
 def _check_floating(name: str, value: Tensor) -> None:
-    check_tensor(name, value)
+    check_tensor(name, value, typed=True)
     if not value.is_floating_point() or value.dim() == 0:
         raise ValueError(
             f"{name} must be floating point, with at least one dimension, "

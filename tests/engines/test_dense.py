@@ -785,11 +785,11 @@ def test_equals_oracle(batch: Batch, reduction: str, data: st.DataObject) -> Non
         torch.tensor(data.draw(st.lists(st.booleans(), min_size=N * K, max_size=N * K))).reshape(N, K), -INF
     )
     options: dict[str, Any] = {**batch.options, "reduction": reduction}
-    options["weighting"] = data.draw(st.sampled_from(["torch", "sample"]))
     options["sample_weight"] = data.draw(st.sampled_from([None, torch.linspace(0, 1, N).double()]))
     if data.draw(st.booleans()):
         options["label_smoothing"] = options["label_smoothing"][0]
     weight = data.draw(st.sampled_from([None, torch.linspace(0, 2, K).double()]))
+    options["weighting"] = data.draw(st.sampled_from(["torch"] if weight is None else ["torch", "sample"]))
     target = data.draw(st.sampled_from([batch.hard, batch.soft]))
     if target is batch.soft:
         if options["off_target"] == "others" or (
