@@ -1,13 +1,17 @@
 """The one place that validates: every message names the argument, the value and the rule."""
 
 import math
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
-from typing import Any, Final, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard, get_args
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def readable(*tensors: Tensor) -> bool:
@@ -39,6 +43,12 @@ def plain(tensor: Tensor) -> bool:
     """Whether it is torch's own kind of tensor, no subclass, whose numbers lie in memory with strides."""
     own = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
     return own and not tensor._is_zerotensor()
+
+
+def is_dtensor(x: object) -> "TypeGuard[DTensor]":
+    """Whether x is a DTensor, without importing what would tell."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
 
 
 def check_choice(name: str, value: object, choices: object) -> None:

@@ -1,8 +1,7 @@
 """The cross entropy of a DTensor, whose rows, classes or both are spread over a mesh."""
 
-import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, TypeGuard, Unpack
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import torch
 import torch.distributed as dist
@@ -28,12 +27,6 @@ from labelsmooth.targets import Mixed, PerSample, Prior
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor, Placement
-
-
-def is_dtensor(x: object) -> "TypeGuard[DTensor]":
-    """Whether x is a DTensor, without importing what would tell."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(x, module.DTensor)
 
 
 def dtensor_cross_entropy(

@@ -24,11 +24,12 @@ from labelsmooth.checks import (
     check_number,
     check_prior,
     compute_dtype,
+    is_dtensor,
 )
 from labelsmooth.criterion import CrossEntropyOptions, criterion, strength
-from labelsmooth.dtensor import dtensor_cross_entropy, is_dtensor
+from labelsmooth.dtensor import dtensor_cross_entropy
 from labelsmooth.engines import linear
-from labelsmooth.engines.linear import HeadEngine
+from labelsmooth.engines.linear import HeadEngine, check_chunking, chunk_rows
 from labelsmooth.engines.route import Engine, row_statistics, uniform
 from labelsmooth.engines.statistics import Measures
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, LabelSmoothing, smoothed_entropy, smoothed_nll
@@ -180,9 +181,56 @@ def cross_entropy(
     }
     if is_dtensor(input):
         return dtensor_cross_entropy(input, target, weight, engine=engine, return_nll=return_nll, **options)
-    z = as_rows(input)
-    check_devices(input, target=target, weight=weight, prior=prior, sample_weight=sample_weight)
-    wanted = criterion(input.shape, compute_dtype(input), target, weight, **options)
+    return logits_cross_entropy(input, target, weight, engine=engine, return_nll=return_nll, **options)
+
+
+@overload
+def logits_cross_entropy(
+    input: Tensor,
+    target: Tensor | Mixed,
+    weight: Tensor | None = None,
+    *,
+    class_dim: int | None = None,
+    engine: Engine | None = None,
+    return_nll: Literal[False] = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor: ...
+
+
+@overload
+def logits_cross_entropy(
+    input: Tensor,
+    target: Tensor | Mixed,
+    weight: Tensor | None = None,
+    *,
+    class_dim: int | None = None,
+    engine: Engine | None = None,
+    return_nll: bool,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
+def logits_cross_entropy(
+    input: Tensor,
+    target: Tensor | Mixed,
+    weight: Tensor | None = None,
+    *,
+    class_dim: int | None = None,
+    engine: Engine | None = None,
+    return_nll: bool = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor | tuple[Tensor, Tensor]:
+    """:func:`cross_entropy` with the classes in any dimension; class probabilities have them there too."""
+    z = as_rows(input, class_dim)
+    check_devices(
+        input,
+        target=target,
+        weight=weight,
+        prior=options.get("prior"),
+        sample_weight=options.get("sample_weight"),
+    )
+    dtype = compute_dtype(input)
+    wanted = criterion(input.shape, dtype, target, weight, class_dim=class_dim, **options)
     statistics = row_statistics(z, wanted.measures, engine)
     loss = wanted.loss(statistics)
     return (loss, wanted.nll(statistics)) if return_nll else loss
@@ -198,8 +246,9 @@ def linear_cross_entropy(
     weight: Tensor | None = None,
     softcap: float | None = None,
     engine: HeadEngine | None = None,
+    options: "torch.nn.LinearCrossEntropyOptions | None" = None,
     return_nll: Literal[False] = False,
-    **options: Unpack[CrossEntropyOptions],
+    **others: Unpack[CrossEntropyOptions],
 ) -> Tensor: ...
 
 
@@ -213,8 +262,9 @@ def linear_cross_entropy(
     weight: Tensor | None = None,
     softcap: float | None = None,
     engine: HeadEngine | None = None,
+    options: "torch.nn.LinearCrossEntropyOptions | None" = None,
     return_nll: Literal[True],
-    **options: Unpack[CrossEntropyOptions],
+    **others: Unpack[CrossEntropyOptions],
 ) -> tuple[Tensor, Tensor]: ...
 
 
@@ -227,8 +277,9 @@ def linear_cross_entropy(
     weight: Tensor | None = None,
     softcap: float | None = None,
     engine: HeadEngine | None = None,
+    options: "torch.nn.LinearCrossEntropyOptions | None" = None,
     return_nll: bool = False,
-    **options: Unpack[CrossEntropyOptions],
+    **others: Unpack[CrossEntropyOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Cross entropy of a linear head to a smoothed target, without its logits ever being there as a whole.
 
@@ -252,8 +303,11 @@ def linear_cross_entropy(
         weight: A weight for each class, ``(K,)``.
         softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
         engine: "reference" makes the logits as a whole, "linear" never; None does where it has to.
+        options: torch's :class:`torch.nn.LinearCrossEntropyOptions`, for the size of the chunks in rows:
+            ``batch_chunk_size`` or what ``chunking_method`` makes; "auto" is 64 MiB. The other fields change
+            nothing: sums over chunks are float32 at least, and ``retain_graph=True`` always works.
         return_nll: Whether to return the loss without smoothing too.
-        **options: Those of :func:`cross_entropy`: ``ignore_index``, ``reduction``, ``label_smoothing``,
+        **others: The options of :func:`cross_entropy`: ``ignore_index``, ``reduction``, ``label_smoothing``,
             ``formula``, ``prior``, ``off_target``, ``weighting``, ``sample_weight``, ``denominator``,
             ``z_loss``.
 
@@ -277,20 +331,22 @@ def linear_cross_entropy(
         check_number("softcap", softcap, above_zero=True)
     if engine is not None:
         check_choice("engine", engine, HeadEngine)
-    if options.get("ignore_index") is None:
-        options.pop("ignore_index", None)
-    check_devices(input, target=target, weight=weight, prior=options.get("prior"))
+    check_chunking(options)
+    if others.get("ignore_index") is None:
+        others.pop("ignore_index", None)
+    check_devices(input, target=target, weight=weight, prior=others.get("prior"))
     classes, positions = linear_weight.size(0), linear_weight.shape[1:-1]
     rows = (*input.shape[:-1], *positions)
     class_dim = -1 if not positions else 1
     shape = torch.Size((*input.shape[:-1], classes, *positions))
-    wanted = criterion(shape, accurate(dtype), target, weight, class_dim=class_dim, **options).flat()
+    wanted = criterion(shape, accurate(dtype), target, weight, class_dim=class_dim, **others).flat()
     head = linear.Head(
         input.flatten(0, -2) if input.dim() > 1 else input.unsqueeze(0),
         linear_weight,
         linear_bias,
         softcap,
         dtype,
+        options and chunk_rows(options, shape.numel() // classes, linear_weight.size(-1), classes),
     )
     if linear.makes_logits(head, wanted.measures, engine):
         z = head.blanked(wanted.measures.counted).logits()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from labelsmooth.checks import accurate, as_given, blanked, transformed
@@ -36,6 +36,7 @@ class Head(NamedTuple):
     bias: Tensor | None  # (K,)
     softcap: float | None
     dtype: torch.dtype  # of the products
+    chunk: int | None = None  # rows of one; as many as the budget allows if none
 
     def logits(self) -> Tensor:
         """All of them, a row each; a weight (K, d1, ..., D) gives N * d1 * ... rows."""
@@ -82,7 +83,7 @@ class _Reduced(torch.autograd.Function):
         # Those of the criterion, for torch to refuse them if they have changed since.
         criterion = *wanted.measures.tensors, denominator
         ctx.save_for_backward(head.input, head.weight, head.bias, *criterion)
-        ctx.call = head.softcap, head.dtype, wanted
+        ctx.call = *head[3:], wanted
         found, ctx.gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
         ctx.mark_non_differentiable(found)
         return wanted.loss(RowStatistics(*found.unbind())), found
@@ -91,11 +92,11 @@ class _Reduced(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad, _ = grads
         hidden, weight, bias, *_ = ctx.saved_tensors
-        softcap, dtype, wanted = ctx.call
-        head = Head(hidden, weight, bias, softcap, dtype)
+        *options, wanted = ctx.call
+        head = Head(hidden, weight, bias, *options)
         if torch.is_grad_enabled() or transformed(grad):
             gradients = _differentiable(head, lambda h: wanted.loss(_reference(h, wanted.measures)), grad)
-            return *gradients, None, None, None
+            return *gradients, *_REST
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # an earlier backward pass was given them, to keep and to change
             _, gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
@@ -104,7 +105,10 @@ class _Reduced(torch.autograd.Function):
             grad = grad / by
             if wanted.denominator is None:
                 grad = grad.masked_fill(by == 0, 0.0)
-        return *(x if x is None else _scale(x, grad) for x in gradients), None, None, None
+        return *(x if x is None else _scale(x, grad) for x in gradients), *_REST
+
+
+_REST = (None,) * len((*Head._fields[3:], "wanted"))
 
 
 def _scale(x: Tensor, factor: Tensor) -> Tensor:
@@ -137,13 +141,13 @@ def _passes(
 
     ``derivative`` tells a loss's gradient by the statistics of a chunk of rows, (5, n), given these.
     """
-    hidden, weight, bias, softcap, dtype = head
+    hidden, weight, bias, softcap, dtype, chunk = head
     found = hidden.new_empty((STATISTICS, len(hidden)), dtype=accurate(dtype))
     by_input = torch.empty_like(hidden, dtype=dtype) if needs[0] else None
     by_weight = torch.zeros_like(weight, dtype=accurate(dtype)) if needs[1] else None
     by_bias = torch.zeros_like(bias, dtype=accurate(dtype)) if bias is not None and needs[2] else None
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    chunks = list(_chunks(len(hidden), len(weight) * weight.element_size()))
+    chunks = list(_chunks(len(hidden), len(weight) * weight.element_size(), chunk))
     buffer = hidden.new_empty((max((c.stop - c.start for c in chunks), default=0), len(weight)), dtype=dtype)
     with torch.no_grad(), as_given(hidden.device):
         for part in chunks:
@@ -183,11 +187,39 @@ def _accumulate(total: Tensor, by_z: Tensor, input: Tensor) -> None:
         total[part] += by_z[:, part].T @ input
 
 
-def _chunks(rows: int, row_bytes: int) -> Iterator[slice]:
-    """Even chunks that keep to the budget."""
-    number = -(-rows // max(LEAST, BUDGET // max(row_bytes, 1)))
-    size = -(-rows // max(number, 1))
+def _chunks(rows: int, row_bytes: int, size: int | None = None) -> Iterator[slice]:
+    """Chunks of that size, or even ones that keep to the budget."""
+    if size is None:
+        number = -(-rows // max(LEAST, BUDGET // max(row_bytes, 1)))
+        size = -(-rows // max(number, 1))
     return (slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1)))
+
+
+def check_chunking(options: object) -> None:
+    kind = getattr(nn, "LinearCrossEntropyOptions", None)
+    if options is not None and (kind is None or not isinstance(options, kind)):
+        raise ValueError(
+            f"options must be a torch.nn.LinearCrossEntropyOptions, got {type(options).__name__}"
+        )
+
+
+def chunk_rows(options: "nn.LinearCrossEntropyOptions", rows: int, features: int, classes: int) -> int | None:
+    """The rows of a chunk as torch has it; None leaves them to the budget."""
+    size, method = options.batch_chunk_size, options.chunking_method
+    if method == "auto":
+        return size
+    if method is None:
+        return size or max(rows, 1)
+    # As much memory as the input takes, in a power of 2 of rows, or the part of it that is named.
+    factor = int(method.partition(":")[2] or 1)
+    whole = -(-rows // max(-(-classes // max(features, 1)), 1))
+    found = max(min((1 << int(max(whole - 1, 0)).bit_length()) // factor, rows), 1)
+    if size is not None and size != found:
+        raise ValueError(
+            f"options must have a batch_chunk_size or a chunking_method, got batch_chunk_size={size} and "
+            f"chunking_method={method!r}, which makes {found} rows"
+        )
+    return found
 
 
 def _reference(head: Head, measures: Measures) -> RowStatistics:
@@ -210,7 +242,8 @@ def _differentiable(head: Head, of: Callable[[Head], Tensor], grad: Tensor) -> l
 
 
 _arguments = (
-    f"Tensor input, Tensor linear_weight, Tensor? linear_bias, float? softcap, ScalarType dtype, {MEASURES}"
+    "Tensor input, Tensor linear_weight, Tensor? linear_bias, float? softcap, ScalarType dtype, "
+    f"SymInt? chunk, {MEASURES}"
 )
 LIBRARY.define(f"linear({_arguments}) -> Tensor")
 LIBRARY.define(f"linear_backward(Tensor grad, bool[] needs, {_arguments}) -> Tensor[]")
