@@ -67,6 +67,15 @@ def check_tensor(name: str, value: object, *, real: bool = False) -> None:
         raise ValueError(f"{name} must be dense, got {value.layout}")
 
 
+def check_local(**tensors: object) -> None:
+    """Whether none is a DTensor, whose numbers lie in several processes."""
+    for name, value in tensors.items():
+        if is_dtensor(value):
+            raise ValueError(
+                f"{name} must be a plain tensor here, got a DTensor placed by {value.placements}"
+            )
+
+
 def check_values(name: str, rule: str, values: Tensor, good: Tensor) -> None:
     if readable(values, good) and not bool(good.all()):
         raise ValueError(f"{name} must {rule}, got {_first(values, ~good)}")
@@ -160,6 +169,7 @@ def check_prior(prior: Tensor, num_classes: int) -> None:
 
 def check_prior_shape(prior: Tensor, num_classes: int) -> None:
     check_tensor("prior", prior)
+    check_local(prior=prior)
     # Number by number: a symbolic one is not found in a tuple.
     if prior.dim() not in (1, 2) or any(size != num_classes for size in prior.shape):
         raise ValueError(
@@ -170,6 +180,7 @@ def check_prior_shape(prior: Tensor, num_classes: int) -> None:
 
 def check_class_weight(weight: Tensor, num_classes: int) -> None:
     check_tensor("weight", weight)
+    check_local(weight=weight)
     if tuple(weight.shape) != (num_classes,):
         raise ValueError(
             f"weight must have shape (K,) with K={num_classes} classes, got {tuple(weight.shape)}"
@@ -179,6 +190,7 @@ def check_class_weight(weight: Tensor, num_classes: int) -> None:
 def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> torch.dtype:
     """Whether the parts of a linear head fit together; the type that its product is computed in."""
     given = {"input": input, "linear_weight": linear_weight, "linear_bias": linear_bias}
+    check_local(**given)
     for name, value in given.items():
         if name == "linear_bias" and value is None:
             continue
@@ -232,6 +244,7 @@ def check_denominator(denominator: float | Tensor, reduction: str) -> None:
 def as_rows(input: Tensor, class_dim: int | None = None) -> Tensor:
     """Logits with the classes last: from torch's dimension unless given, 1, or 0 in unbatched logits."""
     check_tensor("input", input)
+    check_local(input=input)
     if class_dim is None:
         class_dim = min(1, input.dim() - 1)
     elif not isinstance(class_dim, int):
@@ -261,6 +274,7 @@ def as_targets(
     taken if ``soft``.
     """
     check_tensor("target", target)
+    check_local(target=target, sample_weight=sample_weight)
     if not isinstance(ignore_index, Integral | float | Tensor | torch.SymInt | None):  # 1.0 is 1, numpy's too
         raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
     if class_dim is None:

@@ -5,7 +5,7 @@ the model, p the (smoothed) target, eps the smoothing, pi the prior and
 :math:`\mathrm{lse}(z) = \log \sum_k \exp z_k`. Losses are in nats.
 """
 
-from typing import Final, Literal, Unpack, overload
+from typing import Any, Final, Literal, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from labelsmooth.checks import (
     is_dtensor,
 )
 from labelsmooth.criterion import CrossEntropyOptions, criterion, strength
-from labelsmooth.dtensor import dtensor_cross_entropy
+from labelsmooth.dtensor import dtensor_cross_entropy, dtensor_linear_cross_entropy
 from labelsmooth.engines import linear
 from labelsmooth.engines.linear import HeadEngine, check_chunking, chunk_rows
 from labelsmooth.engines.route import Engine, row_statistics, uniform
@@ -179,8 +179,6 @@ def cross_entropy(
         "denominator": denominator,
         "z_loss": z_loss,
     }
-    if is_dtensor(input):
-        return dtensor_cross_entropy(input, target, weight, engine=engine, return_nll=return_nll, **options)
     return logits_cross_entropy(input, target, weight, engine=engine, return_nll=return_nll, **options)
 
 
@@ -221,6 +219,14 @@ def logits_cross_entropy(
     **options: Unpack[CrossEntropyOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
     """:func:`cross_entropy` with the classes in any dimension; class probabilities have them there too."""
+    if is_dtensor(input):
+        z: Any = input
+        if class_dim is not None:  # torch's dimension is all that it takes
+            second = min(1, z.dim() - 1)
+            if isinstance(target, Tensor) and target.shape == z.shape:
+                target = target.movedim(class_dim, second)
+            z = z.movedim(class_dim, second)
+        return dtensor_cross_entropy(z, target, weight, engine=engine, return_nll=return_nll, **options)
     z = as_rows(input, class_dim)
     check_devices(
         input,
@@ -297,7 +303,9 @@ def linear_cross_entropy(
     Args:
         input: What the head is applied to, h: ``(D,)``, ``(N, D)`` or ``(..., D)``.
         linear_weight: W, ``(K, D)``. As in torch also ``(K, d1, ..., D)``, with whole logits
-            ``(N, K, d1, ...)``.
+            ``(N, K, d1, ...)``. A DTensor ``(K, D)`` may have its classes sharded over one dimension of its
+            mesh, the bias alike; everything else, a plain input too, must then be the same on every process.
+            (Weights that FSDP shards are not meant: there each process has rows of its own.)
         target: Class indices, ``(N,)`` or ``(...)``; or class probabilities, ``(N, K)`` or ``(..., K)``.
         linear_bias: b, ``(K,)``.
         weight: A weight for each class, ``(K,)``.
@@ -326,14 +334,26 @@ def linear_cross_entropy(
     Reference:
         Wijmans et al., *Cut Your Losses in Large-Vocabulary Language Models*, ICLR 2025.
     """
+    check_chunking(options)
+    if others.get("ignore_index") is None:
+        others.pop("ignore_index", None)
+    if is_dtensor(input) or is_dtensor(linear_weight) or is_dtensor(linear_bias):
+        return dtensor_linear_cross_entropy(
+            input,
+            linear_weight,
+            target,
+            linear_bias=linear_bias,
+            weight=weight,
+            softcap=softcap,
+            engine=engine,
+            return_nll=return_nll,
+            **others,
+        )
     dtype = check_head(input, linear_weight, linear_bias)
     if softcap is not None:
         check_number("softcap", softcap, above_zero=True)
     if engine is not None:
         check_choice("engine", engine, HeadEngine)
-    check_chunking(options)
-    if others.get("ignore_index") is None:
-        others.pop("ignore_index", None)
     check_devices(input, target=target, weight=weight, prior=others.get("prior"))
     classes, positions = linear_weight.size(0), linear_weight.shape[1:-1]
     rows = (*input.shape[:-1], *positions)

@@ -309,12 +309,15 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
             return logits_cross_entropy(
                 z, target, self.weight, class_dim=z.dim() - len(self.shape), **options
             )
-        bias = self.linear.bias
+        head_weight, bias = self.linear.weight, self.linear.bias
+        if len(self.shape) > 1:
+            head_weight = head_weight.unflatten(0, self.shape)
+            bias = None if bias is None else bias.unflatten(0, self.shape)
         return linear_cross_entropy(
             input,
-            self.linear.weight.unflatten(0, self.shape),
+            head_weight,
             target,
-            linear_bias=None if bias is None else bias.unflatten(0, self.shape),
+            linear_bias=bias,
             weight=self.weight,
             softcap=self.softcap,
             options=self.chunking,
@@ -331,7 +334,7 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
                 f"linear must return logits of shape {(*input.shape[:-1], classes)} for input of shape "
                 f"{tuple(input.shape)}, got {got}"
             )
-        z = z.unflatten(-1, self.shape)
+        z = z.unflatten(-1, self.shape) if len(self.shape) > 1 else z
         if self.softcap is None:
             return z
         z = z.to(compute_dtype(z))

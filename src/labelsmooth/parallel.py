@@ -15,6 +15,7 @@ from labelsmooth.checks import (
     accurate,
     check_choice,
     check_head,
+    check_local,
     check_number,
     check_tensor,
     compute_dtype,
@@ -252,6 +253,7 @@ def vocab_parallel_linear_cross_entropy(
     def prepare() -> "_Prepared":
         check_tensor("input", input)
         check_tensor("linear_weight", linear_weight)
+        check_local(input=input, linear_weight=linear_weight, linear_bias=linear_bias)
         if linear_weight.dim() != 2:
             raise ValueError(f"linear_weight must have shape (K_local, D), got {tuple(linear_weight.shape)}")
         if softcap is not None:
@@ -337,6 +339,7 @@ def _first_classes(x: Tensor, dim: int, size: int) -> Tensor:
 
 def _check_floating(name: str, value: Tensor) -> None:
     check_tensor(name, value)
+    check_local(**{name: value})
     if not value.is_floating_point() or value.dim() == 0:
         raise ValueError(
             f"{name} must be floating point, with at least one dimension, "
