@@ -618,6 +618,22 @@ def test_compiled_module() -> None:
     assert_close(compiled(p.input, p.target), head(p.input, p.target))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_module_moves_by_swapping_while_its_loss_is_alive(reduction: str, bias: bool) -> None:
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        head = LinearCrossEntropyLoss(D, K, bias=bias, reduction=reduction)  # pyright: ignore[reportArgumentType]
+        loss = head(torch.ones(N, D), torch.zeros(N, dtype=torch.long))
+        head.to(torch.float64)
+        assert loss.requires_grad
+        again = head(torch.ones(N, D, dtype=torch.float64), torch.zeros(N, dtype=torch.long))
+        assert_close(again.float(), loss)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
+
+
 # --- torch's options
 
 

@@ -82,7 +82,9 @@ class _Reduced(torch.autograd.Function):
         denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
         # Those of the criterion, for torch to refuse them if they have changed since.
         criterion = *wanted.measures.tensors, denominator
-        ctx.save_for_backward(head.input, head.weight, head.bias, *criterion)
+        # A leaf without itself: module.to() swaps parameters that nothing else holds, as torch's head allows.
+        parts = (x.detach() if x is not None and x.is_leaf else x for x in head[:3])
+        ctx.save_for_backward(*parts, *criterion)
         ctx.call = *head[3:], wanted
         found, ctx.gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
         ctx.mark_non_differentiable(found)
@@ -95,6 +97,7 @@ class _Reduced(torch.autograd.Function):
         *options, wanted = ctx.call
         head = Head(hidden, weight, bias, *options)
         if torch.is_grad_enabled() or transformed(grad):
+            head = head._replace(**_leaves(ctx, head))
             gradients = _differentiable(head, lambda h: wanted.loss(_reference(h, wanted.measures)), grad)
             return *gradients, *_REST
         gradients, ctx.gradients = ctx.gradients, None
@@ -106,6 +109,17 @@ class _Reduced(torch.autograd.Function):
             if wanted.denominator is None:
                 grad = grad.masked_fill(by == 0, 0.0)
         return *(x if x is None else _scale(x, grad) for x in gradients), *_REST
+
+
+def _leaves(ctx: Any, head: Head) -> dict[str, Tensor]:
+    """What of the head is a leaf that asks for a gradient, itself."""
+    parts = [name for name in head._fields[:3] if getattr(head, name) is not None]
+    nodes = [node for node, _ in ctx.next_functions]
+    return {
+        name: node.variable
+        for name, node in zip(parts, nodes, strict=True)
+        if node is not None and hasattr(node, "variable")
+    }
 
 
 _REST = (None,) * len((*Head._fields[3:], "wanted"))
