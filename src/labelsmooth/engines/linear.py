@@ -82,9 +82,7 @@ class _Reduced(torch.autograd.Function):
         denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
         # Those of the criterion, for torch to refuse them if they have changed since.
         criterion = *wanted.measures.tensors, denominator
-        # A leaf without itself: module.to() swaps parameters that nothing else holds, as torch's head allows.
-        parts = (x.detach() if x is not None and x.is_leaf else x for x in head[:3])
-        ctx.save_for_backward(*parts, *criterion)
+        ctx.save_for_backward(*_unheld(head), *criterion)
         ctx.call = *head[3:], wanted
         found, ctx.gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
         ctx.mark_non_differentiable(found)
@@ -111,13 +109,18 @@ class _Reduced(torch.autograd.Function):
         return *(x if x is None else _scale(x, grad) for x in gradients), *_REST
 
 
+def _unheld(head: Head) -> list[Tensor | None]:
+    """Its tensors, for a context to save: module.to() swaps parameters that nothing else holds."""
+    return [x.detach() if x is not None and x.is_leaf else x for x in head[:3]]
+
+
 def _leaves(ctx: Any, head: Head) -> dict[str, Tensor]:
     """What of the head is a leaf that asks for a gradient, itself."""
     parts = [name for name in head._fields[:3] if getattr(head, name) is not None]
     nodes = [node for node, _ in ctx.next_functions]
     return {
         name: node.variable
-        for name, node in zip(parts, nodes, strict=True)
+        for name, node in zip(parts, nodes, strict=False)
         if node is not None and hasattr(node, "variable")
     }
 
@@ -293,8 +296,9 @@ def _(grad: Tensor, needs: list[bool], *head: Any) -> list[Tensor]:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    head, measures = inputs[:_HEAD], inputs[_HEAD:]
-    ctx.save_for_backward(*head[:3], *Measures(*measures).tensors)
+    head, measures = Head(*inputs[:_HEAD]), inputs[_HEAD:]
+    held = head[:3] if torch.compiler.is_compiling() else _unheld(head)
+    ctx.save_for_backward(*held, *Measures(*measures).tensors)
     ctx.options = head[3:], [None if isinstance(x, Tensor) else x for x in measures]
 
 
@@ -305,6 +309,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     measures = Measures(*measures).with_tensors(*tensors)
     grad = grad[:DIFFERENTIABLE]
     if torch.is_grad_enabled() or transformed(grad):
+        head = head if torch.compiler.is_compiling() else head._replace(**_leaves(ctx, head))
         gradients = _differentiable(
             head, lambda h: torch.stack(_reference(h, measures)[:DIFFERENTIABLE]), grad
         )
