@@ -1,6 +1,7 @@
 """A linear head's loss is that of its logits, in value and gradient, whatever the options and the chunks."""
 
 import copy
+import dataclasses
 import random
 import threading
 from typing import Any, NamedTuple
@@ -26,6 +27,10 @@ REDUCTIONS = ("none", "mean", "sum")
 
 # torch's own forward-mode differentiation does that when first used.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
+
+needs_options = pytest.mark.skipif(
+    not hasattr(nn, "LinearCrossEntropyOptions"), reason="this torch has no LinearCrossEntropyOptions"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -611,6 +616,115 @@ def test_compiled_module() -> None:
     p = problem(dtype=torch.float32)
     compiled = torch.compile(head, fullgraph=True, backend="aot_eager")
     assert_close(compiled(p.input, p.target), head(p.input, p.target))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_module_moves_by_swapping_while_its_loss_is_alive(reduction: str, bias: bool) -> None:
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        head = LinearCrossEntropyLoss(D, K, bias=bias, reduction=reduction)  # pyright: ignore[reportArgumentType]
+        loss = head(torch.ones(N, D), torch.zeros(N, dtype=torch.long))
+        head.to(torch.float64)
+        assert loss.requires_grad
+        again = head(torch.ones(N, D, dtype=torch.float64), torch.zeros(N, dtype=torch.long))
+        assert_close(again.float(), loss)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
+
+
+# --- torch's options
+
+
+@needs_options
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ({}, [3, 3, 1]),
+        ({"acc_policy": "compact", "acc_dtype": torch.float32, "allow_retain_graph": True}, [3, 3, 1]),
+        ({"batch_chunk_size": 2}, [2, 2, 2, 1]),
+        ({"batch_chunk_size": 2, "chunking_method": None}, [2, 2, 2, 1]),
+        ({"batch_chunk_size": 99}, [7]),
+        ({"chunking_method": None}, [7]),
+        ({"chunking_method": "aspect_ratio"}, [4, 3]),
+        ({"chunking_method": "aspect_ratio:2"}, [2, 2, 2, 1]),
+        ({"chunking_method": "aspect_ratio:99"}, [1] * 7),
+        ({"chunking_method": "aspect_ratio", "batch_chunk_size": 4}, [4, 3]),
+    ],
+    ids=str,
+)
+def test_options_of_torch_set_the_chunks(
+    given: dict[str, Any], sizes: list[int], reduction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = problem(label_smoothing=0.1, reduction=reduction)
+    options = nn.LinearCrossEntropyOptions(**given)
+    cut: list[list[int]] = []
+    whole = linear._chunks
+
+    def chunks(*args: Any) -> Any:
+        cut.append([part.stop - part.start for part in whole(*args)])
+        return whole(*args)
+
+    monkeypatch.setattr(linear, "_chunks", chunks)
+    loss, expected = p.ours(options=options), p.theirs()
+    assert_close(loss, expected)
+    assert_close(gradients(loss, p.leaves), gradients(expected, p.leaves))
+    assert cut == [sizes] * len(cut) != []
+    head = LinearCrossEntropyLoss(D, K, options=options, reduction=reduction, dtype=torch.float64)  # pyright: ignore[reportArgumentType]
+    cut.clear()
+    assert_close(
+        head(p.input, p.target), F.cross_entropy(head.linear(p.input), p.target, reduction=reduction)
+    )
+    assert cut == [sizes]
+    assert f"options={options}, label_smoothing" in repr(head)
+    assert copy.deepcopy(head).chunking == options
+
+
+@needs_options
+@pytest.mark.parametrize("method", ["aspect_ratio", "aspect_ratio:2", "aspect_ratio:3", None])
+@pytest.mark.parametrize("size", [None, 1, 5, 400])
+def test_chunks_are_as_large_as_torchs(method: str | None, size: int | None) -> None:
+    options = nn.LinearCrossEntropyOptions(chunking_method=method, batch_chunk_size=size)
+    for rows in (1, 2, 7, 64, 300):
+        for features, classes in ((1, 1), (4, 1), (3, 5), (4, 64), (64, 1000)):
+            asked = rows, features, classes
+            try:
+                theirs = options._adjust(*asked, torch.float32).batch_chunk_size
+            except ValueError:
+                if (
+                    size
+                    == 1
+                    == linear.chunk_rows(dataclasses.replace(options, batch_chunk_size=None), *asked)
+                ):
+                    continue  # torch compares it with 0
+                with pytest.raises(ValueError, match=r"^options must have a batch_chunk"):
+                    linear.chunk_rows(options, *asked)
+            else:
+                assert min(linear.chunk_rows(options, *asked) or 0, rows) == theirs, asked
+
+
+@needs_options
+def test_compiled_with_options() -> None:
+    torch.compiler.reset()
+    p = problem(label_smoothing=0.1)
+    compiled = torch.compile(linear_cross_entropy, fullgraph=True, dynamic=True, backend="aot_eager")
+    for given in ({"batch_chunk_size": 2}, {"chunking_method": "aspect_ratio"}):
+        options = nn.LinearCrossEntropyOptions(**given)
+        loss = compiled(p.input, p.linear_weight, p.target, linear_bias=p.linear_bias, options=options)
+        expected = p.theirs(label_smoothing=0.0)
+        assert_close(loss, expected)
+        assert_close(gradients(loss, p.leaves), gradients(expected, p.leaves))
+
+
+@pytest.mark.parametrize("bad", [{"batch_chunk_size": 2}, 2, "auto"], ids=str)
+def test_options_of_another_kind(bad: Any) -> None:
+    message = f"^options must be a torch.nn.LinearCrossEntropyOptions, got {type(bad).__name__}$"
+    with pytest.raises(ValueError, match=message):
+        problem().ours(options=bad)
+    with pytest.raises(ValueError, match=message):
+        LinearCrossEntropyLoss(D, K, options=bad)
 
 
 # --- the module

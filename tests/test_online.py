@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from expecttest import assert_expected_inline
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from labelsmooth import (
     CrossEntropyLoss,
@@ -276,6 +278,48 @@ def test_observing_leaves_an_earlier_loss_its_gradient() -> None:
     (expected,) = torch.autograd.grad(loss, leaf)
     loss = criterion(leaf, target) + criterion(leaf, target)
     assert_close(torch.autograd.grad(loss, leaf)[0], expected, rtol=0, atol=0)
+
+
+def selective() -> Any:
+    """Keeps what two operators return, in the order of their calls, and computes the rest again."""
+    kept = [torch.ops.aten.mm.default, torch.ops.aten._softmax.default]
+    return create_selective_checkpoint_contexts(kept)
+
+
+CHECKPOINTS: dict[str, Any] = {
+    "plain": lambda run, x: run(x),
+    "reentrant": partial(checkpoint, use_reentrant=True),
+    "not reentrant": partial(checkpoint, use_reentrant=False),
+    "not stopped early": partial(checkpoint, use_reentrant=False, early_stop=False),
+    "selective": partial(checkpoint, use_reentrant=False, context_fn=selective),
+    "within another": lambda run, x: checkpoint(
+        lambda x: checkpoint(run, x, use_reentrant=False), x, use_reentrant=True
+    ),
+}
+
+
+@pytest.mark.parametrize("how", CHECKPOINTS)
+def test_a_checkpoint_counts_once(how: str) -> None:
+    z, target = batch(20)
+    body = torch.eye(z.size(-1), requires_grad=True)
+
+    def run(loss: Any, x: Tensor) -> Tensor:
+        # The factor is 1, and is found by an operator that the means use too.
+        return loss(x @ body, target) * body.softmax(-1).sum(-1).mean()
+
+    leaf = z.clone().requires_grad_()
+    expected, observed = OnlineLabelSmoothing(z.size(-1)), OnlineLabelSmoothing(z.size(-1))
+    loss = run(expected, leaf)
+    truth = torch.autograd.grad(loss, [leaf, body])
+    for _ in range(2):
+        found = CHECKPOINTS[how](partial(run, observed), leaf)
+        assert_close(found, loss)
+        body.grad = leaf.grad = None
+        found.backward()
+        assert_close([leaf.grad, body.grad], list(truth))
+    assert expected.counts.sum() > 0
+    assert_close(observed.counts, 2 * expected.counts)
+    assert_close(observed.sums, 2 * expected.sums)
 
 
 def test_ending_an_epoch_twice() -> None:

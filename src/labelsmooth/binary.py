@@ -10,6 +10,7 @@ from labelsmooth.checks import (
     check_choice,
     check_denominator,
     check_devices,
+    check_local,
     check_strength,
     check_tensor,
     compute_dtype,
@@ -221,6 +222,7 @@ def _check_options(reduction: Reduction, off_target: OffTarget, prior: float | T
 
 def _logits(input: Tensor) -> Tensor:
     check_tensor("input", input, typed=True)
+    check_local(input=input)
     if not input.is_floating_point():
         raise ValueError(f"input must hold floating-point logits, got {input.dtype}")
     return input.to(compute_dtype(input))
@@ -228,6 +230,7 @@ def _logits(input: Tensor) -> Tensor:
 
 def _labels(target: Tensor, input: Tensor) -> Tensor:
     check_tensor("target", target)
+    check_local(target=target)
     if target.shape != input.shape:
         raise ValueError(f"target must have input's shape {tuple(input.shape)}, got {tuple(target.shape)}")
     return target.to(compute_dtype(input))

@@ -4,14 +4,18 @@ import difflib
 import functools
 import inspect
 import math
+import sys
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
-from typing import Any, Final, NamedTuple, ParamSpec, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeGuard, get_args
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 P = ParamSpec("P")
 
@@ -47,6 +51,12 @@ def plain(tensor: Tensor) -> bool:
     return own and not tensor._is_zerotensor()
 
 
+def is_dtensor(x: object) -> "TypeGuard[DTensor]":
+    """Whether x is a DTensor, without importing what would tell."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
+
+
 def check_choice(name: str, value: object, choices: object) -> None:
     """``choices`` is a Literal type."""
     allowed = get_args(choices)
@@ -64,6 +74,15 @@ def check_tensor(name: str, value: object, *, typed: bool = False) -> None:
         raise ValueError(f"{name} must not be quantized, got {value.dtype}")
     if value.layout is not torch.strided:
         raise ValueError(f"{name} must be dense, got {value.layout}")
+
+
+def check_local(**tensors: object) -> None:
+    """Whether none is a DTensor, whose numbers lie in several processes."""
+    for name, value in tensors.items():
+        if is_dtensor(value):
+            raise ValueError(
+                f"{name} must be a plain tensor here, got a DTensor placed by {value.placements}"
+            )
 
 
 def check_values(name: str, rule: str, values: Tensor, good: Tensor) -> None:
@@ -95,7 +114,7 @@ def check_devices(device: torch.device, **others: object) -> None:
                 raise ValueError(f"{name} must be on input's device {device}, got {x.device}")
 
 
-def check_number(name: str, value: object, *, above_zero: bool = False) -> None:
+def check_number(name: str, value: Any, *, above_zero: bool = False) -> None:
     if not isinstance(value, (int, float, Real)):
         raise ValueError(f"{name} must be a number, got {type(value).__name__}")
     if not 0 <= value < float("inf") or (above_zero and not value):
@@ -181,6 +200,7 @@ def check_prior(prior: Tensor, num_classes: int) -> None:
 
 def check_prior_shape(prior: Tensor, num_classes: int) -> None:
     check_tensor("prior", prior, typed=True)
+    check_local(prior=prior)
     # Number by number: a symbolic one is not found in a tuple.
     if prior.dim() not in (1, 2) or any(size != num_classes for size in prior.shape):
         raise ValueError(
@@ -196,6 +216,7 @@ def check_weighting(weighting: str, weight: object) -> None:
 
 def check_class_weight(weight: Tensor, num_classes: int) -> None:
     check_tensor("weight", weight)
+    check_local(weight=weight)
     if tuple(weight.shape) != (num_classes,):
         raise ValueError(
             f"weight must have shape (K,) with K={num_classes} classes, got {tuple(weight.shape)}"
@@ -205,6 +226,7 @@ def check_class_weight(weight: Tensor, num_classes: int) -> None:
 def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> torch.dtype:
     """Whether the parts of a linear head fit together; the type that its product is computed in."""
     given = {"input": input, "linear_weight": linear_weight, "linear_bias": linear_bias}
+    check_local(**given)
     for name, value in given.items():
         if name == "linear_bias" and value is None:
             continue
@@ -296,6 +318,7 @@ CLASSES_LAST: Final = (
 def as_rows(input: Tensor, class_dim: int | None = None) -> Tensor:
     """Logits with the classes last: from torch's dimension unless given, 1, or 0 in unbatched logits."""
     check_tensor("input", input, typed=True)
+    check_local(input=input)
     if class_dim is None:
         class_dim = min(1, input.dim() - 1)
     elif not isinstance(class_dim, Integral):
@@ -325,6 +348,7 @@ def as_targets(
     taken if ``soft``.
     """
     check_tensor("target", target, typed=True)
+    check_local(target=target, sample_weight=sample_weight)
     if not isinstance(ignore_index, Integral | float | Tensor | torch.SymInt | None):  # 1.0 is 1, numpy's too
         raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
     if isinstance(ignore_index, Tensor):

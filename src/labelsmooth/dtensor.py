@@ -1,8 +1,7 @@
 """The cross entropy of a DTensor, whose rows, classes or both are spread over a mesh."""
 
-import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, TypeGuard, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import torch
 import torch.distributed as dist
@@ -22,18 +21,13 @@ from labelsmooth.engines.sharded import (
 )
 from labelsmooth.engines.statistics import times
 from labelsmooth.formulas import nll
+from labelsmooth.parallel import vocab_parallel_linear_cross_entropy
 from labelsmooth.reduction import reduce
 from labelsmooth.schedules import ByClass
 from labelsmooth.targets import Mixed, PerSample, Prior
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor, Placement
-
-
-def is_dtensor(x: object) -> "TypeGuard[DTensor]":
-    """Whether x is a DTensor, without importing what would tell."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(x, module.DTensor)
 
 
 def dtensor_cross_entropy(
@@ -103,6 +97,86 @@ def dtensor_cross_entropy(
         everywhere = [Replicate()] * mesh.ndim
         results = [DTensor.from_local(x, mesh, everywhere, run_check=False) for x in reduced]
     return (results[0], results[1]) if return_nll else results[0]
+
+
+def dtensor_linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixed,
+    *,
+    linear_bias: Tensor | None,
+    return_nll: bool,
+    **options: Any,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """:func:`labelsmooth.functional.linear_cross_entropy` where the head's weight, at least, is a DTensor.
+
+    Every process of its mesh has to call it. One dimension of the mesh shards the classes, and everything is
+    the same over the others.
+
+    Args:
+        input: The same on every process: a plain tensor, or a DTensor on the same mesh, all ``Replicate``.
+        linear_weight: W, ``(K, D)``, placed by one ``Shard(0)`` and else by ``Replicate``.
+        target: A plain tensor, as all that is in the options, whole and the same on every process.
+        linear_bias: b, ``(K,)``, placed as ``linear_weight``.
+        return_nll: Whether to return the loss without smoothing too.
+        **options: As of :func:`labelsmooth.parallel.vocab_parallel_linear_cross_entropy`.
+
+    Returns:
+        The loss, or a pair (loss, nll), the same on every process: DTensors if the input is one.
+
+    Raises:
+        ValueError: naming the argument, on every process, before any of them waits for another.
+    """
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    if not isinstance(linear_weight, DTensor):
+        given = {"input": input, "linear_bias": linear_bias}
+        name, x = next((name, x) for name, x in given.items() if isinstance(x, DTensor))
+        raise ValueError(
+            f"linear_weight must be a DTensor where {name} is one, got a plain tensor and {name} placed by "
+            f"{x.placements}"
+        )
+    mesh, placements = linear_weight.device_mesh, linear_weight.placements
+    sharding = [d for d, p in enumerate(placements) if type(p) is Shard and p.dim == 0]
+    rest = [p for d, p in enumerate(placements) if d not in sharding]
+    if linear_weight.dim() != 2 or len(sharding) != 1 or any(type(p) is not Replicate for p in rest):
+        raise ValueError(
+            "linear_weight must have shape (K, D) and its classes sharded over one dimension of the mesh, "
+            f"Shard(0) there and Replicate() elsewhere, got shape {tuple(linear_weight.shape)} placed by "
+            f"{placements}"
+        )
+    if isinstance(input, DTensor) and (
+        input.device_mesh != mesh or any(type(p) is not Replicate for p in input.placements)
+    ):
+        raise ValueError(
+            "input must be replicated over linear_weight's mesh, as a plain tensor or by Replicate(), "
+            f"got {input.placements} on {input.device_mesh}"
+        )
+    if linear_bias is not None and not (
+        isinstance(linear_bias, DTensor)
+        and linear_bias.device_mesh == mesh
+        and linear_bias.placements == placements
+        and linear_bias.shape == linear_weight.shape[:1]
+    ):
+        got = linear_bias.placements if isinstance(linear_bias, DTensor) else "a plain tensor"
+        raise ValueError(
+            f"linear_bias must have shape {tuple(linear_weight.shape[:1])} and be placed as linear_weight by "
+            f"{placements}, got {got} of shape {tuple(linear_bias.shape)}"
+        )
+    found = vocab_parallel_linear_cross_entropy(
+        input.to_local() if isinstance(input, DTensor) else input,
+        linear_weight.to_local(),
+        target,
+        linear_bias=None if linear_bias is None else linear_bias.to_local(),
+        group=mesh.get_group(sharding[0]),
+        num_classes=linear_weight.size(0),
+        return_nll=True,
+        **options,
+    )
+    if isinstance(input, DTensor):
+        everywhere = [Replicate()] * mesh.ndim
+        found = tuple(DTensor.from_local(x, mesh, everywhere, run_check=False) for x in found)
+    return (found[0], found[1]) if return_nll else found[0]
 
 
 class Layout(NamedTuple):

@@ -5,7 +5,7 @@ the model, p the (smoothed) target, eps the smoothing, pi the prior and
 :math:`\mathrm{lse}(z) = \log \sum_k \exp z_k`. Losses are in nats.
 """
 
-from typing import Final, Literal, Unpack, overload
+from typing import Any, Final, Literal, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -25,11 +25,12 @@ from labelsmooth.checks import (
     check_one,
     check_prior,
     compute_dtype,
+    is_dtensor,
 )
 from labelsmooth.criterion import OPTIONS, CrossEntropyOptions, criterion, strength
-from labelsmooth.dtensor import dtensor_cross_entropy, is_dtensor
+from labelsmooth.dtensor import dtensor_cross_entropy, dtensor_linear_cross_entropy
 from labelsmooth.engines import linear
-from labelsmooth.engines.linear import HeadEngine
+from labelsmooth.engines.linear import HeadEngine, check_chunking, chunk_rows
 from labelsmooth.engines.route import Engine, row_statistics, uniform
 from labelsmooth.engines.statistics import Measures
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, LabelSmoothing, smoothed_entropy, smoothed_nll
@@ -181,10 +182,56 @@ def cross_entropy(
         "denominator": denominator,
         "z_loss": z_loss,
     }
+    return logits_cross_entropy(input, target, weight, engine=engine, return_nll=return_nll, **options)
+
+
+@overload
+def logits_cross_entropy(
+    input: Tensor,
+    target: Tensor | Mixed,
+    weight: Tensor | None = None,
+    *,
+    class_dim: int | None = None,
+    engine: Engine | None = None,
+    return_nll: Literal[False] = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor: ...
+
+
+@overload
+def logits_cross_entropy(
+    input: Tensor,
+    target: Tensor | Mixed,
+    weight: Tensor | None = None,
+    *,
+    class_dim: int | None = None,
+    engine: Engine | None = None,
+    return_nll: bool,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
+def logits_cross_entropy(
+    input: Tensor,
+    target: Tensor | Mixed,
+    weight: Tensor | None = None,
+    *,
+    class_dim: int | None = None,
+    engine: Engine | None = None,
+    return_nll: bool = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor | tuple[Tensor, Tensor]:
+    """:func:`cross_entropy` with the classes in any dimension; class probabilities have them there too."""
     if is_dtensor(input):
-        return dtensor_cross_entropy(input, target, weight, engine=engine, return_nll=return_nll, **options)
-    z = as_rows(input)
-    wanted = criterion(input.shape, compute_dtype(input), input.device, target, weight, **options)
+        z: Any = input
+        if class_dim is not None:  # torch's dimension is all that it takes
+            second = min(1, z.dim() - 1)
+            if isinstance(target, Tensor) and target.shape == z.shape:
+                target = target.movedim(class_dim, second)
+            z = z.movedim(class_dim, second)
+        return dtensor_cross_entropy(z, target, weight, engine=engine, return_nll=return_nll, **options)
+    z, dtype = as_rows(input, class_dim), compute_dtype(input)
+    wanted = criterion(input.shape, dtype, input.device, target, weight, class_dim=class_dim, **options)
     statistics = row_statistics(z, wanted.measures, engine)
     loss = wanted.loss(statistics)
     return (loss, wanted.nll(statistics)) if return_nll else loss
@@ -200,8 +247,9 @@ def linear_cross_entropy(
     weight: Tensor | None = None,
     softcap: float | None = None,
     engine: HeadEngine | None = None,
+    options: "torch.nn.LinearCrossEntropyOptions | None" = None,
     return_nll: Literal[False] = False,
-    **options: Unpack[CrossEntropyOptions],
+    **others: Unpack[CrossEntropyOptions],
 ) -> Tensor: ...
 
 
@@ -215,8 +263,9 @@ def linear_cross_entropy(
     weight: Tensor | None = None,
     softcap: float | None = None,
     engine: HeadEngine | None = None,
+    options: "torch.nn.LinearCrossEntropyOptions | None" = None,
     return_nll: Literal[True],
-    **options: Unpack[CrossEntropyOptions],
+    **others: Unpack[CrossEntropyOptions],
 ) -> tuple[Tensor, Tensor]: ...
 
 
@@ -229,8 +278,9 @@ def linear_cross_entropy(
     weight: Tensor | None = None,
     softcap: float | None = None,
     engine: HeadEngine | None = None,
+    options: "torch.nn.LinearCrossEntropyOptions | None" = None,
     return_nll: bool = False,
-    **options: Unpack[CrossEntropyOptions],
+    **others: Unpack[CrossEntropyOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Cross entropy of a linear head to a smoothed target, without its logits ever being there as a whole.
 
@@ -248,14 +298,19 @@ def linear_cross_entropy(
     Args:
         input: What the head is applied to, h: ``(D,)``, ``(N, D)`` or ``(..., D)``.
         linear_weight: W, ``(K, D)``. As in torch also ``(K, d1, ..., D)``, with whole logits
-            ``(N, K, d1, ...)``.
+            ``(N, K, d1, ...)``. A DTensor ``(K, D)`` may have its classes sharded over one dimension of its
+            mesh, the bias alike; everything else, a plain input too, must then be the same on every process.
+            (Weights that FSDP shards are not meant: there each process has rows of its own.)
         target: Class indices, ``(N,)`` or ``(...)``; or class probabilities, ``(N, K)`` or ``(..., K)``.
         linear_bias: b, ``(K,)``.
         weight: A weight for each class, ``(K,)``.
         softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
         engine: "reference" makes the logits as a whole, "linear" never; None does where it has to.
+        options: torch's :class:`torch.nn.LinearCrossEntropyOptions`, for the size of the chunks in rows:
+            ``batch_chunk_size`` or what ``chunking_method`` makes; "auto" is 64 MiB. The other fields change
+            nothing: sums over chunks are float32 at least, and ``retain_graph=True`` always works.
         return_nll: Whether to return the loss without smoothing too.
-        **options: Those of :func:`cross_entropy`: ``ignore_index``, ``reduction``, ``label_smoothing``,
+        **others: The options of :func:`cross_entropy`: ``ignore_index``, ``reduction``, ``label_smoothing``,
             ``formula``, ``prior``, ``off_target``, ``weighting``, ``sample_weight``, ``denominator``,
             ``z_loss``.
 
@@ -274,20 +329,33 @@ def linear_cross_entropy(
     Reference:
         Wijmans et al., *Cut Your Losses in Large-Vocabulary Language Models*, ICLR 2025.
     """
-    check_keywords(linear_cross_entropy, options, OPTIONS)
+    check_keywords(linear_cross_entropy, others, OPTIONS)
+    check_chunking(options)
+    if others.get("ignore_index") is None:
+        others.pop("ignore_index", None)
+    if is_dtensor(input) or is_dtensor(linear_weight) or is_dtensor(linear_bias):
+        return dtensor_linear_cross_entropy(
+            input,
+            linear_weight,
+            target,
+            linear_bias=linear_bias,
+            weight=weight,
+            softcap=softcap,
+            engine=engine,
+            return_nll=return_nll,
+            **others,
+        )
     dtype = check_head(input, linear_weight, linear_bias)
     if softcap is not None:
         check_number("softcap", softcap, above_zero=True)
     if engine is not None:
         check_choice("engine", engine, HeadEngine)
-    if options.get("ignore_index") is None:
-        options.pop("ignore_index", None)
     classes, positions = linear_weight.size(0), linear_weight.shape[1:-1]
     rows = (*input.shape[:-1], *positions)
     class_dim = -1 if not positions else 1
     shape = torch.Size((*input.shape[:-1], classes, *positions))
     wanted = criterion(
-        shape, accurate(dtype), input.device, target, weight, class_dim=class_dim, **options
+        shape, accurate(dtype), input.device, target, weight, class_dim=class_dim, **others
     ).flat()
     head = linear.Head(
         input.flatten(0, -2) if input.dim() > 1 else input.unsqueeze(0),
@@ -295,6 +363,7 @@ def linear_cross_entropy(
         linear_bias,
         softcap,
         dtype,
+        options and chunk_rows(options, shape.numel() // classes, linear_weight.size(-1), classes),
     )
     if linear.makes_logits(head, wanted.measures, engine):
         z = head.blanked(wanted.measures.counted).logits()

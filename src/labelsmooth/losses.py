@@ -5,6 +5,7 @@ from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from labelsmooth.checks import (
     check_choice,
@@ -15,11 +16,20 @@ from labelsmooth.checks import (
     check_prior_shape,
     check_tensor,
     check_weighting,
+    compute_dtype,
+    is_dtensor,
+    plain,
     spelled,
 )
 from labelsmooth.criterion import CrossEntropyOptions
+from labelsmooth.engines.linear import check_chunking
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
-from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
+from labelsmooth.functional import (
+    cross_entropy,
+    label_smoothing_loss,
+    linear_cross_entropy,
+    logits_cross_entropy,
+)
 from labelsmooth.options import Exact, keep, shown
 from labelsmooth.reduction import Reduction
 from labelsmooth.schedules import ByClass, Schedule
@@ -244,6 +254,9 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
     A superset of torch's ``LinearCrossEntropyLoss``, with the same parameters under the same names; see
     :func:`labelsmooth.functional.linear_cross_entropy`. For tied embeddings, set ``linear.weight``.
 
+    Any module may take the place of ``linear``: an adapter, a quantised layer. It is then called, as is an
+    ``nn.Linear`` that has hooks or a forward of its own, and the logits are made as a whole.
+
     Args:
         in_features: D.
         num_classes: K.
@@ -252,7 +265,8 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         device: Of the parameters.
         dtype: Of the parameters.
         softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
-        **options: Those of :class:`CrossEntropyLoss`.
+        options: How many rows make a chunk; see :func:`labelsmooth.functional.linear_cross_entropy`.
+        **others: The options of :class:`CrossEntropyLoss`.
 
     Raises:
         ValueError: naming the argument that is out of its range, or has a wrong shape or type.
@@ -278,9 +292,10 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         softcap: float | None = None,
-        **options: Unpack[LossOptions],
+        options: "torch.nn.LinearCrossEntropyOptions | None" = None,
+        **others: Unpack[LossOptions],
     ) -> None:
-        super().__init__(**options)
+        super().__init__(**others)
         check_integer("in_features", in_features, 0)
         check_integer("num_classes", num_classes, 1)
         if not isinstance(out_features, (tuple, list)):
@@ -290,9 +305,11 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         self._check_classes(num_classes)
         if softcap is not None:
             check_number("softcap", softcap, above_zero=True)
+        check_chunking(options)
         self.shape = (num_classes, *out_features)
         self.linear = nn.Linear(in_features, math.prod(self.shape), bias=bias, device=device, dtype=dtype)
         self.softcap = softcap
+        self.chunking = options  # its name in torch is that of a method here
 
     def forward(
         self,
@@ -303,17 +320,61 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         denominator: float | Tensor | None = None,
         prior: PerSample | None = None,
     ) -> Tensor:
-        bias = self.linear.bias
+        options = self.options(sample_weight, denominator, prior)
+        if not _is_its_parameters(self.linear):
+            z = self._logits(input)
+            return logits_cross_entropy(
+                z, target, self.weight, class_dim=z.dim() - len(self.shape), **options
+            )
+        head_weight, bias = self.linear.weight, self.linear.bias
+        if len(self.shape) > 1:
+            head_weight = head_weight.unflatten(0, self.shape)
+            bias = None if bias is None else bias.unflatten(0, self.shape)
         return linear_cross_entropy(
             input,
-            self.linear.weight.unflatten(0, self.shape),
+            head_weight,
             target,
-            linear_bias=None if bias is None else bias.unflatten(0, self.shape),
+            linear_bias=bias,
             weight=self.weight,
             softcap=self.softcap,
-            **self.options(sample_weight, denominator, prior),
+            options=self.chunking,
+            **options,
         )
 
+    def _logits(self, input: Tensor) -> Tensor:
+        """All of them, ``(..., K, d1, ...)``, by whatever ``linear`` is by now."""
+        z = self.linear(input)
+        classes = math.prod(self.shape)
+        if not isinstance(z, Tensor) or z.shape != (*input.shape[:-1], classes):
+            got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(
+                f"linear must return logits of shape {(*input.shape[:-1], classes)} for input of shape "
+                f"{tuple(input.shape)}, got {got}"
+            )
+        z = z.unflatten(-1, self.shape) if len(self.shape) > 1 else z
+        if self.softcap is None:
+            return z
+        z = z.to(compute_dtype(z))
+        return self.softcap * (z / self.softcap).tanh()
+
     def extra_repr(self) -> str:
-        softcap = "" if self.softcap is None else f"softcap={self.softcap}, "
-        return softcap + super().extra_repr()
+        return ", ".join(
+            [shown({"softcap": self.softcap, "options": self.chunking}), super().extra_repr()]
+        ).removeprefix(", ")
+
+
+def _is_its_parameters(linear: nn.Module) -> bool:
+    """Whether a call of it is no more than the product by its weight, with its bias."""
+    own = type(linear)
+    return (
+        isinstance(linear, nn.Linear)
+        and own.forward is nn.Linear.forward
+        and own.__call__ is nn.Module.__call__
+        and "forward" not in linear.__dict__
+        and not linear._forward_hooks
+        and not linear._forward_pre_hooks
+        and not linear._backward_hooks
+        and not linear._backward_pre_hooks
+        and not _has_any_global_hook()
+        and (torch.compiler.is_compiling() or is_dtensor(linear.weight) or plain(linear.weight))
+    )

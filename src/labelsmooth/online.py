@@ -23,6 +23,7 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
     C_y are the training samples of class y that the model had right, ties included. S is uniform in the first
     epoch, and for a class of which nothing was right. In training, every call adds to the means, and takes
     class indices only; **after each epoch call** :meth:`end_epoch`, which makes them the prior of the next.
+    What ``torch.utils.checkpoint`` computes again in a backward pass is not added again.
 
     The prior and the sums are in the ``state_dict``, so a checkpoint within an epoch goes on where it was.
     Over a process group :meth:`end_epoch` adds up the sums of all processes, each of which has to call it.
@@ -101,6 +102,9 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
 
     @torch.no_grad()
     def _observe(self, input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
+        # A checkpoint repeats a forward pass within the backward pass, and needs the same operators in it.
+        again = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+        once = 0 if again else 1
         z = as_rows(input)
         target, counted = as_targets(
             target, input.shape, ignore_index=self.ignore_index, sample_weight=sample_weight
@@ -113,9 +117,9 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         label = target.masked_fill(~right, len(self.counts)).flatten()
         # Of this call first: a sum of very many stops growing where single numbers are added to it.
         added = q.new_zeros(len(self.counts) + 1, q.size(-1)).index_add_(0, label, q)
-        self.sums.add_(added[:-1])
+        self.sums.add_(added[:-1], alpha=once)
         added = q.new_zeros(len(self.counts) + 1).index_add_(0, label, q.new_ones(len(label)))
-        self.counts.add_(added[:-1])
+        self.counts.add_(added[:-1], alpha=once)
 
     @torch.no_grad()
     def end_epoch(self) -> None:

@@ -17,6 +17,7 @@ from labelsmooth.checks import (
     check_choice,
     check_head,
     check_keywords,
+    check_local,
     check_number,
     check_tensor,
     compute_dtype,
@@ -259,6 +260,7 @@ def vocab_parallel_linear_cross_entropy(
     def prepare() -> "_Prepared":
         check_tensor("input", input)
         check_tensor("linear_weight", linear_weight)
+        check_local(input=input, linear_weight=linear_weight, linear_bias=linear_bias)
         if linear_weight.dim() != 2:
             raise ValueError(f"linear_weight must have shape (K_local, D), got {tuple(linear_weight.shape)}")
         if softcap is not None:
@@ -353,6 +355,7 @@ def _first_classes(x: Tensor, dim: int, size: int) -> Tensor:
 
 def _check_floating(name: str, value: Tensor) -> None:
     check_tensor(name, value, typed=True)
+    check_local(**{name: value})
     if not value.is_floating_point() or value.dim() == 0:
         raise ValueError(
             f"{name} must be floating point, with at least one dimension, "

@@ -1,16 +1,19 @@
 """DTensors on meshes of one and two dimensions against one process."""
 
+import copy
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
-from labelsmooth import by_class, functional
+from labelsmooth import LinearCrossEntropyLoss, by_class, functional
 from labelsmooth.formulas import ConfidencePenalty, MarginSmoothing
 from labelsmooth.schedules import warm_up
 from labelsmooth.targets import Mixed, PerSample, Prior, mixed
@@ -25,6 +28,7 @@ from .harness import (
     case,
     class_weight,
     given,
+    raises,
     soft,
     vector,
 )
@@ -193,3 +197,99 @@ def dtensor_collectives(generator: torch.Generator) -> None:
         loss.backward()
     assert forward.get_total_counts() == 3, forward.get_comm_counts()
     assert backward.get_total_counts() == 0, backward.get_comm_counts()
+
+
+def head_of_dtensors(generator: torch.Generator, num_classes: int, wrapped: bool, **options: Any) -> None:
+    """Loss and gradients of a head whose classes are sharded over one dimension of a mesh."""
+    world = dist.get_world_size()
+    for mesh, placements in (
+        (init_device_mesh("cpu", (world,)), [ROW]),
+        (init_device_mesh("cpu", (2, world // 2)), [ROW, REPLICATE]),
+    ):
+        shapes = ((3, 4, 5), (num_classes, 5), (num_classes,))
+        given = [torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes]
+        target = torch.randint(num_classes, (3, 4), generator=generator)
+        leaves = [x.clone().requires_grad_() for x in given]
+        expected = functional.linear_cross_entropy(
+            leaves[0], leaves[1], target, linear_bias=leaves[2], return_nll=True, **options
+        )
+        expected[0].sum().backward()
+        everywhere = [REPLICATE] * mesh.ndim
+        h = distribute_tensor(given[0], mesh, everywhere) if wrapped else given[0].clone()
+        parts = [h, *(distribute_tensor(x, mesh, placements) for x in given[1:])]
+        parts = [x.requires_grad_() for x in parts]
+        found = functional.linear_cross_entropy(
+            parts[0], parts[1], target, linear_bias=parts[2], return_nll=True, **options
+        )
+        for name, x, e in zip(("loss", "nll"), found, expected, strict=True):
+            assert isinstance(x, DTensor) == wrapped
+            assert_near(whole(x), e.detach(), 1e-12, name)
+        found[0].sum().backward()
+        for name, part, leaf in zip(("input", "weight", "bias"), parts, leaves, strict=True):
+            assert part.grad is not None
+            assert leaf.grad is not None
+            assert_near_as_vectors(whole(part.grad), leaf.grad, 1e-12, f"gradient by {name}")
+
+
+def whole(x: Tensor) -> Tensor:
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+for wrapped in (False, True):
+    for n in (12, 11, 3):
+        CASES[f"head of dtensors, {n} classes{', input too' * wrapped}"] = partial(
+            head_of_dtensors, num_classes=n, wrapped=wrapped, label_smoothing=0.1
+        )
+    CASES[f"head of dtensors, options{', input too' * wrapped}"] = partial(
+        head_of_dtensors, num_classes=11, wrapped=wrapped, reduction="none", softcap=2.0, z_loss=0.1
+    )
+
+
+@case
+def head_of_a_parallel_layer(generator: torch.Generator) -> None:
+    """The module's layer sharded by torch, in each way that it may hand on the logits."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    h = torch.randn(3, 4, 5, generator=generator)
+    target = torch.randint(K, (3, 4), generator=generator)
+    torch.manual_seed(0)
+    head = LinearCrossEntropyLoss(5, K, bias=True, label_smoothing=0.1)
+    expected = head(h, target)
+    expected.backward()
+    truth = [x.grad for x in head.parameters()]
+    keeps = ColwiseParallel(output_layouts=Shard(-1), use_local_output=False)
+    gathers = ColwiseParallel(output_layouts=Replicate())
+    for plan in (keeps, gathers, None):
+        part = copy.deepcopy(head)
+        part.zero_grad()
+        if plan is None:  # its weight alone, as where it is tied to a sharded embedding
+            for name, x in list(part.linear.named_parameters()):
+                setattr(part.linear, name, nn.Parameter(distribute_tensor(x.detach(), mesh, [ROW])))
+        else:
+            parallelize_module(part, mesh, {"linear": plan})
+        loss = part(h, target)
+        assert_near(whole(loss), expected.detach(), 2e-6, "loss")
+        loss.backward()
+        for x, e in zip(part.parameters(), truth, strict=True):
+            assert isinstance(x.grad, DTensor)
+            assert e is not None
+            assert_near_as_vectors(x.grad.full_tensor(), e, 2e-6, "gradient")
+    parallelize_module(part := copy.deepcopy(head), mesh, {"linear": ColwiseParallel()})
+    with raises(f"linear must return logits of shape (3, 4, {K}) for input of shape (3, 4, 5), got (3, 4,"):
+        part(h, target)
+
+
+@case
+def head_of_fully_sharded_data(generator: torch.Generator) -> None:
+    """FSDP gives each process the whole weight in forward, and each has rows of its own."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    for shard in (lambda m: fully_shard(m, mesh=mesh), lambda m: fully_shard(m.linear, mesh=mesh)):
+        head = LinearCrossEntropyLoss(5, K, label_smoothing=0.1)
+        h = torch.randn(4, 5, generator=torch.Generator().manual_seed(rank))
+        target = torch.full((4,), rank)
+        expected = functional.linear_cross_entropy(h, head.linear.weight, target, label_smoothing=0.1)
+        shard(head)
+        loss = head(h, target)
+        assert_near(loss, expected.detach(), 2e-6, "loss")
+        loss.backward()

@@ -5,9 +5,9 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Partial, Shard
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 
-from labelsmooth import functional
+from labelsmooth import BCEWithLogitsLoss, LabelSmoothingLoss, OnlineLabelSmoothing, functional
 from labelsmooth.formulas import Focal, MarginSmoothing
 from labelsmooth.parallel import (
     vocab_parallel_cross_entropy,
@@ -81,6 +81,79 @@ def refusals(generator: torch.Generator) -> None:
     ):
         sparse = PerSample(torch.full((2, 2), 0.5), torch.zeros(2, 2, dtype=torch.long))
         functional.cross_entropy(parts, target, prior=sparse)
+
+
+@case
+def refused_dtensors(generator: torch.Generator) -> None:
+    """By name and on every process, none of which then waits for another."""
+    world = dist.get_world_size()
+    mesh = init_device_mesh("cpu", (world,))
+    target, labels = torch.zeros(4, dtype=torch.long), torch.zeros(4, K)
+
+    def placed(*shape: int, by: Placement) -> DTensor:
+        return distribute_tensor(torch.zeros(shape), mesh, [by])
+
+    z = placed(4, K, by=Shard(1))
+    calls = {
+        "input": [
+            lambda: functional.binary_cross_entropy_with_logits(z, labels),
+            lambda: functional.label_smoothing_loss(z, target),
+            lambda: LabelSmoothingLoss()(z, target),
+            lambda: BCEWithLogitsLoss()(z, labels),
+            lambda: OnlineLabelSmoothing(K)(z, target),
+            lambda: functional.smoothing_term(placed(4, 5, by=Replicate()), torch.zeros(K, 5), target),
+            lambda: vocab_parallel_linear_cross_entropy(z, torch.zeros(3, K), target, group=None),
+        ],
+        "logits_shard": [lambda: vocab_parallel_cross_entropy(z, target, group=None)],
+        "linear_weight": [
+            lambda: functional.smoothing_term(torch.zeros(4, 5), placed(K, 5, by=Shard(0)), target),
+            lambda: vocab_parallel_linear_cross_entropy(
+                torch.zeros(4, 5), placed(K, 5, by=Shard(0)), target, group=None
+            ),
+        ],
+        "linear_bias": [
+            lambda: vocab_parallel_linear_cross_entropy(
+                torch.zeros(4, 5), torch.zeros(3, 5), target, linear_bias=placed(3, by=Shard(0)), group=None
+            ),
+        ],
+        "target": [
+            lambda: functional.cross_entropy(torch.zeros(4, K), distribute_tensor(target, mesh, [Shard(0)])),
+            lambda: functional.binary_cross_entropy_with_logits(torch.zeros(4, K), z),
+        ],
+        "weight": [lambda: functional.cross_entropy(torch.zeros(4, K), target, placed(K, by=Shard(0)))],
+        "prior": [lambda: functional.cross_entropy(labels, target, prior=placed(K, by=Shard(0)))],
+    }  # fmt: skip
+    for name, several in calls.items():
+        for call in several:
+            with raises(f"{name} must be a plain tensor here, got a DTensor placed by ("):
+                call()
+    head = functional.linear_cross_entropy
+    h, bias = torch.zeros(4, 5), torch.zeros(K)
+    W = placed(K, 5, by=Shard(0))
+    for by in (Shard(1), Replicate(), Partial()):
+        with raises("linear_weight must have shape (K, D) and its classes sharded over one dimension of the"):
+            head(h, DTensor.from_local(torch.zeros(K, 5), mesh, [by]), target)
+    with raises(
+        "linear_weight must have shape (K, D) and its classes sharded over one dimension of the mesh"
+    ):
+        head(h, placed(K, 2, 5, by=Shard(0)), target)
+    square = init_device_mesh("cpu", (2, world // 2))
+    with raises(
+        "linear_weight must have shape (K, D) and its classes sharded over one dimension of the mesh"
+    ):
+        head(h, distribute_tensor(torch.zeros(K, 5), square, [Shard(0), Shard(0)]), target)
+    with raises("linear_weight must be a DTensor where input is one, got a plain tensor and input placed by"):
+        head(placed(4, 5, by=Replicate()), torch.zeros(K, 5), target)
+    with raises("linear_weight must be a DTensor where linear_bias is one, got a plain tensor and linear_b"):
+        head(h, torch.zeros(K, 5), target, linear_bias=placed(K, by=Shard(0)))
+    for by in (Shard(0), Shard(1)):
+        with raises(
+            "input must be replicated over linear_weight's mesh, as a plain tensor or by Replicate()"
+        ):
+            head(placed(4, 5, by=by), W, target)
+    for other in (bias, placed(K, by=Replicate()), placed(K + 1, by=Shard(0))):
+        with raises(f"linear_bias must have shape ({K},) and be placed as linear_weight by (Shard(dim=0),)"):
+            head(h, W, target, linear_bias=other)
 
 
 @case

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from labelsmooth.checks import accurate, as_given, blanked, transformed
@@ -36,6 +36,7 @@ class Head(NamedTuple):
     bias: Tensor | None  # (K,)
     softcap: float | None
     dtype: torch.dtype  # of the products
+    chunk: int | None = None  # rows of one; as many as the budget allows if none
 
     def logits(self) -> Tensor:
         """All of them, a row each; a weight (K, d1, ..., D) gives N * d1 * ... rows."""
@@ -83,8 +84,8 @@ class _Reduced(torch.autograd.Function):
         denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
         # Those of the criterion, for torch to refuse them if they have changed since.
         criterion = *wanted.measures.tensors, denominator
-        ctx.save_for_backward(head.input, head.weight, head.bias, *criterion)
-        ctx.call = head.softcap, head.dtype, wanted
+        ctx.save_for_backward(*_unheld(head), *criterion)
+        ctx.call = *head[3:], wanted
         found, ctx.gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
         ctx.mark_non_differentiable(found)
         return wanted.loss(RowStatistics(*found.unbind())), found
@@ -93,11 +94,12 @@ class _Reduced(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad, _ = grads
         hidden, weight, bias, *_ = ctx.saved_tensors
-        softcap, dtype, wanted = ctx.call
-        head = Head(hidden, weight, bias, softcap, dtype)
+        *options, wanted = ctx.call
+        head = Head(hidden, weight, bias, *options)
         if torch.is_grad_enabled() or transformed(grad):
+            head = head._replace(**_leaves(ctx, head))
             gradients = _differentiable(head, lambda h: wanted.loss(_reference(h, wanted.measures)), grad)
-            return *gradients, None, None, None
+            return *gradients, *_REST
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # an earlier backward pass was given them, to keep and to change
             _, gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
@@ -106,7 +108,26 @@ class _Reduced(torch.autograd.Function):
             grad = grad / by
             if wanted.denominator is None:
                 grad = grad.masked_fill(by == 0, 0.0)
-        return *(x if x is None else _scale(x, grad) for x in gradients), None, None, None
+        return *(x if x is None else _scale(x, grad) for x in gradients), *_REST
+
+
+def _unheld(head: Head) -> list[Tensor | None]:
+    """Its tensors, for a context to save: module.to() swaps parameters that nothing else holds."""
+    return [x.detach() if x is not None and x.is_leaf else x for x in head[:3]]
+
+
+def _leaves(ctx: Any, head: Head) -> dict[str, Tensor]:
+    """What of the head is a leaf that asks for a gradient, itself."""
+    parts = [name for name in head._fields[:3] if getattr(head, name) is not None]
+    nodes = [node for node, _ in ctx.next_functions]
+    return {
+        name: node.variable
+        for name, node in zip(parts, nodes, strict=False)
+        if node is not None and hasattr(node, "variable")
+    }
+
+
+_REST = (None,) * len((*Head._fields[3:], "wanted"))
 
 
 def _scale(x: Tensor, factor: Tensor) -> Tensor:
@@ -139,14 +160,14 @@ def _passes(
 
     ``derivative`` tells a loss's gradient by the statistics of a chunk of rows, (5, n), given these.
     """
-    hidden, weight, bias, softcap, dtype = head
+    hidden, weight, bias, softcap, dtype, chunk = head
     found = hidden.new_empty((STATISTICS, len(hidden)), dtype=accurate(dtype))
     by_input = torch.empty_like(hidden, dtype=dtype) if needs[0] else None
     by_weight = torch.zeros_like(weight, dtype=accurate(dtype)) if needs[1] else None
     by_bias = torch.zeros_like(bias, dtype=accurate(dtype)) if bias is not None and needs[2] else None
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     width = (dtype if softcap is None else accurate(dtype)).itemsize
-    chunks = list(_chunks(len(hidden), len(weight) * width))
+    chunks = list(_chunks(len(hidden), len(weight) * width, chunk))
     buffer = hidden.new_empty((max((c.stop - c.start for c in chunks), default=0), len(weight)), dtype=dtype)
     with torch.no_grad(), as_given(hidden.device):
         for part in chunks:
@@ -187,11 +208,39 @@ def _accumulate(total: Tensor, by_z: Tensor, input: Tensor) -> None:
         total[part] += by_z[:, part].T @ input
 
 
-def _chunks(rows: int, row_bytes: int) -> Iterator[slice]:
-    """Even chunks that keep to the budget."""
-    number = -(-rows // max(LEAST, BUDGET // max(row_bytes, 1)))
-    size = -(-rows // max(number, 1))
+def _chunks(rows: int, row_bytes: int, size: int | None = None) -> Iterator[slice]:
+    """Chunks of that size, or even ones that keep to the budget."""
+    if size is None:
+        number = -(-rows // max(LEAST, BUDGET // max(row_bytes, 1)))
+        size = -(-rows // max(number, 1))
     return (slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1)))
+
+
+def check_chunking(options: object) -> None:
+    kind = getattr(nn, "LinearCrossEntropyOptions", None)
+    if options is not None and (kind is None or not isinstance(options, kind)):
+        raise ValueError(
+            f"options must be a torch.nn.LinearCrossEntropyOptions, got {type(options).__name__}"
+        )
+
+
+def chunk_rows(options: "nn.LinearCrossEntropyOptions", rows: int, features: int, classes: int) -> int | None:
+    """The rows of a chunk as torch has it; None leaves them to the budget."""
+    size, method = options.batch_chunk_size, options.chunking_method
+    if method == "auto":
+        return size
+    if method is None:
+        return size or max(rows, 1)
+    # As much memory as the input takes, in a power of 2 of rows, or the part of it that is named.
+    factor = int(method.partition(":")[2] or 1)
+    whole = -(-rows // max(-(-classes // max(features, 1)), 1))
+    found = max(min((1 << int(max(whole - 1, 0)).bit_length()) // factor, rows), 1)
+    if size is not None and size != found:
+        raise ValueError(
+            f"options must have a batch_chunk_size or a chunking_method, got batch_chunk_size={size} and "
+            f"chunking_method={method!r}, which makes {found} rows"
+        )
+    return found
 
 
 def _reference(head: Head, measures: Measures) -> RowStatistics:
@@ -214,7 +263,8 @@ def _differentiable(head: Head, of: Callable[[Head], Tensor], grad: Tensor) -> l
 
 
 _arguments = (
-    f"Tensor input, Tensor linear_weight, Tensor? linear_bias, float? softcap, ScalarType dtype, {MEASURES}"
+    "Tensor input, Tensor linear_weight, Tensor? linear_bias, float? softcap, ScalarType dtype, "
+    f"SymInt? chunk, {MEASURES}"
 )
 LIBRARY.define(f"linear({_arguments}) -> Tensor")
 LIBRARY.define(f"linear_backward(Tensor grad, bool[] needs, {_arguments}) -> Tensor[]")
@@ -250,8 +300,9 @@ def _(grad: Tensor, needs: list[bool], *head: Any) -> list[Tensor]:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    head, measures = inputs[:_HEAD], inputs[_HEAD:]
-    ctx.save_for_backward(*head[:3], *Measures(*measures).tensors)
+    head, measures = Head(*inputs[:_HEAD]), inputs[_HEAD:]
+    held = head[:3] if torch.compiler.is_compiling() else _unheld(head)
+    ctx.save_for_backward(*held, *Measures(*measures).tensors)
     ctx.options = head[3:], [None if isinstance(x, Tensor) else x for x in measures]
 
 
@@ -262,6 +313,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     measures = Measures(*measures).with_tensors(*tensors)
     grad = grad[:DIFFERENTIABLE]
     if torch.is_grad_enabled() or transformed(grad):
+        head = head if torch.compiler.is_compiling() else head._replace(**_leaves(ctx, head))
         gradients = _differentiable(
             head, lambda h: torch.stack(_reference(h, measures)[:DIFFERENTIABLE]), grad
         )
