@@ -183,11 +183,6 @@ def test_a_certain_model_has_no_noise_floor():
     assert noise_floor(logits_of([[1.0, 0.0], [0.0, 1.0]])) == 0
 
 
-def test_nan_is_not_taken_for_calibrated():
-    logits = torch.tensor([[nan, 0.0], [5.0, 0.0]])
-    assert math.isnan(expected_calibration_error(logits, torch.tensor([0, 0])))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_short_types_are_computed_in_float64(dtype: torch.dtype):
     logits = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
