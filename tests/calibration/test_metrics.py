@@ -158,7 +158,8 @@ def test_ece_of_a_calibrated_model_is_its_noise_floor():
     assert expected_calibration_error(2 * logits, drawn[0]) > 10 * floor
 
 
-@pytest.mark.parametrize(("N", "num_bins"), [(50, 15), (300, 5)])
+# The last has more rows in a bin than are drawn one by one.
+@pytest.mark.parametrize(("N", "num_bins"), [(50, 15), (300, 5), (5000, 3)])
 def test_noise_floor_equals_a_simulation(N: int, num_bins: int):
     logits = torch.randn(N, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     sure = np.exp(logits.numpy()).max(1) / np.exp(logits.numpy()).sum(1)
