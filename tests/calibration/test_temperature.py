@@ -1,7 +1,9 @@
 """The temperature, against a search that knows no slope, and where the data leave it no inner minimum."""
 
 import math
+import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -100,7 +102,8 @@ def test_it_repairs_the_confidence_and_leaves_the_predictions():
     ],
 )
 def test_separable_rows_end_on_the_lower_bound(logits: list[list[float]], labels: list[int]):
-    assert fit_temperature(torch.tensor(logits), torch.tensor(labels)) == pytest.approx(LOW, rel=1e-9)
+    with pytest.warns(UserWarning, match="^T = 0.01 is a bound: the NLL falls .* every row is right$"):
+        assert fit_temperature(torch.tensor(logits), torch.tensor(labels)) == LOW
 
 
 @pytest.mark.parametrize(
@@ -109,19 +112,31 @@ def test_separable_rows_end_on_the_lower_bound(logits: list[list[float]], labels
         ([[2.0, 0.0], [2.0, 0.0]], [0, 1]),  # the best at infinite T
         ([[5.0, 0.0], [0.0, 9.0]], [1, 0]),  # wrong throughout
         ([[800.0, 0.0]], [1]),
-        ([[1.0, -math.inf]], [1]),  # the label is a masked class: the NLL is infinite at any T
     ],
 )
 def test_uninformative_rows_end_on_the_upper_bound(logits: list[list[float]], labels: list[int]):
-    assert fit_temperature(torch.tensor(logits), torch.tensor(labels)) == pytest.approx(HIGH, rel=1e-9)
+    with pytest.warns(UserWarning, match="^T = 100.0 is a bound: the NLL falls .* the logits mislead$"):
+        assert fit_temperature(torch.tensor(logits), torch.tensor(labels)) == HIGH
 
 
-@pytest.mark.parametrize("bounds", [(0.5, 0.8), (3.0, 7.0), (1.0, 2.0)])
+@pytest.mark.parametrize("bounds", [(0.5, 0.8), (3.0, 7.0), (1.0, 2.0), (0.1, 0.3), (1e-9, 1e90)])
 def test_it_stays_within_the_bounds_it_is_given(bounds: tuple[float, float]):
     low, high = bounds
     right, wrong = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
-    assert fit_temperature(right, torch.tensor([0]), bounds=bounds) == pytest.approx(low, rel=1e-9)
-    assert fit_temperature(wrong, torch.tensor([0]), bounds=bounds) == pytest.approx(high, rel=1e-9)
+    with pytest.warns(UserWarning, match=f"^T = {low} is a bound"):
+        assert fit_temperature(right, torch.tensor([0]), bounds=bounds) == low
+    with pytest.warns(UserWarning, match=f"^T = {re.escape(str(high))} is a bound"):
+        assert fit_temperature(wrong, torch.tensor([0]), bounds=bounds) == high
+    assert fit_temperature(torch.zeros(3, 2), torch.tensor([0, 0, 1]), bounds=bounds) == min(
+        max(1, low), high
+    )
+
+
+@pytest.mark.parametrize("beside", [0.9999, 1.0001])
+def test_it_is_found_next_to_a_bound(beside: float):
+    T = fit_temperature(*rows(*CASES[0]))
+    bounds = (0.01, T * beside) if beside > 1 else (T * beside, 100.0)
+    assert fit_temperature(*rows(*CASES[0]), bounds=bounds) == pytest.approx(T, rel=1e-11)
 
 
 def test_by_hand():
@@ -174,9 +189,41 @@ def test_bad_input_is_named():
         fit_temperature(logits, labels[:3])
     with pytest.raises(ValueError, match="logits must have at least one row"):
         fit_temperature(logits[:0], labels[:0])
-    for bounds in ((0.0, 1.0), (2.0, 1.0), (1.0, 1.0), (-1.0, 1.0), (math.nan, 1.0)):
+    for bounds in (
+        (0.0, 1.0),
+        (2.0, 1.0),
+        (1.0, 1.0),
+        (-1.0, 1.0),
+        (math.nan, 1.0),
+        (1.0, math.inf),
+        ("a", "b"),
+        (1, 2, 3),
+    ):
         with pytest.raises(ValueError, match=r"bounds must be two increasing positive numbers, got \("):
-            fit_temperature(logits, labels, bounds=bounds)
+            fit_temperature(logits, labels, bounds=bounds)  # pyright: ignore[reportArgumentType]
+    for bounds in (5.0, None, "ab"):
+        with pytest.raises(ValueError, match="bounds must be two increasing positive numbers, got "):
+            fit_temperature(logits, labels, bounds=bounds)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"bounds must lie in \[1e-90, 1e\+90\], got \(1e-300, 1\)"):
+        fit_temperature(logits, labels, bounds=(1e-300, 1))
+
+
+def test_a_label_without_a_probability_is_named():
+    logits = torch.tensor([[1.0, 0.0], [2.0, 1.0], [1.0, -math.inf]])
+    labels = torch.tensor([0, 1, 1])
+    with pytest.raises(
+        ValueError, match=r"labels .* above -inf, or the NLL is infinite .* class 1 in row 2$"
+    ):
+        fit_temperature(logits, labels)
+    # Left out, it does no harm.
+    labels[2] = -100
+    assert fit_temperature(logits, labels, spread=1) == fit_temperature(logits[:2], labels[:2], spread=1)
+
+
+def test_a_narrow_prior_holds_it_at_1():
+    logits, labels = rows(*CASES[2])
+    assert fit_temperature(logits, labels, spread=1e-250) == 1
+    assert fit_temperature(logits, labels, spread=np.float32(1e-6)) == pytest.approx(1, abs=1e-6)
 
 
 def test_constant_logits_leave_it_alone():
@@ -201,9 +248,11 @@ def test_a_prior_pulls_it_toward_1(spread: float):
 
 def test_a_prior_keeps_it_from_the_bounds():
     logits, labels = 5 * torch.eye(4)[torch.arange(30) % 4], torch.arange(30) % 4
-    assert fit_temperature(logits, labels) == pytest.approx(0.01)
+    with pytest.warns(UserWarning, match="T = 0.01 is a bound"):
+        assert fit_temperature(logits, labels) == 0.01
     assert 0.2 < fit_temperature(logits, labels, spread=1) < 1
-    assert fit_temperature(-logits, labels) == pytest.approx(100)
+    with pytest.warns(UserWarning, match="T = 100.0 is a bound"):
+        assert fit_temperature(-logits, labels) == 100
     assert 1 < fit_temperature(-logits, labels, spread=1) < 100
 
 
@@ -220,3 +269,29 @@ def test_a_prior_hardly_moves_it_with_many_rows():
 def test_the_spread_has_to_be_above_0(spread: float):
     with pytest.raises(ValueError, match="spread must be above 0, got"):
         fit_temperature(torch.zeros(1, 2), torch.tensor([0]), spread=spread)
+
+
+@pytest.mark.parametrize("spread", ["1", True, None, torch.ones(2)])
+def test_the_spread_has_to_be_a_number(spread: object):
+    with pytest.raises(ValueError, match="spread must be a number, got"):
+        fit_temperature(torch.zeros(1, 2), torch.tensor([0]), spread=spread)  # pyright: ignore[reportArgumentType]
+
+
+def test_many_rows_are_the_few_that_they_repeat():
+    """Chunks do not show: neither where they end nor in a class that is masked."""
+    logits, labels = rows(*CASES[0])
+    logits = torch.cat([logits, torch.full((50, 1), -math.inf)], 1)
+    many = fit_temperature(logits.repeat(2001, 1), labels.repeat(2001))
+    assert many == pytest.approx(fit_temperature(logits, labels), rel=1e-11)
+
+
+def test_it_makes_no_copy_of_the_logits():
+    """The most that lies in memory beside the logits, by what torch's allocator was asked for."""
+    logits, labels = rows(0, 400_000, 10, 3.0, 0.4)
+    logits = logits.float()
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        fit_temperature(logits, labels)
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    assert largest <= logits.nbytes / 4

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+import torch
 
-from labelsmooth.calibration.metrics import Reliability, reliability
+from labelsmooth.calibration.checks import Given, as_count, as_number, as_rows, check_finite
+from labelsmooth.calibration.metrics import Reliability, group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,9 +34,26 @@ class ReliabilityDisplay:
 
     @classmethod
     def from_logits(
-        cls, logits: Tensor, labels: Tensor, *, temperature: float = 1.0, num_bins: int = 15
+        cls,
+        logits: Given,
+        labels: Given,
+        *,
+        temperature: float = 1.0,
+        num_bins: int = 15,
+        ignore_index: int | None = -100,
     ) -> ReliabilityDisplay:
-        return cls(reliability(logits / temperature, labels, num_bins))
+        """Of logits as :func:`reliability` takes them, divided by a ``temperature``, finite and above 0.
+
+        Raises:
+            ValueError: as :func:`reliability` does, or if ``temperature`` is no such number.
+        """
+        divisor, num_bins = as_number("temperature", temperature), as_count("num_bins", num_bins)
+        rows = as_rows(logits, labels, ignore_index)
+        # Not short: dividing by a temperature would round them again.
+        longer = rows.logits.to(torch.promote_types(rows.logits.dtype, torch.float32))
+        scaled = replace(rows, logits=longer / divisor)
+        check_finite(scaled, masked=True)
+        return cls(group(scaled, num_bins))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw into ``ax``, or a new figure."""

@@ -1,12 +1,20 @@
 """Calibration of the top prediction, from logits (never probabilities) and class indices.
 
-Shapes: logits ``(N, K)``, labels ``(N,)``. Confidence is the largest probability of a row.
+Shapes: logits ``(..., K)``, classes last, such as ``(N, K)``, or a language model's ``(B, T, K)``; labels
+``(...)``. Both may be tensors, NumPy arrays or nested lists; labels are of any integer type. A class may be
+masked by a logit of -inf. Confidence is the largest probability of a row.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
+
+from labelsmooth.calibration.checks import CHUNK, Given, Rows, as_count, as_integer, as_rows
+
+CELLS: Final = 64  # narrow groups of rows that a bin is cut into where it holds many
+MANY: Final = 16 * CELLS  # rows: a binomial number costs about as much as 16 uniform ones
 
 
 @dataclass(frozen=True)
@@ -25,8 +33,8 @@ class Reliability:
 
 
 def confidence(logits: Tensor) -> Tensor:
-    """The largest probability of each row, ``(N,)``, float64."""
-    return logits.double().softmax(-1).amax(-1)
+    """The largest probability of each row of ``(N, K)``, ``(N,)``, float64."""
+    return _confidence(Rows(logits.detach()))
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
@@ -40,27 +48,40 @@ def bin_of(confidence: Tensor, num_bins: int) -> Tensor:
     return torch.bucketize(confidence, inner)
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> float:
+def accuracy(logits: Given, labels: Given, *, ignore_index: int | None = -100) -> float:
     """The share of rows whose largest logit is the label's, in [0, 1].
+
+    Args:
+        logits: ``(..., K)``, classes last.
+        labels: Class indices, ``(...)``.
+        ignore_index: Rows with this label are left out; None leaves out none.
+
+    Raises:
+        ValueError: if no row is left, a shape, type or label is wrong, a row holds NaN or +inf or nothing but
+            -inf, or probabilities are given.
 
     Example:
         >>> accuracy(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
         0.5
     """
-    check_logits(logits, labels)
-    return float(correct(logits, labels).mean())
+    rows = as_rows(logits, labels, ignore_index)
+    return sum(float(correct(z, y).sum()) for z, y in rows.chunks()) / len(rows)
 
 
-def reliability(logits: Tensor, labels: Tensor, num_bins: int = 15) -> Reliability:
+def reliability(
+    logits: Given, labels: Given, num_bins: int = 15, *, ignore_index: int | None = -100
+) -> Reliability:
     """Group rows by confidence into ``num_bins`` bins of equal width.
 
     Args:
-        logits: ``(N, K)``.
-        labels: Class indices, ``(N,)``.
+        logits: ``(..., K)``, classes last.
+        labels: Class indices, ``(...)``.
         num_bins: At least 1.
+        ignore_index: Rows with this label are left out; None leaves out none.
 
     Raises:
-        ValueError: if there is no row, a shape is wrong or ``num_bins`` is not positive.
+        ValueError: if no row is left, a shape, type or label is wrong, a row holds NaN or +inf or nothing but
+            -inf, probabilities are given, or ``num_bins`` is no positive integer.
 
     Example:
         >>> r = reliability(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]), num_bins=2)
@@ -70,21 +91,31 @@ def reliability(logits: Tensor, labels: Tensor, num_bins: int = 15) -> Reliabili
     Reference:
         Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
     """
-    check_logits(logits, labels)
-    _check_positive("num_bins", num_bins)
-    sure, right = confidence(logits), correct(logits, labels)
-    bins = bin_of(sure, num_bins)
-    count, sure_sum, right_sum = (
-        torch.zeros(num_bins, dtype=torch.float64, device=logits.device).index_add_(0, bins, x)
-        for x in (torch.ones_like(sure), sure, right)
-    )
-    return Reliability(count, sure_sum / count, right_sum / count)
+    return group(as_rows(logits, labels, ignore_index), as_count("num_bins", num_bins))
 
 
-def expected_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
+def group(rows: Rows, num_bins: int) -> Reliability:
+    """Of rows that were checked."""
+    sums = [
+        torch.zeros(num_bins, dtype=torch.float64, device=rows.logits.device)
+        for _ in ("count", "confidence", "accuracy")
+    ]
+    for z, labels in rows.chunks():
+        sure, right = _sure(z), correct(z, labels)
+        bins = bin_of(sure, num_bins)
+        for total, x in zip(sums, (torch.ones_like(sure), sure, right), strict=True):
+            total.index_add_(0, bins, x)
+    count, sure, right = sums
+    return Reliability(count, sure / count, right / count)
+
+
+def expected_calibration_error(
+    logits: Given, labels: Given, num_bins: int = 15, *, ignore_index: int | None = -100
+) -> float:
     r"""ECE: :math:`\sum_b \frac{n_b}{N} |\mathrm{conf}_b - \mathrm{acc}_b|`, in [0, 1].
 
-    It is biased upward: see :func:`noise_floor` for what a perfectly calibrated model would show.
+    It is biased upward: see :func:`noise_floor` for what a perfectly calibrated model would show. Its
+    arguments and errors are those of :func:`reliability`.
 
     Example:
         >>> expected_calibration_error(torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
@@ -93,57 +124,79 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 1
     Reference:
         Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
     """
-    return reliability(logits, labels, num_bins).ece
+    return reliability(logits, labels, num_bins, ignore_index=ignore_index).ece
 
 
-def noise_floor(logits: Tensor, num_bins: int = 15, draws: int = 1000, seed: int = 0) -> float:
+def noise_floor(
+    logits: Given,
+    num_bins: int = 15,
+    draws: int = 1000,
+    seed: int = 0,
+    *,
+    labels: Given | None = None,
+    ignore_index: int | None = -100,
+) -> float:
     """The ECE that chance alone would show: its mean when labels are drawn from the model's own confidence.
 
     Args:
-        logits: ``(N, K)``.
+        logits: ``(..., K)``, classes last.
         num_bins: As in :func:`expected_calibration_error`.
         draws: How often labels are drawn.
         seed: Of the draws.
+        labels: Only say which rows are left out, ``(...)``: those of ``ignore_index``.
+        ignore_index: As in :func:`expected_calibration_error`.
 
     Example:
-        >>> round(noise_floor(torch.zeros(100, 2)), 3)
-        0.039
+        >>> round(noise_floor(torch.zeros(100, 2)), 2)
+        0.04
 
     Raises:
-        ValueError: if there is no row, the shape is wrong or a number is not positive.
+        ValueError: if no row is left, a shape, type or label is wrong, a row holds NaN or +inf or nothing but
+            -inf, probabilities are given, or a number is no integer or not positive.
 
     Reference:
         Vaicenavicius et al., *Evaluating model calibration in classification*, AISTATS 2019.
     """
-    check_logits(logits)
-    _check_positive("num_bins", num_bins)
-    _check_positive("draws", draws)
-    sure = confidence(logits)
+    num_bins, draws = as_count("num_bins", num_bins), as_count("draws", draws)
+    seed = as_integer("seed", seed)
+    sure = _confidence(as_rows(logits, labels, ignore_index)).sort().values
     generator = torch.Generator(device=sure.device).manual_seed(seed)
-    hits = torch.rand(draws, len(sure), dtype=torch.float64, device=sure.device, generator=generator) < sure
-    in_bin = torch.nn.functional.one_hot(bin_of(sure, num_bins), num_bins).double()
-    return float(((sure - hits.double()) @ in_bin).abs().sum(-1).mean() / len(sure))
+    home = bin_of(sure, num_bins)
+    filled, count = home.unique_consecutive(return_counts=True)
+    gaps = 0.0
+    for b, held in zip(filled.tolist(), sure.split(count.tolist()), strict=True):
+        gaps += _mean_gap(held, b / num_bins, (b + 1) / num_bins, draws, generator)
+    return gaps / len(sure)
 
 
-def check_logits(logits: Tensor, labels: Tensor | None = None) -> None:
-    if logits.dim() != 2 or not logits.is_floating_point():
-        raise ValueError(
-            f"logits must be floating point of shape (N, K), got {logits.dtype} {tuple(logits.shape)}"
-        )
-    if not logits.numel():
-        raise ValueError(f"logits must have at least one row and class, got shape {tuple(logits.shape)}")
-    if labels is None:
-        return
-    if labels.shape != logits.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(
-            f"labels must be integers of shape ({len(logits)},), got {labels.dtype} {tuple(labels.shape)}"
-        )
-    if not 0 <= int(labels.min()) <= int(labels.max()) < logits.size(1):
-        raise ValueError(
-            f"labels must lie in [0, {logits.size(1)}), got {int(labels.min())} to {int(labels.max())}"
-        )
+def _mean_gap(sure: Tensor, left: float, right: float, draws: int, generator: torch.Generator) -> float:
+    """How far a bin's correct rows lie from their expected number, on average.
+
+    Few rows are drawn one by one. Many are drawn by cells: the rows of a cell have nearly one confidence p,
+    so that a binomial number at their mean stands for them. Its mean is theirs; its variance is larger by
+    the variance of p, which is at most w / p of it in a cell of width w.
+    """
+    size, p = torch.ones_like(sure), sure
+    if by_cell := len(sure) > MANY:
+        cell = ((sure - left) * (CELLS / (right - left))).long().clamp_(0, CELLS - 1)
+        size, p = (sure.new_zeros(CELLS).index_add_(0, cell, x) for x in (size, sure))
+        size, p = size[size > 0], (p[size > 0] / size[size > 0]).clamp_max_(1.0)
+    expected, total = sure.sum(), 0.0
+    step = max(1, CHUNK // len(p))
+    for start in range(0, draws, step):
+        shape = (min(step, draws - start), len(p))
+        if by_cell:
+            hits = torch.binomial(size.expand(shape), p.expand(shape), generator)
+        else:
+            hits = torch.rand(shape, dtype=p.dtype, device=p.device, generator=generator) < p
+        total += float((hits.sum(-1, dtype=p.dtype) - expected).abs().sum())
+    return total / draws
 
 
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+def _confidence(rows: Rows) -> Tensor:
+    return torch.cat([_sure(z) for z, _ in rows.chunks()])
+
+
+def _sure(z: Tensor) -> Tensor:
+    """The largest probability of rows of logits in float64: its exponential is 1, less the largest logit."""
+    return 1 / (z - z.amax(-1, keepdim=True)).exp_().sum(-1)

@@ -1,14 +1,28 @@
 """Temperature scaling: one number that makes confidence match accuracy and leaves predictions alone."""
 
 import math
+import warnings
 
+import torch
 from torch import Tensor
 
-from labelsmooth.calibration.metrics import check_logits
+from labelsmooth.calibration.checks import (
+    Given,
+    Rows,
+    as_bounds,
+    as_number,
+    as_rows,
+    check_possible,
+)
 
 
 def fit_temperature(
-    logits: Tensor, labels: Tensor, *, spread: float = math.inf, bounds: tuple[float, float] = (0.01, 100.0)
+    logits: Given,
+    labels: Given,
+    *,
+    spread: float = math.inf,
+    bounds: tuple[float, float] = (0.01, 100.0),
+    ignore_index: int | None = -100,
 ) -> float:
     r"""The temperature T that minimises the NLL of ``softmax(logits / T)``.
 
@@ -20,20 +34,23 @@ def fit_temperature(
     creeps, as it does along an exponential tail.
 
     Args:
-        logits: Of rows that the model was not trained on, ``(N, K)``.
-        labels: Their true classes, ``(N,)``. Wrong labels here calibrate the model to their noise.
+        logits: Of rows that the model was not trained on, ``(..., K)``, classes last, such as ``(N, K)``.
+        labels: Their true classes, ``(...)``. Wrong labels here calibrate the model to their noise.
         spread: How far log T is expected to lie from 0, as the standard deviation of a normal prior, above 0.
             Infinite, T is the NLL's alone; with 1 it stays sensible where there are few rows, or all are
             right, and hardly moves where there are many.
-        bounds: T is sought between these, and ends on one if the NLL falls all the way:
+        bounds: T is sought between these, and ends on one, with a warning, if the NLL falls all the way:
             on the least if every row is right, on the greatest if the logits mislead. For constant logits,
-            to which T means nothing, it is 1.
+            to which T means nothing, it is 1, or the bound that is nearest.
+        ignore_index: Rows with this label are left out; None leaves out none.
 
     Returns:
         T > 0; above 1 for a model that is too confident.
 
     Raises:
-        ValueError: if there is no row or a shape is wrong.
+        ValueError: if no row is left, a shape, type or label is wrong, a row holds NaN or +inf or nothing but
+            -inf, a label's own logit is -inf, probabilities are given, ``spread`` is not above 0, or
+            ``bounds`` are not two increasing positive numbers.
 
     Example:
         >>> import torch
@@ -45,37 +62,76 @@ def fit_temperature(
     Reference:
         Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
     """
-    check_logits(logits, labels)
-    low, high = bounds
-    if not 0 < low < high:
-        raise ValueError(f"bounds must be two increasing positive numbers, got {bounds}")
-    if not spread > 0:
-        raise ValueError(f"spread must be above 0, got {spread}")
-    pull = 1 / (len(labels) * spread**2)
-    z = logits.detach().double()
-    # A class at -inf has no probability at any T; 0 * -inf would be NaN.
-    z = (z - z.amax(-1, keepdim=True)).clamp_min(-1e100)
-    target_z = z.gather(-1, labels.long().unsqueeze(-1)).squeeze(-1)
-    if not z.any():
-        return 1.0
-
+    low, high = as_bounds(bounds)
+    # Narrower, its square would be 0; T is 1 either way.
+    spread = max(as_number("spread", spread, finite=False), 1e-100)
+    rows = as_rows(logits, labels, ignore_index)
+    check_possible(rows)
+    target, constant = _targets(rows)
+    if constant:
+        return min(max(1.0, low), high)
+    pull = 1 / (len(rows) * spread**2)
     least, most = 1 / high, 1 / low  # of the inverse temperature
+    unseen = {least, most}
     beta, moved = (1.0 if least < 1.0 < most else math.sqrt(least * most)), math.inf
     for _ in range(200):
-        q = (beta * z).softmax(-1)
-        mean = (q * z).sum(-1)
-        slope = float((mean - target_z).mean()) + pull * math.log(beta) / beta
-        curvature = float((q * (z - mean.unsqueeze(-1)).square()).sum(-1).mean())
-        curvature += pull * (1 - math.log(beta)) / beta**2
+        mean, variance = _moments(rows, beta)
+        slope = mean - target + pull * math.log(beta) / beta
+        curvature = variance + pull * (1 - math.log(beta)) / beta**2
         # Both are 0 where float64 takes every row for certainly right: the NLL still falls.
-        if slope < 0 or slope == curvature == 0:
+        if falls := slope < 0 or slope == curvature == 0:
             least = beta
         else:
             most = beta
+        if least == most:  # a bound, which the NLL falls toward from within
+            bound = low if falls else high
+            why = "every row is right" if falls else "the logits mislead"
+            warnings.warn(
+                f"T = {bound} is a bound: the NLL falls all the way to it, as where {why}", stacklevel=2
+            )
+            return bound
         step = -slope / curvature if curvature > 0 else math.inf
         if min(abs(step), most - least) <= 1e-12 * beta:
             break
         newton = least < beta + step < most and abs(step) <= moved / 2
-        previous, beta = beta, beta + step if newton else math.sqrt(least * most)
+        end = most if falls else least
+        unseen.discard(beta)
+        previous = beta
+        beta = beta + step if newton else end if end in unseen else math.sqrt(least * most)
         moved = abs(beta - previous)
-    return 1 / beta
+    return min(max(1 / beta, low), high)
+
+
+def _less_largest(z: Tensor) -> Tensor:
+    # A class at -inf has no probability at any T; 0 * -inf would be NaN.
+    return (z - z.amax(-1, keepdim=True)).clamp_min_(-1e100)
+
+
+def _targets(rows: Rows) -> tuple[float, bool]:
+    """The mean logit of the labels, less the largest of each row; whether each row's logits are all one."""
+    total, constant = 0.0, True
+    for z, labels in rows.chunks():
+        z = _less_largest(z)
+        total += float(z.gather(-1, labels.unsqueeze(-1)).sum())
+        constant = constant and not bool(((z < 0) & (z > -1e100)).any())
+    return total / len(rows), constant
+
+
+def _moments(rows: Rows, beta: float) -> tuple[float, float]:
+    """The mean over rows of the logits' mean and variance under ``softmax(beta * logits)``.
+
+    Row by row the largest logit is 0 here and has a probability of at least 1/K, so the variance is at least
+    a K-th of the mean square: their difference is exact enough.
+    """
+    total = torch.zeros(2, dtype=torch.float64, device=rows.logits.device)
+    ones = torch.ones(rows.logits.size(1), dtype=torch.float64, device=rows.logits.device)
+    for z, _ in rows.chunks():
+        z = _less_largest(z)
+        # A product with ones sums short rows several times faster than sum() does.
+        q = (beta * z).exp_()
+        mass = q @ ones
+        mean = (q.mul_(z) @ ones).div_(mass)
+        square = (q.mul_(z) @ ones).div_(mass)
+        total += torch.stack([mean.sum(), (square - mean.square()).sum()])
+    mean, variance = (total / len(rows)).tolist()
+    return mean, variance
