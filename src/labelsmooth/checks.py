@@ -114,10 +114,11 @@ def check_devices(device: torch.device, **others: object) -> None:
                 raise ValueError(f"{name} must be on input's device {device}, got {x.device}")
 
 
-def check_number(name: str, value: Any, *, above_zero: bool = False) -> None:
+def check_number(name: str, value: object, *, above_zero: bool = False) -> None:
     if not isinstance(value, (int, float, Real)):
         raise ValueError(f"{name} must be a number, got {type(value).__name__}")
-    if not 0 <= value < float("inf") or (above_zero and not value):
+    number: Any = value
+    if not 0 <= number < float("inf") or (above_zero and not number):
         raise ValueError(f"{name} must be finite and {'above' if above_zero else 'at least'} 0, got {value}")
 
 

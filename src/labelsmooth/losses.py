@@ -1,6 +1,7 @@
 """The functional losses as modules: frozen bags of options."""
 
 import math
+from numbers import Integral
 from typing import TypedDict, Unpack
 
 import torch
@@ -71,12 +72,12 @@ class LabelSmoothingLoss(Exact):
         hint = "; the arguments are (smoothing, dim), and the number of classes is that of input"
         if isinstance(smoothing, int) and smoothing > 1:
             raise ValueError(f"smoothing must lie in [0, 1], got {smoothing}{hint}")
-        if not isinstance(dim, int):
+        if not isinstance(dim, Integral):
             raise ValueError(f"dim must be an integer, got {dim!r}{hint}")
         check_strengths("smoothing", smoothing)
         check_one("smoothing", smoothing)
         keep(self, "smoothing", smoothing)
-        self.dim = dim
+        self.dim = int(dim)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         return label_smoothing_loss(pred, target, self.smoothing, self.dim)
