@@ -12,7 +12,6 @@ from labelsmooth.checks import (
     as_given,
     as_strength,
     as_targets,
-    blanked,
     check_choice,
     check_class_weight,
     check_denominator,
@@ -200,13 +199,11 @@ def criterion(
         counted,
         exclude_target=off_target == "others",
         shares=shares,
-        **as_prior(prior, shape, class_dim, dtype),
+        **as_prior(prior, shape, class_dim, dtype, counted),
         margin=formula.hinge and formula.hinge[0],
         squared=bool(formula.hinge and formula.hinge[1]),
         spread=formula.spread,
     )
-    if measures.classes is not None and measures.prior is not None:
-        measures = measures._replace(prior=blanked(measures.prior, counted))
     if off_target == "others":
         check_others(measures, num_classes)
     if formula.draws:

@@ -1,6 +1,5 @@
 """The cross entropy of a DTensor, whose rows, classes or both are spread over a mesh."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import torch
@@ -270,10 +269,8 @@ def _local_call(
         case PerSample(probabilities, classes) as prior:
             _check_prior_shape(prior, layout.rows, input.shape)
             placements = by_class if classes is None else layout.placements
-            local["prior"] = replace(
-                prior,
-                probabilities=place(probabilities, placements),
-                classes=None if classes is None else place(classes, placements),
+            local["prior"] = PerSample(
+                place(probabilities, placements), None if classes is None else place(classes, placements)
             )
         case Prior() as prior:
             local["prior"] = everywhere(prior.probabilities)

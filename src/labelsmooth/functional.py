@@ -5,7 +5,7 @@ the model, p the (smoothed) target, eps the smoothing, pi the prior and
 :math:`\mathrm{lse}(z) = \log \sum_k \exp z_k`. Losses are in nats.
 """
 
-from typing import Any, Final, Literal, Unpack, overload
+from typing import Final, Literal, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -24,16 +24,16 @@ from labelsmooth.checks import (
     check_number,
     check_one,
     check_prior,
-    compute_dtype,
     is_dtensor,
 )
 from labelsmooth.criterion import OPTIONS, CrossEntropyOptions, criterion, strength
-from labelsmooth.dtensor import dtensor_cross_entropy, dtensor_linear_cross_entropy
+from labelsmooth.dtensor import dtensor_linear_cross_entropy
 from labelsmooth.engines import linear
 from labelsmooth.engines.linear import HeadEngine, check_chunking, chunk_rows
 from labelsmooth.engines.route import Engine, row_statistics, uniform
 from labelsmooth.engines.statistics import Measures
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, LabelSmoothing, smoothed_entropy, smoothed_nll
+from labelsmooth.logits import logits_cross_entropy
 from labelsmooth.parallel import (
     vocab_parallel_cross_entropy,
     vocab_parallel_linear_cross_entropy,
@@ -183,58 +183,6 @@ def cross_entropy(
         "z_loss": z_loss,
     }
     return logits_cross_entropy(input, target, weight, engine=engine, return_nll=return_nll, **options)
-
-
-@overload
-def logits_cross_entropy(
-    input: Tensor,
-    target: Tensor | Mixed,
-    weight: Tensor | None = None,
-    *,
-    class_dim: int | None = None,
-    engine: Engine | None = None,
-    return_nll: Literal[False] = False,
-    **options: Unpack[CrossEntropyOptions],
-) -> Tensor: ...
-
-
-@overload
-def logits_cross_entropy(
-    input: Tensor,
-    target: Tensor | Mixed,
-    weight: Tensor | None = None,
-    *,
-    class_dim: int | None = None,
-    engine: Engine | None = None,
-    return_nll: bool,
-    **options: Unpack[CrossEntropyOptions],
-) -> Tensor | tuple[Tensor, Tensor]: ...
-
-
-def logits_cross_entropy(
-    input: Tensor,
-    target: Tensor | Mixed,
-    weight: Tensor | None = None,
-    *,
-    class_dim: int | None = None,
-    engine: Engine | None = None,
-    return_nll: bool = False,
-    **options: Unpack[CrossEntropyOptions],
-) -> Tensor | tuple[Tensor, Tensor]:
-    """:func:`cross_entropy` with the classes in any dimension; class probabilities have them there too."""
-    if is_dtensor(input):
-        z: Any = input
-        if class_dim is not None:  # torch's dimension is all that it takes
-            second = min(1, z.dim() - 1)
-            if isinstance(target, Tensor) and target.shape == z.shape:
-                target = target.movedim(class_dim, second)
-            z = z.movedim(class_dim, second)
-        return dtensor_cross_entropy(z, target, weight, engine=engine, return_nll=return_nll, **options)
-    z, dtype = as_rows(input, class_dim), compute_dtype(input)
-    wanted = criterion(input.shape, dtype, input.device, target, weight, class_dim=class_dim, **options)
-    statistics = row_statistics(z, wanted.measures, engine)
-    loss = wanted.loss(statistics)
-    return (loss, wanted.nll(statistics)) if return_nll else loss
 
 
 @overload

@@ -25,12 +25,8 @@ from labelsmooth.checks import (
 from labelsmooth.criterion import CrossEntropyOptions
 from labelsmooth.engines.linear import check_chunking
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
-from labelsmooth.functional import (
-    cross_entropy,
-    label_smoothing_loss,
-    linear_cross_entropy,
-    logits_cross_entropy,
-)
+from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
+from labelsmooth.logits import logits_cross_entropy
 from labelsmooth.options import Exact, keep, shown
 from labelsmooth.reduction import Reduction
 from labelsmooth.schedules import ByClass, Schedule

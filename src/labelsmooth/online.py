@@ -122,6 +122,14 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         self.counts.add_(added[:-1], alpha=once)
 
     @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Forget all epochs. After ``to_empty()`` of a module made on the meta device, call this."""
+        assert self.prior is not None
+        self.prior.probabilities.fill_(1 / len(self.counts))
+        self.sums.zero_()
+        self.counts.zero_()
+
+    @torch.no_grad()
     def end_epoch(self) -> None:
         """Make the means of this epoch the prior of the next, and begin anew."""
         super().end_epoch()

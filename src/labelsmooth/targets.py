@@ -1,13 +1,13 @@
 """What we smooth toward (the prior), how much (the strength), and what of."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple, Self, TypedDict
 
 import torch
 from torch import Tensor
 
 from labelsmooth.checks import (
+    ROUNDING,
     UNIT,
     as_targets,
     blanked,
@@ -16,6 +16,7 @@ from labelsmooth.checks import (
     check_prior_shape,
     check_strength,
     check_tensor,
+    check_values,
     readable,
 )
 from labelsmooth.engines.statistics import Measures
@@ -61,31 +62,47 @@ def _check_values(probabilities: Tensor) -> None:
     check_prior(probabilities, probabilities.size(-1) if probabilities.dim() else 0)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class PerSample:
+class PerSample(NamedTuple):
     """A distribution over the classes for each sample; made by ``labelsmooth.priors``.
 
     Either whole or, for few classes in each row, as pairs of a class and its probability; a class that
-    appears twice has the sum, and probabilities that do not sum to 1 are renormalised.
+    appears twice has the sum, and probabilities that do not sum to 1 are renormalised. The loss checks the
+    rows that count, the others may hold anything.
     """
 
     probabilities: Tensor  # in the input's shape; or (..., k), in the target's shape and k
     classes: Tensor | None = None  # (..., k)
-    description: str = "per sample"
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same on another device."""
+        return self._make(_moved(self, lambda x: x.to(device, non_blocking=non_blocking)))
+
+    def pin_memory(self) -> Self:
+        return self._make(_moved(self, Tensor.pin_memory))
 
     def __repr__(self) -> str:
         shape = tuple(self.probabilities.shape)
         what = "whole" if self.classes is None else f"{shape[-1]} classes each"
-        return f"PerSample({self.description}, {what}, shape {shape})"
+        return f"PerSample({what}, shape {shape})"
 
 
-@dataclass(frozen=True, eq=False)
-class Mixed:
+class Mixed(NamedTuple):
     """Two labels for each sample, the first with share lam; made by :func:`mixed`."""
 
     first: Tensor
     second: Tensor
     lam: float | Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same on another device."""
+        return self._make(_moved(self, lambda x: x.to(device, non_blocking=non_blocking)))
+
+    def pin_memory(self) -> Self:
+        return self._make(_moved(self, Tensor.pin_memory))
+
+
+def _moved(parts: Iterable[Any], move: Callable[[Tensor], Tensor]) -> list[Any]:
+    return [move(x) if isinstance(x, Tensor) else x for x in parts]
 
 
 def mixed(first: Tensor, second: Tensor, lam: float | Tensor) -> Mixed:
@@ -124,10 +141,14 @@ def mixed(first: Tensor, second: Tensor, lam: float | Tensor) -> Mixed:
         raise ValueError(
             f"second must have the shape of first {tuple(first.shape)}, got {tuple(second.shape)}"
         )
+    _check_share(lam, first.shape)
+    return Mixed(first, second, lam)
+
+
+def _check_share(lam: float | Tensor, rows: torch.Size) -> None:
     check_strength("lam", lam)
     if isinstance(lam, Tensor):
-        check_broadcasts("lam", lam, first.shape, "first")
-    return Mixed(first, second, lam)
+        check_broadcasts("lam", lam, rows, "first")
 
 
 def as_mixed_targets(
@@ -141,6 +162,7 @@ def as_mixed_targets(
         ),
         strict=True,
     )
+    _check_share(target.lam, labels[0].shape)  # again: a collated one is another
     lam, every = target.lam, torch.ones(labels[0].shape, dtype=dtype, device=labels[0].device)
     if isinstance(lam, Tensor):
         lam = torch.where(UNIT.has(lam), lam, torch.nan).to(every)
@@ -159,9 +181,13 @@ class PriorOptions(TypedDict, total=False):
 
 
 def as_prior(
-    prior: Tensor | Prior | PerSample | None, shape: torch.Size, class_dim: int, dtype: torch.dtype
+    prior: Tensor | Prior | PerSample | None,
+    shape: torch.Size,
+    class_dim: int,
+    dtype: torch.dtype,
+    counted: Tensor,
 ) -> PriorOptions:
-    """Validate the prior of logits of that shape, classes last."""
+    """Validate the prior of logits of that shape, classes last; that of each sample where the row counts."""
     num_classes = shape[class_dim]
     if prior is None:
         return {}
@@ -179,23 +205,42 @@ def as_prior(
                 f"prior of each sample must have the input's shape {tuple(shape)}, "
                 f"got {tuple(probabilities.shape)}"
             )
-        return {"prior": probabilities.movedim(class_dim, -1).to(dtype), "per_row": True}
+        probabilities = probabilities.movedim(class_dim, -1)
+        _check_rows(probabilities, counted, whole=True)
+        return {"prior": probabilities.to(dtype), "per_row": True}
     rows = shape[:class_dim] + shape[class_dim + 1 :]
     if classes.shape != probabilities.shape or classes.shape[:-1] != rows:
         raise ValueError(
             f"prior of each sample must have its classes, and as many probabilities, in shape "
             f"({', '.join(map(str, rows))}, k), got {tuple(classes.shape)} and {tuple(probabilities.shape)}"
         )
-    if (
-        readable(classes)
-        and classes.numel()
-        and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes
-    ):
+    _check_rows(probabilities, counted)
+    classes = classes.long().masked_fill(~counted.unsqueeze(-1), 0)
+    within = (classes >= 0) & (classes < num_classes)
+    check_values("prior of each sample", f"have classes in [0, {num_classes})", classes, within)
+    return {"prior": blanked(probabilities.to(dtype), counted), "per_row": True, "classes": classes}
+
+
+def _check_rows(probabilities: Tensor, counted: Tensor, whole: bool = False) -> None:
+    """Whether the rows that count are distributions; over few classes they are renormalised."""
+    if not readable(probabilities, counted):
+        return
+    p, rule = probabilities, "be finite and at least 0"
+    good = ((p >= 0) & (p < torch.inf)).all(-1)
+    if whole:
+        rule += ", and sum to 1,"
+        good &= (p.sum(-1, dtype=torch.float64) - 1).abs() <= ROUNDING
+    bad = counted & ~good
+    if bool(bad.any()):
+        row = tuple(bad.nonzero()[0].tolist())
         raise ValueError(
-            f"prior of each sample must have classes in [0, {num_classes}), "
-            f"got {int(classes.min())} to {int(classes.max())}"
+            f"prior of each sample must {rule} in rows that count, got {_shortly(p[row])} in row {row}"
         )
-    return {"prior": probabilities.to(dtype), "per_row": True, "classes": classes.long()}
+
+
+def _shortly(row: Tensor) -> str:
+    shown = ", ".join(f"{x:.3g}" for x in row[:4].tolist())
+    return f"[{shown}, ...]" if row.numel() > 4 else f"[{shown}]"
 
 
 def check_others(measures: Measures, num_classes: int) -> None:

@@ -51,20 +51,20 @@ REPRS: list[tuple[Callable[[], object], str]] = [
     (lambda: priors.similarity(EYE), "Prior(similarity, temperature=1, shape (3, 3))"),
     (lambda: priors.embedding(EYE), "Prior(embedding, temperature=0.1, shape (3, 3))"),
     (lambda: priors.confusion(EYE, 1), "Prior(confusion, pseudo_count=1, shape (3, 3))"),
-    (lambda: priors.per_sample(EYE), "PerSample(per sample, whole, shape (3, 3))"),
+    (lambda: priors.per_sample(EYE), "PerSample(whole, shape (3, 3))"),
     (
         lambda: priors.per_sample(EYE[:, :1] + 1, MAP[0, :3, :1]),
-        "PerSample(per sample, 1 classes each, shape (3, 1))",
+        "PerSample(1 classes each, shape (3, 1))",
     ),
-    (lambda: priors.teacher(EYE, 2), "PerSample(teacher, temperature=2, whole, shape (3, 3))"),
-    (lambda: priors.teacher(EYE, k=2), "PerSample(teacher, temperature=1, 2 classes each, shape (3, 2))"),
+    (lambda: priors.teacher(EYE, 2), "PerSample(whole, shape (3, 3))"),
+    (lambda: priors.teacher(EYE, k=2), "PerSample(2 classes each, shape (3, 2))"),
     (
         lambda: priors.neighbourhood(MAP),
-        "PerSample(neighbourhood, box of size 3, 8 classes each, shape (2, 4, 5, 8))",
+        "PerSample(8 classes each, shape (2, 4, 5, 8))",
     ),
     (
         lambda: priors.neighbourhood(MAP[:, 0], 5, 1),
-        "PerSample(neighbourhood, Gaussian of size 5, sigma=1, 4 classes each, shape (2, 5, 4))",
+        "PerSample(4 classes each, shape (2, 5, 4))",
     ),
 ]
 
@@ -280,10 +280,6 @@ BAD: list[tuple[Callable[[], object], str]] = [
         lambda: priors.per_sample(torch.tensor(1.0)),
         "probabilities must be floating point of shape (N, K) or so, got torch.float64 of shape ()",
     ),
-    (lambda: priors.per_sample(t([1.5, -0.5])), "probabilities must be finite and at least 0, got -0.5"),
-    (lambda: priors.per_sample(t([1.0, NAN])), "probabilities must be finite and at least 0, got nan"),
-    (lambda: priors.per_sample(t([1.0, INF])), "probabilities must be finite and at least 0, got inf"),
-    (lambda: priors.per_sample(t([0.5, 0.25])), "probabilities must sum to 1, got 0.75"),
     (
         lambda: priors.per_sample(EYE, class_dim=2),
         "probabilities of shape (3, 3) have no class dimension 2",
@@ -297,11 +293,6 @@ BAD: list[tuple[Callable[[], object], str]] = [
         lambda: priors.per_sample(EYE, MAP[0]),
         "classes must have the shape of probabilities (3, 3), got (4, 5)",
     ),
-    (lambda: priors.per_sample(EYE, MAP[0, :3, :3] - 1), "classes must be at least 0, got -1"),
-    (
-        lambda: priors.per_sample(0 * EYE, MAP[0, :3, :3]),
-        "probabilities must leave something in each row, got 0.0",
-    ),
     (lambda: priors.teacher(MAP), "logits must be floating point, got torch.int64"),
     (lambda: priors.teacher(torch.tensor(1.0)), "logits of shape () have no class in dimension -1"),
     (lambda: priors.teacher(EYE, class_dim=2), "logits of shape (3, 3) have no class in dimension 2"),
@@ -309,15 +300,6 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: priors.teacher(EYE, 0), "temperature must be finite and above 0, got 0"),
     (lambda: priors.teacher(EYE, k=0), "k must be an integer of at least 1, got 0"),
     (lambda: priors.teacher(EYE, k=4), "k must be at most K=3 classes, got 4"),
-    (lambda: priors.teacher(EYE, k=1.5), "k must be an integer of at least 1, got 1.5"),  # pyright: ignore
-    *[
-        (
-            lambda bad=bad, k=k: priors.teacher(t([0.0, 1.0], bad), k=k),
-            f"logits must have a finite largest one in each row, got {max(bad, key=lambda x: (x != x, x))}",
-        )
-        for bad in ([0.0, NAN], [0.0, INF], [-INF, -INF])
-        for k in (None, 1, 2)
-    ],
     (lambda: priors.neighbourhood(EYE), "labels must hold integer class indices, got torch.float64"),
     (lambda: priors.neighbourhood(EYE.bool()), "labels must hold integer class indices, got torch.bool"),
     (
@@ -328,6 +310,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
         lambda: priors.neighbourhood(MAP[:, :0]),
         "labels must have shape (N, d1), (N, d1, d2) or (N, d1, d2, d3), got (2, 0, 5)",
     ),
+    (lambda: priors.teacher(EYE, k=1.5), "k must be an integer of at least 1, got 1.5"),  # pyright: ignore
     (lambda: priors.neighbourhood(MAP, 1), "size must be an integer of at least 3, got 1"),
     (lambda: priors.neighbourhood(MAP, 4), "size must be odd, got 4"),
     (lambda: priors.neighbourhood(MAP, 3, 0), "sigma must be finite and above 0, got 0"),

@@ -38,8 +38,10 @@ def test_whole(shape: tuple[int, ...]):
 
 def test_whole_with_the_classes_last():
     priors.per_sample(randn(2, 3, 5).softmax(-1), class_dim=-1)
-    with pytest.raises(ValueError, match="probabilities must sum to 1, got "):
-        priors.per_sample(randn(2, 3, 5).softmax(-1))
+    z, y = randn(2, 3, 5), torch.zeros(2, 5, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"prior of each sample must .* sum to 1"):
+        cross_entropy(z, y, prior=priors.per_sample(z.softmax(-1)))
+    cross_entropy(z, y, prior=priors.per_sample(z.softmax(1)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -215,7 +215,7 @@ def _as_tensor(name: str, value: Any) -> Tensor:
                 f"{name} must be a tensor, an array or a nested list of numbers, "
                 f"got {type(value).__name__} ({error}){hint}"
             ) from None
-    check_tensor(name, value, real=True)
+    check_tensor(name, value)
     return value
 
 

@@ -129,7 +129,7 @@ def by_counts(
 
 
 def _check_counts(counts: Tensor) -> None:
-    check_tensor("counts", counts)
+    check_tensor("counts", counts, typed=True)
     if counts.dim() != 1 or counts.numel() == 0:
         raise ValueError(f"counts must have shape (K,), got {tuple(counts.shape)}")
     if counts.is_complex() or counts.dtype == torch.bool:

@@ -53,13 +53,18 @@ class Schedule(Exact):
         self.register_buffer("time", torch.zeros((), dtype=torch.long))
         dtype = accurate(torch.get_default_dtype())
         self.register_buffer("eps", torch.zeros((), dtype=dtype), persistent=False)
-        self.eps.copy_(self._now())
+        self.reset_parameters()
         self.register_load_state_dict_post_hook(_renew)
 
     @property
     def extremes(self) -> tuple[float, float]:
         """The least and the largest strength that may come, for a loss to check before it does."""
         return min(self.start, self.end), max(self.start, self.end)
+
+    def reset_parameters(self) -> None:
+        """Go back to time 0. After ``to_empty()`` of a module made on the meta device, call this."""
+        self.time.zero_()
+        self.eps.copy_(self._now())
 
     def step(self) -> None:
         """Move on by one."""
