@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.data import default_collate
 
 import labelsmooth
-from labelsmooth import functional, mixed, priors
+from labelsmooth import functional, mixed, priors, schedules
 from labelsmooth.engines import available
 from labelsmooth.targets import Mixed, PerSample
 
@@ -91,16 +91,10 @@ def test_maps(name: str) -> None:
             else cross_entropy(z, y, label_smoothing=0.1, prior=row)
         )
 
-    mapped = torch.vmap(of_row)(Z, A, *tensors(batch))
     expected = torch.stack([of_row(Z[i], A[i], *(x[i] for x in tensors(batch))) for i in range(N)])
-    assert_close(mapped, expected)
-
-    def of_tuple(z: Tensor, row: Any) -> Tensor:
-        return (
-            cross_entropy(z, row) if isinstance(row, Mixed) else cross_entropy(z, torch.tensor(0), prior=row)
-        )
-
-    assert torch.vmap(of_tuple)(Z, batch).shape == (N,)
+    assert_close(torch.vmap(of_row)(Z, A, *tensors(batch)), expected)
+    if None not in batch[1:2]:  # which vmap takes for an input
+        assert_close(torch.vmap(lambda z, y, row: of_row(z, y, *row))(Z, A, batch), expected)
 
 
 @pytest.mark.parametrize("name", BATCHES)
@@ -177,16 +171,14 @@ def test_given_rows_that_do_not_count(bad: float) -> None:
 
 MODULES: dict[str, Any] = {
     **{
-        name: lambda name=name: getattr(labelsmooth.schedules, name)(0.3, steps=4)
+        name: lambda name=name: getattr(schedules, name)(0.3, steps=4)
         for name in ("warm_up", "delayed", "drop_late")
     },
-    "constant": lambda: labelsmooth.schedules.constant(0.3),
-    "linear": lambda: labelsmooth.schedules.linear(0.3, 0.1, steps=4),
-    "cosine": lambda: labelsmooth.schedules.cosine(0.3, 0.1, steps=4),
-    "loss": lambda: labelsmooth.CrossEntropyLoss(label_smoothing=labelsmooth.schedules.linear(0.3, 0.1, 4)),
-    "online": lambda: labelsmooth.OnlineLabelSmoothing(
-        K, label_smoothing=labelsmooth.schedules.constant(0.3)
-    ),
+    "constant": lambda: schedules.constant(0.3),
+    "linear": lambda: schedules.linear(0.3, 0.1, steps=4),
+    "cosine": lambda: schedules.cosine(0.3, 0.1, steps=4),
+    "loss": lambda: labelsmooth.CrossEntropyLoss(label_smoothing=schedules.linear(0.3, 0.1, 4)),
+    "online": lambda: labelsmooth.OnlineLabelSmoothing(K, label_smoothing=schedules.constant(0.3)),
 }
 
 
@@ -207,12 +199,11 @@ def test_reset_after_a_start_without_memory(name: str) -> None:
 
 
 def test_reset_goes_back_to_the_start() -> None:
-    online = MODULES["online"]()
+    online, fresh = (labelsmooth.OnlineLabelSmoothing(K) for _ in range(2))
     online(Z, A)
     online.end_epoch()
     online(Z, A)
     online.reset_parameters()
-    fresh = MODULES["online"]()
     for x, y in zip(online.buffers(), fresh.buffers(), strict=True):
         assert_close(x, y, rtol=0, atol=0)
 
