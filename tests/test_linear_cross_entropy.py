@@ -710,7 +710,8 @@ def test_compiled_with_options() -> None:
     torch.compiler.reset()
     p = problem(label_smoothing=0.1)
     compiled = torch.compile(linear_cross_entropy, fullgraph=True, dynamic=True, backend="aot_eager")
-    for given in ({"batch_chunk_size": 2}, {"chunking_method": "aspect_ratio"}):
+    chunkings: list[dict[str, Any]] = [{"batch_chunk_size": 2}, {"chunking_method": "aspect_ratio"}]
+    for given in chunkings:
         options = nn.LinearCrossEntropyOptions(**given)
         loss = compiled(p.input, p.linear_weight, p.target, linear_bias=p.linear_bias, options=options)
         expected = p.theirs(label_smoothing=0.0)

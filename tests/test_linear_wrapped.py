@@ -58,7 +58,7 @@ class Scaled(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = super().__torch_function__(func, types, args, kwargs or {})
+        found: Any = super().__torch_function__(func, types, args, kwargs or {})
         if func is F.linear:
             return 3 * found.as_subclass(Tensor)
         return found
@@ -77,8 +77,12 @@ def lora(linear: nn.Linear) -> nn.Module:
     return Adapter(linear).to(linear.weight.dtype)
 
 
+def double(module: nn.Module, args: Any, output: Any) -> Any:
+    return 2 * output
+
+
 def hooked(linear: nn.Linear) -> nn.Module:
-    linear.register_forward_hook(lambda module, args, output: 2 * output)
+    linear.register_forward_hook(double)
     return linear
 
 
@@ -107,7 +111,7 @@ def pruned_for_good(linear: nn.Linear) -> nn.Module:
 
 def patched(linear: nn.Linear) -> nn.Module:
     of_class = linear.forward
-    linear.forward = lambda x: 2 * of_class(x)
+    linear.forward = lambda input: 2 * of_class(input)
     return linear
 
 
@@ -253,10 +257,11 @@ def test_a_global_hook_reaches_the_head() -> None:
     h = torch.randn(N, D, dtype=torch.float64)
     expected = F.cross_entropy(2 * head.linear(h), target)
 
-    def double(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        return 2 * output if module is head.linear else None
+    def of_the_head(module: nn.Module, args: Any, output: Any) -> Any:
+        return double(module, args, output) if module is head.linear else None
 
-    handle = nn.modules.module.register_module_forward_hook(double)
+    register: Any = nn.modules.module.register_module_forward_hook
+    handle = register(of_the_head)
     try:
         assert_close(head(h, target), expected)
     finally:
@@ -308,6 +313,6 @@ def test_logits_of_another_shape_are_refused() -> None:
     head.linear.register_forward_hook(lambda module, args, output: None)
     with pytest.raises(ValueError, match=r"^linear must return logits of shape \(6, 5\) for input of shape"):
         head(torch.zeros(N, D), torch.zeros(N, dtype=torch.long))
-    head.linear = nn.Identity()
+    head.linear = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValueError, match=r"got \(6, 4\)$"):
         head(torch.zeros(N, D), torch.zeros(N, dtype=torch.long))

@@ -201,7 +201,7 @@ BAD: dict[str, tuple[Any, Any, str]] = {
     ),
     "objects": (np.array([[None]]), LABELS, r"logits must be a tensor, an array .*, got ndarray"),
     "sparse": (LOGITS.to_sparse(), LABELS, r"logits must be dense"),
-    "complex": (LOGITS.cfloat(), LABELS, r"logits must hold real numbers"),
+    "complex": (LOGITS.to(torch.complex64), LABELS, r"logits must hold real numbers"),
     "integer array": (
         np.zeros((6, 4), int),
         LABELS,

@@ -223,7 +223,8 @@ def test_a_label_without_a_probability_is_named():
 def test_a_narrow_prior_holds_it_at_1():
     logits, labels = rows(*CASES[2])
     assert fit_temperature(logits, labels, spread=1e-250) == 1
-    assert fit_temperature(logits, labels, spread=np.float32(1e-6)) == pytest.approx(1, abs=1e-6)
+    spread: Any = np.float32(1e-6)
+    assert fit_temperature(logits, labels, spread=spread) == pytest.approx(1, abs=1e-6)
 
 
 def test_constant_logits_leave_it_alone():
@@ -293,5 +294,6 @@ def test_it_makes_no_copy_of_the_logits():
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profile:
         fit_temperature(logits, labels)
-    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    events: Any = profile.events()
+    largest = max(event.self_cpu_memory_usage for event in events)
     assert largest <= logits.nbytes / 4
