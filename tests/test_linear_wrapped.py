@@ -111,7 +111,7 @@ def pruned_for_good(linear: nn.Linear) -> nn.Module:
 
 def patched(linear: nn.Linear) -> nn.Module:
     of_class = linear.forward
-    linear.forward = lambda input: 2 * of_class(input)
+    linear.forward = lambda input: 2 * of_class(input)  # noqa: A006 - as torch names it
     return linear
 
 

@@ -32,6 +32,10 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
         measures = measures._replace(prior=blanked(measures.prior, measures.counted))
     z_max = z.detach().amax(-1)
     z = z - z_max.unsqueeze(-1)
+    # The first here is the last that autograd adds to the gradient by z: those of target and prior, which are
+    # added before, cancel it exactly where one class is left.
+    exp = z.exp()
+    lse = exp.sum(-1).log()
     if measures.mixed and not measures.soft:
         measures = _whole(measures, z)
     target_z, target_mass = _target(z, measures)
@@ -48,11 +52,10 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
         slope = (rows * (2 * beyond if measures.squared else beyond > 0)).sum(-1).detach()
     if kept is not None:
         rows = rows + kept
-    exp = z.exp()
     if measures.spread:
         model_z = (exp * torch.where(z == -torch.inf, 0.0, z)).sum(-1) / exp.sum(-1)
     return RowStatistics(
-        exp.sum(-1).log(),
+        lse,
         target_z,
         torch.where(empty, target_z, times(rows, at).sum(-1)),
         hinge,
