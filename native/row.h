@@ -329,6 +329,7 @@ INLINE R rounded(R x) {
 // exactly what the lse takes away, since torch finds that by the same operations.
 template <typename R>
 INLINE R of_shares(R by_target, R target, R by_prior, R prior, R weight) {
+    if (target == 1 && weight == 1) return by_target + by_prior * prior;  // nothing to round
     return rounded(by_target * (target * weight)) + rounded(by_prior * (prior * weight));
 }
 
