@@ -25,7 +25,7 @@ def facts(device: str, load: str, quick: bool) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "load": load,
         "quick": quick,
-        "engines": engines.available(),
+        "engines": {name: str(engine) for name, engine in engines.available().items()},
         "labelsmooth": labelsmooth.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -5,14 +5,12 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
-#if defined(_MSC_VER)
-#define INLINE __forceinline
-#else
 #define INLINE inline __attribute__((always_inline))
-#endif
 
 namespace labelsmooth {
+namespace {
 
 template <typename To, typename From>
 INLINE To bits(From from) {
@@ -90,6 +88,14 @@ INLINE float log_positive(float x) {
 
 INLINE double log_positive(double x) { return std::log(x); }
 
+// x, or the whole number that it is but for a rounding in R; x is small beside the shift of exp.
+template <typename R, typename T>
+INLINE T whole(T x) {
+    constexpr T shift = sizeof(T) == sizeof(float) ? T(12582912.0) : T(6755399441055744.0);
+    const T n = (x + shift) - shift, error = x - n, bound = 2 * T(std::numeric_limits<R>::epsilon()) * x;
+    return error <= bound && -error <= bound ? n : x;
+}
+
 struct bfloat16 {
     uint16_t bits;
 };
@@ -127,4 +133,5 @@ INLINE void narrow(float x, float16& to) {
     to.bits = uint16_t(value | (sign >> 16));
 }
 
+}  // namespace
 }  // namespace labelsmooth

@@ -8,6 +8,7 @@
 #include "row.h"
 
 namespace labelsmooth {
+namespace {
 
 constexpr int64_t tile = 128;
 constexpr int64_t few = 24;  // classes, so few that rows are worth to be turned around
@@ -87,11 +88,12 @@ INLINE void sums_of(TileSums<R>& s, const Z* z, int64_t n, int64_t classes, int6
     }
 }
 
-// What the gradient of each row is made of; y is none or dead where there is no target, or no gradient.
+// What the gradient of each row is made of: of_exp * exp(z - max) + of_prior * prior, at y of_exp * exp(z - max) +
+// at_target. y is none or dead where there is no target, or no gradient.
 template <typename R>
 struct TileCoefficients {
     static constexpr R none = -1, dead = -2;
-    R max[tile], of_exp[tile], of_prior[tile], of_target[tile], y[tile];
+    R max[tile], of_exp[tile], of_prior[tile], at_target[tile], y[tile];
 };
 
 template <typename Z, typename R>
@@ -103,12 +105,11 @@ INLINE void write(const Problem& p, void* gradient, int64_t i, int64_t n, const 
     Z* out = static_cast<Z*>(gradient) + (turned ? i * p.classes : row_of<Z>(p, i) - static_cast<const Z*>(p.z));
     for (int64_t k = 0; k < p.classes; ++k, out += p.class_stride) {
         const R* x = load(z + k * stride, n, buffer);
-        const R weight = vectors.weight_at(k), weighted = vectors.prior_at(k) * weight;
+        const R weighted = vectors.prior_at(k) * vectors.weight_at(k);
 #pragma omp simd
         for (int64_t j = 0; j < n; ++j) {
-            R value = c.of_exp[j] * exp_nonpositive(x[j] - c.max[j]);
-            value += c.y[j] == R(k) ? c.of_target[j] * weight : R(0);
-            value += x[j] == -inf<R> ? R(0) : c.of_prior[j] * weighted;
+            const R of_prior = x[j] == -inf<R> ? R(0) : c.of_prior[j] * weighted;
+            const R value = c.of_exp[j] * exp_nonpositive(x[j] - c.max[j]) + (c.y[j] == R(k) ? c.at_target[j] : of_prior);
             g[j] = c.y[j] == TileCoefficients<R>::dead ? R(0) : value;
         }
         if (turned) {
@@ -120,4 +121,5 @@ INLINE void write(const Problem& p, void* gradient, int64_t i, int64_t n, const 
     }
 }
 
+}  // namespace
 }  // namespace labelsmooth

@@ -3,46 +3,68 @@
 // reference.py is the specification. The forward pass writes nothing as wide as the classes; the backward pass
 // finds exp again, which is cheaper than to store it, and writes the gradient once.
 
-#include "statistics.h"
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "kernels.h"
 #include "threads.h"
-#include "uniform.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-#if defined(_WIN32)
-#define API extern "C" __declspec(dllexport)
-#else
 #define API extern "C" __attribute__((visibility("default")))
-#endif
-
-// One copy of the code for each level of the instruction set, chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_EACH_CPU __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define FOR_EACH_CPU
-#endif
 
 namespace {
 
 using namespace labelsmooth;
 
+static_assert(std::is_standard_layout_v<Problem> && std::is_trivially_copyable_v<Problem>);
+
+struct Isa {
+    const char* name;
+    const Kernels* kernels;
+    bool (*runs)();
+};
+
+// What was built, the best first. The compiler's own test asks the system as well, which has to save the registers.
+const Isa built[] = {
+#if defined(LABELSMOOTH_AVX512)
+    {"avx512", &avx512::kernels,
+     [] {
+         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma") &&
+                __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+     }},
+#endif
+#if defined(LABELSMOOTH_AVX2)
+    {"avx2", &avx2::kernels,
+     [] {
+         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                __builtin_cpu_supports("bmi2");
+     }},
+#endif
+#if defined(__x86_64__)
+    {"sse2", &baseline::kernels, [] { return true; }},
+#elif defined(__aarch64__)
+    {"neon", &baseline::kernels, [] { return true; }},
+#else
+    {"baseline", &baseline::kernels, [] { return true; }},
+#endif
+};
+
+const Isa* find(const char* name) {
+    for (const Isa& isa : built)
+        if ((!name || !std::strcmp(name, isa.name)) && isa.runs()) return &isa;
+    return nullptr;
+}
+
+const Isa* chosen = find(nullptr);
+
 constexpr int64_t work_per_turn = 1 << 15;  // logits that are worth handing to a thread
-
-using Rows = void (*)(void*, int64_t, int64_t);
-
-#define FOR_EACH_TYPE(function)                                                                             \
-    FOR_EACH_CPU void function##_f32(void* c, int64_t b, int64_t e) { function##_rows<float>(c, b, e); }    \
-    FOR_EACH_CPU void function##_f64(void* c, int64_t b, int64_t e) { function##_rows<double>(c, b, e); }   \
-    FOR_EACH_CPU void function##_bf16(void* c, int64_t b, int64_t e) { function##_rows<bfloat16>(c, b, e); } \
-    FOR_EACH_CPU void function##_f16(void* c, int64_t b, int64_t e) { function##_rows<float16>(c, b, e); }  \
-    const Rows function[] = {function##_f32, function##_f64, function##_bf16, function##_f16};
-
-FOR_EACH_TYPE(forward)
-FOR_EACH_TYPE(backward)
-FOR_EACH_TYPE(uniform_forward)
-FOR_EACH_TYPE(uniform_backward)
 
 void run(const Problem& p, const Rows* functions, void* context) {
     const int64_t block = (work_per_turn + p.classes - 1) / p.classes;
@@ -68,27 +90,40 @@ void prepare(const Problem& p, void* out) {
 
 }  // namespace
 
-API int labelsmooth_abi() { return 4; }
+API int64_t labelsmooth_abi() { return 5; }
+
+API int64_t labelsmooth_problem_size() { return sizeof(Problem); }
+
+// The instruction set in use.
+API const char* labelsmooth_isa() { return chosen->name; }
+
+// Takes that instruction set from now on, and returns whether this build and this CPU have it. Not while another
+// call is at work.
+API int labelsmooth_use(const char* isa) {
+    const Isa* found = find(isa);
+    if (found) chosen = found;
+    return found != nullptr;
+}
 
 // -1, or a row whose target is out of range.
 API int64_t labelsmooth_forward(const Problem* p, void* statistics) {
     Forward call{*p, statistics};
-    run(*p, forward, &call);
+    run(*p, chosen->kernels->forward, &call);
     return call.bad.load();
 }
 
 API void labelsmooth_backward(const Problem* p, const void* statistics, const void* grad, void* out) {
     Backward call{*p, statistics, grad, out};
     prepare(*p, out);
-    run(*p, backward, &call);
+    run(*p, chosen->kernels->backward, &call);
 }
 
 // 0, or 1 if a target is out of range. result: the sums of loss and nll, and how many rows count.
 API int labelsmooth_uniform_forward(const Problem* p, int64_t ignore_index, double eps, void* saved, double* result) {
     Uniform call{*p, ignore_index, eps, saved};
-    run(*p, uniform_forward, &call);
+    run(*p, chosen->kernels->uniform_forward, &call);
     if (call.bad.load()) return 1;
-    p->dtype == 1 ? total<double>(call, result) : total<float>(call, result);
+    chosen->kernels->total[p->dtype](call, result);
     return 0;
 }
 
@@ -98,5 +133,5 @@ API void labelsmooth_uniform_backward(const Problem* p, int64_t ignore_index, do
     call.scale = scale;
     call.out = out;
     prepare(*p, out);
-    run(*p, uniform_backward, &call);
+    run(*p, chosen->kernels->uniform_backward, &call);
 }

@@ -12,28 +12,10 @@
 #include <type_traits>
 
 #include "arithmetic.h"
-
-// What a call is about. dense.py has the same structure, field by field.
-struct Problem {
-    const void* z;  // row i lies at (i / inner) * outer_stride + (i % inner) * inner_stride; its classes lie
-                    // class_stride apart, side by side unless rows do (inner_stride is 1 then; see columns.h)
-    int64_t dtype;  // 0 float, 1 double, 2 bfloat16, 3 float16
-    int64_t rows, inner, outer_stride, inner_stride, class_stride, classes;
-    const int64_t* target;  // class indices, or null
-    const void* soft;       // rows x classes class probabilities, or null
-    const bool* counted;    // whether a row counts; null: all do
-    const void* prior;      // null: uniform
-    int64_t prior_stride;   // between the priors of two classes, or rows; 0: one for all
-    int64_t prior_by_row;
-    const void* weight;     // of the classes, or null
-    int64_t exclude_target;
-    double margin;  // of the hinge; NaN: there is none
-    int64_t squared, spread;
-    int64_t plain;  // no class probabilities, one prior for all, no class left out of it, no bend
-    int64_t threads;
-};
+#include "kernels.h"
 
 namespace labelsmooth {
+namespace {
 
 constexpr int64_t width = 1024;                                  // of a block of classes
 constexpr int64_t absent = std::numeric_limits<int64_t>::min();  // the target class is in another shard
@@ -70,6 +52,27 @@ template <typename Z>
 INLINE const Z* row_of(const Problem& p, int64_t i) {
     int64_t outer = p.inner == p.rows ? 0 : i / p.inner;
     return static_cast<const Z*>(p.z) + outer * p.outer_stride + (i - outer * p.inner) * p.inner_stride;
+}
+
+// The largest number, NaN not among them; -inf if there is none. Compilers do not agree on which reduction they
+// turn into vectors, so there are lanes; the last numbers may be taken twice. Inlined it takes long to compile.
+template <int lanes, typename R>
+__attribute__((noinline)) R largest(const R* x, int64_t n) {
+    R top[lanes];
+    for (R& lane : top) lane = -inf<R>;
+    const auto take = [&](const R* from) __attribute__((always_inline)) {
+#pragma omp simd
+        for (int l = 0; l < lanes; ++l) top[l] = from[l] > top[l] ? from[l] : top[l];
+    };
+    if constexpr (lanes == 1) {
+        for (int64_t k = 0; k < n; ++k) take(x + k);
+        return top[0];
+    } else {
+        if (n < lanes) return largest<lanes / 8>(x, n);
+        for (int64_t k = 0; k + lanes <= n; k += lanes) take(x + k);
+        take(x + n - lanes);
+        return largest<lanes / 8>(top, lanes);
+    }
 }
 
 // The class vectors that a row meets; null where there is none.
@@ -182,9 +185,7 @@ INLINE void add(Sums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vecto
         const R* weight = vectors.weight ? vectors.weight + begin : ones<R>.values;
         const R* soft = has_soft ? vectors.soft + begin : nullptr;
 
-        R top = -inf<R>;
-#pragma omp simd reduction(max : top)
-        for (int64_t k = 0; k < n; ++k) top = x[k] > top ? x[k] : top;
+        const R top = largest<64>(x, n);
         if (top == -inf<R>) {  // all masked, or NaN, which no comparison finds
             for (int64_t k = 0; k < n; ++k) {
                 if (x[k] != x[k]) s.exp = nan;
@@ -236,7 +237,8 @@ INLINE Sums<R> sums_of(const Z* z, int64_t classes, const Vectors<R>& vectors, i
     Sums<R> s;
     specialised(vectors, [&](auto soft, auto any) __attribute__((always_inline)) {
         int64_t begin = 0;
-        for (int64_t end : {excluded, classes}) {
+        const int64_t ends[] = {excluded, classes};
+        for (const int64_t end : ends) {
             if (end < 0) continue;
             add<soft, any>(s, z + begin, end - begin, vectors.from(begin));
             begin = end + 1;
@@ -298,12 +300,13 @@ INLINE BendSums<R> bend_of(const Z* z, int64_t classes, const Vectors<R>& vector
                            int64_t excluded) {
     BendSums<R> s;
     int64_t begin = 0;
-    for (int64_t end : {excluded, classes}) {
+    const int64_t ends[] = {excluded, classes};
+    for (const int64_t end : ends) {
         if (end < 0) continue;
         add_bend(s, z + begin, end - begin, vectors.from(begin), max, bend);
         begin = end + 1;
     }
-    if (excluded >= 0 && one(z[excluded]) > -inf<R>) {  // in the model and in no prior
+    if (bend.spread && excluded >= 0 && one(z[excluded]) > -inf<R>) {  // in the model and in no prior
         const double d = double(one(z[excluded])) - double(max);
         s.model += std::exp(d) * d;
     }
@@ -313,6 +316,21 @@ INLINE BendSums<R> bend_of(const Z* z, int64_t classes, const Vectors<R>& vector
 template <typename R>
 INLINE R product(R a, R x) {  // 0 * -inf = 0
     return a == 0 ? R(0) : a * x;
+}
+
+// In its type, even where the compiler would add to it without rounding.
+template <typename R>
+INLINE R rounded(R x) {
+    volatile R y = x;
+    return y;
+}
+
+// What target and prior add to the gradient of a class, of which those are their shares. For the only class that is
+// exactly what the lse takes away, since torch finds that by the same operations.
+template <typename R>
+INLINE R of_shares(R by_target, R target, R by_prior, R prior, R weight) {
+    if (target == 1 && weight == 1) return by_target + by_prior * prior;  // nothing to round
+    return rounded(by_target * (target * weight)) + rounded(by_prior * (prior * weight));
 }
 
 // What the gradient of a row is made of: of_exp * exp(z - max) + of_prior * prior + of_target * target, and with
@@ -356,4 +374,5 @@ INLINE void write(Z* out, const Z* z, int64_t classes, const Vectors<R>& vectors
     }
 }
 
+}  // namespace
 }  // namespace labelsmooth

@@ -2,18 +2,26 @@
 
 #pragma once
 
-#include <atomic>
-
 #include "columns.h"
 #include "row.h"
 
 namespace labelsmooth {
+namespace {
 
-struct Forward {
-    const Problem& p;
-    void* statistics;  // 10 x rows, in the order of RowStatistics
-    std::atomic<int64_t> bad{-1};
-};
+// Whether that class has all of the prior's mass.
+template <typename Z, typename R, typename Mass>
+INLINE bool only(int64_t k, const Vectors<R>& vectors, const Z* z, int64_t stride, Mass mass) {
+    return k >= 0 && one(z[k * stride]) > -inf<R> && Mass(vectors.prior_at(k)) == mass;
+}
+
+// The class that has all of the model's probability, whose exp(z - max) are 1 and whose logarithm is 0; or -1.
+template <typename Z, typename R>
+INLINE int64_t certain(const Z* z, int64_t classes, R max, R lse) {
+    if (lse == 0)
+        for (int64_t k = 0; k < classes; ++k)
+            if (one(z[k]) == max) return k;
+    return -1;
+}
 
 template <typename Z>
 INLINE void forward_tiles(Forward& call, int64_t begin, int64_t end) {
@@ -40,8 +48,9 @@ INLINE void forward_tiles(Forward& call, int64_t begin, int64_t end) {
                 }
                 const R mass = of_mass * s.mass[j];
                 const bool sizeable = !(mass < std::numeric_limits<R>::min());  // so that it can be divided by
-                all[2] = sizeable ? s.dot[j] : all[1];
-                all[6] = sizeable ? s.weighted[j] / s.mass[j] : all[5];
+                const bool apart = sizeable && !only(y, vectors, z + j, stride, s.mass[j]);
+                all[2] = apart ? s.dot[j] : all[1];
+                all[6] = apart ? s.weighted[j] / s.mass[j] : all[5];
                 all[7] = sizeable ? mass : R(0);
                 all[8] = s.max[j];
             }
@@ -51,7 +60,7 @@ INLINE void forward_tiles(Forward& call, int64_t begin, int64_t end) {
 }
 
 template <typename Z>
-INLINE void forward_rows(void* context, int64_t begin, int64_t end) {
+void forward(void* context, int64_t begin, int64_t end) {
     using R = Real<Z>;
     Forward& call = *static_cast<Forward*>(context);
     const Problem& p = call.p;
@@ -81,13 +90,17 @@ INLINE void forward_rows(void* context, int64_t begin, int64_t end) {
             }
             const R mass = R(vectors.prior ? s.mass : s.mass / double(p.classes));
             const bool sizeable = !(mass < std::numeric_limits<R>::min());  // so that it can be divided by
-            if (sizeable) {
-                valid_mass = mass;
-                prior_mass = R(s.weighted / s.mass);
-                prior_z = R(s.dot / s.mass);
-            } else {
+            const int64_t sole = p.exclude_target ? -1 : vectors.soft ? certain(z, p.classes, z_max, lse) : y;
+            if (sizeable) valid_mass = mass;
+            if (!sizeable) {
                 prior_mass = target_mass;
                 prior_z = target_z;
+            } else if (only(sole, vectors, z, 1, s.mass)) {
+                prior_mass = vectors.weight_at(sole);
+                prior_z = product(prior_mass, R(one(z[sole]) - s.max));
+            } else {
+                prior_mass = R(s.weighted / s.mass);
+                prior_z = R(s.dot / s.mass);
             }
             if (bend.any()) {
                 const BendSums<R> b = bend_of(z, p.classes, vectors, s.max, bend, p.exclude_target ? y : -1);
@@ -103,13 +116,6 @@ INLINE void forward_rows(void* context, int64_t begin, int64_t end) {
     }
 }
 
-struct Backward {
-    const Problem& p;
-    const void* statistics;  // 10 x rows
-    const void* grad;        // 5 x rows: by lse, target_z, prior_z, hinge and model_z
-    void* out;               // rows x classes; may be z itself
-};
-
 template <typename Z>
 INLINE void backward_tiles(const Backward& call, int64_t begin, int64_t end) {
     using R = Real<Z>;
@@ -120,24 +126,30 @@ INLINE void backward_tiles(const Backward& call, int64_t begin, int64_t end) {
         const R* statistics = static_cast<const R*>(call.statistics) + i;
         const R* grad = static_cast<const R*>(call.grad) + i;
         TileCoefficients<R> c;
+        R mass[tile];
 #pragma omp simd
         for (int64_t j = 0; j < n; ++j) {
-            const R mass = of_mass * statistics[7 * p.rows + j], by_target = grad[p.rows + j], by_prior = grad[2 * p.rows + j];
+            mass[j] = of_mass * statistics[7 * p.rows + j];
+            mass[j] = vectors.prior ? mass[j] : whole<R>(mass[j]);
             c.max[j] = statistics[8 * p.rows + j];
             c.of_exp[j] = grad[j] * exp_nonpositive(-statistics[j]);
-            c.of_prior[j] = mass != 0 ? by_prior / mass : R(0);
-            c.of_target[j] = mass != 0 ? by_target : by_target + by_prior;
+            c.of_prior[j] = mass[j] != 0 ? grad[2 * p.rows + j] / mass[j] : R(0);
         }
         for (int64_t j = 0; j < n; ++j) {
-            c.y[j] = p.target[i + j] == absent ? c.none : R(p.target[i + j]);
-            if (p.counted && !p.counted[i + j]) c.y[j] = c.dead;
+            const int64_t y = p.target[i + j];
+            const bool live = !p.counted || p.counted[i + j];
+            c.y[j] = !live ? c.dead : y == absent ? c.none : R(y);
+            if (!live || y == absent) continue;
+            const bool in_prior = one(z[y * stride + j]) != -inf<R>;
+            const R share = mass[j] == 0 ? R(1) : in_prior ? vectors.prior_at(y) / mass[j] : R(0);
+            c.at_target[j] = of_shares(grad[p.rows + j], R(1), grad[2 * p.rows + j], share, vectors.weight_at(y));
         }
         write(p, call.out, i, n, z, stride, vectors, c);
     });
 }
 
 template <typename Z>
-INLINE void backward_rows(void* context, int64_t begin, int64_t end) {
+void backward(void* context, int64_t begin, int64_t end) {
     using R = Real<Z>;
     const Backward& call = *static_cast<Backward*>(context);
     const Problem& p = call.p;
@@ -157,7 +169,7 @@ INLINE void backward_rows(void* context, int64_t begin, int64_t end) {
         const auto statistic = [&](int64_t j) { return statistics[j * p.rows + i]; };
         const auto by = [&](int64_t j) { return grad[j * p.rows + i]; };
         const R z_max = statistic(8), model_z = statistic(4);
-        const double mass = double(statistic(7)) * (vectors.prior ? 1.0 : double(p.classes));
+        const double mass = vectors.prior ? double(statistic(7)) : whole<R>(double(statistic(7)) * double(p.classes));
         const double inverse = std::exp(-double(statistic(0)));
         const R by_model = bend.spread ? by(4) : R(0), by_hinge = bend.hinge ? by(3) : R(0);
         const Coefficients<R> c{
@@ -176,27 +188,27 @@ INLINE void backward_rows(void* context, int64_t begin, int64_t end) {
         const auto value_at = [&](int64_t k) {
             const R x = one(z[k]), weight = vectors.weight_at(k);
             const R d = x - z_max, exp = exp_nonpositive(d);
-            R value = c.of_exp * exp;
-            if (x != -inf<R>) {
-                value += c.of_model * exp * d;
-                if (k != y || !p.exclude_target)
-                    value += (c.of_prior - c.of_hinge * bend.slope(d)) * vectors.prior_at(k) * weight;
-            }
-            if (vectors.soft) value += c.of_target * (vectors.soft[k] * weight);
-            if (k == y) value += c.of_target * weight;
+            const bool in_prior = x != -inf<R> && (k != y || !p.exclude_target);
+            const R target = k == y ? R(1) : vectors.soft ? vectors.soft[k] : R(0);
+            const R prior = mass == 0 ? target : in_prior ? R(double(vectors.prior_at(k)) / mass) : R(0);
+            R value = of_shares(by(1), target, by(2), prior, weight);
+            if (x != -inf<R>) value += c.of_model * exp * d;
+            if (in_prior) value -= c.of_hinge * bend.slope(d) * vectors.prior_at(k) * weight;
             if (k == top) value += by_hinge * statistic(9);
-            return value;
+            return c.of_exp * exp + value;
         };
-        const R at_target = y != absent ? value_at(y) : R(0), at_top = top >= 0 ? value_at(top) : R(0);
+        const int64_t sure = vectors.soft ? certain(z, p.classes, z_max, statistic(0)) : y != absent ? y : -1;
+        const R at_sure = sure >= 0 ? value_at(sure) : R(0), at_top = top >= 0 ? value_at(top) : R(0);
         specialised(vectors, [&](auto soft, auto any) __attribute__((always_inline)) {
             if (bend.any())
                 write<soft, true, true>(out, z, p.classes, vectors, c, bend);
             else
                 write<soft, any, false>(out, z, p.classes, vectors, c, bend);
         });
-        if (y != absent) put(at_target, out[y]);
+        if (sure >= 0) put(at_sure, out[sure]);
         if (top >= 0) put(at_top, out[top]);
     }
 }
 
+}  // namespace
 }  // namespace labelsmooth

@@ -2,22 +2,11 @@
 
 #pragma once
 
-#include <atomic>
-
 #include "columns.h"
 #include "row.h"
 
 namespace labelsmooth {
-
-struct Uniform {
-    const Problem& p;
-    int64_t ignore_index;
-    double eps;
-    void* saved;  // 5 x rows: lse, z_max, number of valid classes, loss, nll
-    std::atomic<bool> bad{false};
-    double scale = 0;  // of the gradient
-    void* out = nullptr;
-};
+namespace {
 
 template <typename Z>
 INLINE void uniform_forward_tiles(Uniform& call, int64_t begin, int64_t end) {
@@ -53,30 +42,42 @@ INLINE void uniform_forward_tiles(Uniform& call, int64_t begin, int64_t end) {
     });
 }
 
+// The gradient's parts, exp and the target's, which are the same number where the target is the only class.
+struct Share {
+    double target, prior;
+
+    explicit Share(const Uniform& call) : target(call.scale * (1 - call.eps)), prior(call.scale * call.eps) {}
+    double of_exp() const { return target + prior; }
+    // Without a valid class lse is NaN, and all of the row.
+    double at_target(double z, double valid) const { return z == -inf<double> ? target : target + prior / valid; }
+};
+
 template <typename Z>
 INLINE void uniform_backward_tiles(const Uniform& call, int64_t begin, int64_t end) {
     using R = Real<Z>;
     const Problem& p = call.p;
+    const Share share(call);
     for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const Z* z, int64_t stride) __attribute__((always_inline)) {
         const R* saved = static_cast<const R*>(call.saved) + i;
         TileCoefficients<R> c;
 #pragma omp simd
         for (int64_t j = 0; j < n; ++j) {
             c.max[j] = saved[p.rows + j];
-            c.of_exp[j] = R(call.scale) * exp_nonpositive(-saved[j]);
-            c.of_prior[j] = R(-call.scale * call.eps) / saved[2 * p.rows + j];
-            c.of_target[j] = R(-call.scale * (1 - call.eps));
+            c.of_exp[j] = R(share.of_exp()) * exp_nonpositive(-saved[j]);
+            c.of_prior[j] = R(-share.prior) / saved[2 * p.rows + j];
         }
         for (int64_t j = 0; j < n; ++j) {
             const int64_t y = p.target[i + j];
-            c.y[j] = y == call.ignore_index ? c.dead : R(y);
+            const bool live = y != call.ignore_index;
+            c.y[j] = live ? R(y) : c.dead;
+            if (live) c.at_target[j] = R(-share.at_target(one(z[y * stride + j]), saved[2 * p.rows + j]));
         }
         write(p, call.out, i, n, z, stride, Vectors<R>(nullptr, nullptr, nullptr), c);
     });
 }
 
 template <typename Z>
-INLINE void uniform_forward_rows(void* context, int64_t begin, int64_t end) {
+void uniform_forward(void* context, int64_t begin, int64_t end) {
     using R = Real<Z>;
     Uniform& call = *static_cast<Uniform*>(context);
     const Problem& p = call.p;
@@ -107,12 +108,13 @@ INLINE void uniform_forward_rows(void* context, int64_t begin, int64_t end) {
 }
 
 template <typename Z>
-INLINE void uniform_backward_rows(void* context, int64_t begin, int64_t end) {
+void uniform_backward(void* context, int64_t begin, int64_t end) {
     using R = Real<Z>;
     const Uniform& call = *static_cast<Uniform*>(context);
     const Problem& p = call.p;
     if (in_tiles(p)) return uniform_backward_tiles<Z>(call, begin, end);
     const R* saved = static_cast<const R*>(call.saved);
+    const Share share(call);
     for (int64_t i = begin; i < end; ++i) {
         Z* out = static_cast<Z*>(call.out) + i * p.classes;
         const int64_t y = p.target[i];
@@ -125,15 +127,14 @@ INLINE void uniform_backward_rows(void* context, int64_t begin, int64_t end) {
         const double valid = saved[2 * p.rows + i];
         const Coefficients<R> c{
             z_max,
-            R(call.scale * std::exp(-double(saved[i]))),
-            R(-call.scale * call.eps / valid),  // without a valid class lse is NaN, and all of the row
-            R(-call.scale * (1 - call.eps)),
+            R(share.of_exp() * std::exp(-double(saved[i]))),
+            R(-share.prior / valid),
+            0,
             0,
             0,
         };
         const R z_y = one(z[y]);
-        R at_target = c.of_exp * exp_nonpositive(z_y - z_max) + c.of_target;
-        if (z_y != -inf<R>) at_target += c.of_prior;
+        const R at_target = c.of_exp * exp_nonpositive(z_y - z_max) - R(share.at_target(z_y, valid));
         write<false, false, false>(out, z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), c, Bend<R>(p));
         put(at_target, out[y]);
     }
@@ -156,4 +157,5 @@ void total(const Uniform& call, double* result) {
     result[2] = double(counted);
 }
 
+}  // namespace
 }  // namespace labelsmooth

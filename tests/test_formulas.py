@@ -20,7 +20,7 @@ from tests.oracle import Answer
 cross_entropy: Any = functional.cross_entropy  # which take options from dictionaries here
 linear_cross_entropy: Any = functional.linear_cross_entropy
 
-DENSE = ["dense"] if available()["dense"] is None else []
+DENSE = ["dense"] if available()["dense"].present else []
 N, K, D = 7, 5, 4
 MASKED = 2  # the class that no target here is
 

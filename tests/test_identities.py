@@ -26,7 +26,7 @@ from labelsmooth.formulas import (
 cross_entropy: Any = functional.cross_entropy  # which take options from dictionaries here
 linear_cross_entropy: Any = functional.linear_cross_entropy
 
-ENGINES = ["reference", *(["dense"] if available()["dense"] is None else [])]
+ENGINES = ["reference", *(["dense"] if available()["dense"].present else [])]
 N, K, D = 12, 6, 4
 
 

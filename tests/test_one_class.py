@@ -29,7 +29,7 @@ linear_cross_entropy: Any = functional.linear_cross_entropy
 N = 4
 STRENGTHS = [0.1, 0.3, 1 / 3, 0.7, 0.999]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-ENGINES = ["reference", *(["dense"] if available()["dense"] is None else [])]
+ENGINES = ["reference", *(["dense"] if available()["dense"].present else [])]
 FORMULAS = [LabelSmoothing(), NegativeSmoothing(), MaxSup(), MarginSmoothing(margin=1), ConfidencePenalty()]
 FORMULAS += [LabelRelaxation(), Focal(), ForwardCorrection(), BackwardCorrection()]
 

@@ -19,12 +19,12 @@ from labelsmooth.engines import available
 from labelsmooth.functional import cross_entropy
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-ABSENCE = available()["dense"]
+DENSE = available()["dense"]
 
 
 def runs(reference: list[torch.dtype], dense: list[torch.dtype]) -> pytest.MarkDecorator:
     """Each engine and type. The reference's code is the same for all types, the kernel's is not."""
-    skip = pytest.mark.skipif(ABSENCE is not None, reason=str(ABSENCE))
+    skip = pytest.mark.skipif(not DENSE.present, reason=str(DENSE))
     cases = [pytest.param("reference", dtype, id=f"reference-{dtype}") for dtype in reference]
     cases += [pytest.param("dense", dtype, id=f"dense-{dtype}", marks=skip) for dtype in dense]
     return pytest.mark.parametrize(("engine", "dtype"), cases)

@@ -16,7 +16,7 @@ cross_entropy: Any = functional.cross_entropy  # which take options from diction
 linear_cross_entropy: Any = functional.linear_cross_entropy
 
 N, D, K, Z = 6, 4, 5, 0.03
-ENGINES = ["reference", *(["dense"] if available()["dense"] is None else [])]
+ENGINES = ["reference", *(["dense"] if available()["dense"].present else [])]
 generator = torch.Generator().manual_seed(0)
 H, HEAD = (torch.randn(n, D, generator=generator, dtype=torch.float64) for n in (N, K))
 INPUT = H @ HEAD.T

@@ -27,8 +27,8 @@ from tests.test_properties import Batch, batches, examples
 
 cross_entropy: Any = functional.cross_entropy  # which takes options from dictionaries here
 
-ABSENCE = available()["dense"]
-pytestmark = pytest.mark.skipif(ABSENCE is not None, reason=str(ABSENCE))
+DENSE = available()["dense"]
+pytestmark = pytest.mark.skipif(not DENSE.present, reason=str(DENSE))
 
 INF, NAN = torch.inf, torch.nan
 BLOCK = 1024  # of the kernel
@@ -149,6 +149,53 @@ def test_one_class(exclude: bool, weight: Tensor | None) -> None:
             assert_equals_reference(
                 z, Measures(target, torch.ones(3, dtype=torch.bool), None, weight, exclude)
             )
+
+
+def only_class(K: int, N: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Logits of which the label's class alone is left."""
+    target = torch.arange(N) * 3 % K
+    return random(N, K).to(dtype).masked_fill(torch.arange(K) != target[:, None], -INF), target
+
+
+ONLY: dict[str, Callable[[int], dict[str, Any]]] = {
+    "uniform": lambda K: {},
+    "prior": lambda K: {"prior": (random(K).abs() + 0.1).softmax(-1)},
+    "matrix": lambda K: {"prior": random(K, K).softmax(-1)},
+    "weights": lambda K: {"weight": random(K).abs() + 0.3},
+    "prior and weights": lambda K: {"prior": random(K).softmax(-1), "weight": random(K).abs() + 0.3},
+    "others": lambda K: {"off_target": "others"},
+    "others and weights": lambda K: {"off_target": "others", "weight": random(K).abs() + 0.3},
+    "probabilities": lambda K: {"soft": True},
+    "probabilities, prior and weights": lambda K: {
+        "soft": True,
+        "prior": random(K).softmax(-1),
+        "weight": random(K).abs() + 0.3,
+    },
+}
+
+
+# 200 rows of a few classes are computed side by side, and so are the pixels of a map.
+@pytest.mark.parametrize("place", ["rows", "turned", "map"])
+@pytest.mark.parametrize("K", [1, 5, 40])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", ONLY)
+def test_the_only_class_has_no_gradient(case: str, dtype: torch.dtype, K: int, place: str) -> None:
+    options = ONLY[case](K)
+    if K == 1 and "off_target" in options:
+        K, options = 2, ONLY[case](2)  # which one class alone refuses
+    z, target = only_class(K, 3 if place == "rows" else 200, dtype)
+    if options.pop("soft", False):
+        target = F.one_hot(target, K).to(compute_dtype(z))
+    if place == "map":
+        z = z.t().contiguous()[None]
+        target = target.t()[None] if target.dim() == 2 else target[None]
+    options = {name: x.to(compute_dtype(z)) if isinstance(x, Tensor) else x for name, x in options.items()}
+    for eps, reduction in product((0.1, 0.3, 0.7, 1 / 3, 0.0, 1.0), ("mean", "sum", "none")):
+        leaf = z.clone().requires_grad_()
+        loss = cross_entropy(leaf, target, label_smoothing=eps, reduction=reduction, **options)
+        loss.sum().backward()
+        assert leaf.grad is not None
+        assert leaf.grad.count_nonzero() == 0, (eps, reduction)
 
 
 def test_target_class_in_another_shard() -> None:

@@ -3,11 +3,12 @@
 import ctypes
 import json
 import os
+import platform
+import shutil
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -61,7 +62,8 @@ def built() -> None:
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """A state in which nothing has been loaded; what has been stays as it is for the other tests."""
     monkeypatch.setattr(native, "_load", cache(native._load.__wrapped__))
-    monkeypatch.delenv("LABELSMOOTH_NATIVE", raising=False)
+    for name in ("LABELSMOOTH_NATIVE", "LABELSMOOTH_ISA"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.usefixtures("built")
@@ -112,25 +114,41 @@ def test_absence_not_loadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert native.absence() == f"{path} cannot be loaded: {of_the_system.value}"
 
 
+@pytest.fixture(scope="session")
+def compiler() -> str:
+    found = os.environ.get("CXX") or shutil.which("c++")
+    if not found or sys.platform == "win32":
+        pytest.skip("no C++ compiler")
+    return found
+
+
+SIZE = ctypes.sizeof(native.Problem)
+
+
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(
-    ("stand_in", "reason"),
+    ("functions", "reason"),
     [
+        ({"abi": native.ABI + 1, "problem_size": SIZE}, f"has ABI {native.ABI + 1} and this version needs"),
         (
-            SimpleNamespace(labelsmooth_abi=lambda: native.ABI + 1),
-            f"has ABI {native.ABI + 1} and this version",
+            {"abi": native.ABI, "problem_size": SIZE + 8},
+            f"takes a problem of {SIZE + 8} bytes and this version has {SIZE}: install again",
         ),
-        (SimpleNamespace(), "cannot be loaded: 'types.SimpleNamespace' object has no attribute"),
+        ({"abi": native.ABI}, "cannot be loaded: "),
+        ({}, "cannot be loaded: "),
     ],
-    ids=["another", "none"],
+    ids=["another ABI", "another size", "no size", "nothing"],
 )
 def test_absence_stale(
-    stand_in: object, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    functions: dict[str, int], reason: str, compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / native.NAME
-    path.touch()
+    source = "".join(
+        f'extern "C" long long labelsmooth_{f}() {{ return {n}; }}\n' for f, n in functions.items()
+    )
+    run = [compiler, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(path)]
+    subprocess.run(run, input=source, text=True, check=True)
     monkeypatch.setattr(engines, "__path__", [str(tmp_path)])
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: stand_in)
     assert native.library() is None
     assert (native.absence() or "").startswith(f"{path} {reason}")
 
@@ -182,3 +200,37 @@ def test_absence_is_told_once(loss: str) -> None:
             assert "not built with this install" in message
             assert "LABELSMOOTH_NATIVE=0" in message
             assert filename == "<string>" or loss.startswith("linear")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_absence_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert native.absence() == "not written for Windows"
+
+
+RUNS = """
+from labelsmooth.engines import available
+print(available()["dense"])
+"""
+
+
+def available_with(isa: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("LABELSMOOTH_ISA", isa)
+    run = subprocess.run([sys.executable, "-c", RUNS], capture_output=True, text=True, check=True)
+    return run.stdout.strip()
+
+
+@pytest.mark.usefixtures("built")
+def test_available_names_the_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engines.available()["dense"] == engines.Availability(True, native.isa())
+    baseline = {"x86_64": "sse2", "aarch64": "neon", "arm64": "neon"}.get(platform.machine(), "baseline")
+    assert native.isa() in ("avx512", "avx2", baseline)
+    assert available_with(baseline, monkeypatch) == baseline
+    assert available_with(native.isa(), monkeypatch) == native.isa()
+
+
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize("isa", ["mmx", "AVX2", "sse2 "])
+def test_unknown_instruction_set(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = available_with(isa, monkeypatch)
+    assert found.startswith(f"absent, LABELSMOOTH_ISA={isa} is no instruction set that ")

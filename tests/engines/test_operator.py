@@ -36,9 +36,9 @@ from tests.test_transforms import (
 
 cross_entropy: Any = functional.cross_entropy  # which takes options from dictionaries here
 
-ABSENCE = available()["dense"]
+DENSE = available()["dense"]
 pytestmark = [
-    pytest.mark.skipif(ABSENCE is not None, reason=str(ABSENCE)),
+    pytest.mark.skipif(not DENSE.present, reason=str(DENSE)),
     # torch's own forward-mode differentiation does that when first used.
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning"),
     # A batch of gradients goes through the operator one at a time.

@@ -41,7 +41,7 @@ from tests.formulas.oracle import CASES
 cross_entropy: Any = functional.cross_entropy  # which take options from dictionaries here
 linear_cross_entropy: Any = functional.linear_cross_entropy
 
-ENGINES = ["reference", *(["dense"] if available()["dense"] is None else [])]
+ENGINES = ["reference", *(["dense"] if available()["dense"].present else [])]
 INF, NAN = math.inf, math.nan
 EACH = [LabelSmoothing(), NegativeSmoothing(), MaxSup(), MarginSmoothing(margin=1), LabelRelaxation()]
 EACH += [ConfidencePenalty(), ConfidencePenalty(0.5), Focal(), ForwardCorrection(), BackwardCorrection()]

@@ -24,7 +24,7 @@ linear_cross_entropy: Any = functional.linear_cross_entropy
 # torch's own forward-mode differentiation does that when first used.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
 
-DENSE = ["dense"] if available()["dense"] is None else []
+DENSE = ["dense"] if available()["dense"].present else []
 N, K, D = 4, 3, 2
 
 

@@ -11,6 +11,7 @@ from labelsmooth.checks import compute_dtype, transformed
 from labelsmooth.engines import native, reference
 from labelsmooth.engines.few import with_few
 from labelsmooth.engines.layout import in_columns, in_rows, laid_like, rows_like
+from labelsmooth.engines.native import Problem
 from labelsmooth.engines.operator import DTYPES, operator, unserved
 from labelsmooth.engines.statistics import STATISTICS, Measures
 
@@ -18,51 +19,7 @@ FEW_CLASSES = 1024
 """Of which one sum may be in a single float: a block of native/row.h."""
 
 
-class _Problem(ctypes.Structure):
-    """As in native/labelsmooth.cpp, field by field."""
-
-    _fields_ = (
-        ("z", ctypes.c_void_p),
-        ("dtype", ctypes.c_int64),
-        ("rows", ctypes.c_int64),
-        ("inner", ctypes.c_int64),
-        ("outer_stride", ctypes.c_int64),
-        ("inner_stride", ctypes.c_int64),
-        ("class_stride", ctypes.c_int64),
-        ("classes", ctypes.c_int64),
-        ("target", ctypes.c_void_p),
-        ("soft", ctypes.c_void_p),
-        ("counted", ctypes.c_void_p),
-        ("prior", ctypes.c_void_p),
-        ("prior_stride", ctypes.c_int64),
-        ("prior_by_row", ctypes.c_int64),
-        ("weight", ctypes.c_void_p),
-        ("exclude_target", ctypes.c_int64),
-        ("margin", ctypes.c_double),
-        ("squared", ctypes.c_int64),
-        ("spread", ctypes.c_int64),
-        ("plain", ctypes.c_int64),
-        ("threads", ctypes.c_int64),
-    )
-
-
-def _bound() -> ctypes.CDLL | None:
-    library = native.library()
-    if library is not None:
-        pointer, problem = ctypes.c_void_p, ctypes.POINTER(_Problem)
-        int64, double = ctypes.c_int64, ctypes.c_double
-        library.labelsmooth_forward.argtypes = (problem, pointer)
-        library.labelsmooth_forward.restype = int64
-        library.labelsmooth_backward.argtypes = (problem, pointer, pointer, pointer)
-        library.labelsmooth_backward.restype = None
-        library.labelsmooth_uniform_forward.argtypes = (problem, int64, double, pointer, pointer)
-        library.labelsmooth_uniform_forward.restype = ctypes.c_int
-        library.labelsmooth_uniform_backward.argtypes = (problem, int64, double, double, pointer, pointer)
-        library.labelsmooth_uniform_backward.restype = None
-    return library
-
-
-_library = _bound()
+_library = native.library()
 ABSENCE = native.absence()
 
 
@@ -185,7 +142,7 @@ class _Uniform(torch.autograd.Function):
         return by_z, *[None] * 6
 
 
-def _place(z: Tensor, problem: _Problem) -> Tensor:
+def _place(z: Tensor, problem: Problem) -> Tensor:
     """Of a gradient: the kernel writes each row's classes side by side, or where the logits have them."""
     return rows_like(z) if problem.class_stride == 1 else laid_like(z)
 
@@ -209,7 +166,7 @@ def _problem(
     margin: float | None = None,
     squared: bool = False,
     spread: bool = False,
-) -> tuple[Tensor, _Problem, tuple[Tensor | None, ...]]:
+) -> tuple[Tensor, Problem, tuple[Tensor | None, ...]]:
     """The logits as the kernel can read them, all it needs to know, and what has to live as long."""
     classes = z.size(-1)
     soft = target.is_floating_point()
@@ -224,7 +181,7 @@ def _problem(
         class_stride = inner
     target = target.contiguous()
     counted, prior, weight = (x if x is None else x.contiguous() for x in (counted, prior, weight))
-    problem = _Problem(
+    problem = Problem(
         z.data_ptr(),
         DTYPES.index(z.dtype),
         z.numel() // classes,

@@ -13,10 +13,38 @@ from pathlib import Path
 
 from labelsmooth import engines
 
-ABI = 4
+ABI = 5
 """What ``labelsmooth_abi()`` of native/labelsmooth.cpp has to return; whoever changes one changes both."""
 
-NAME = "_native.cpu.dll" if sys.platform == "win32" else "_native.cpu.so"
+NAME = "_native.cpu.so"
+
+
+class Problem(ctypes.Structure):
+    """As in native/kernels.h, field by field."""
+
+    _fields_ = (
+        ("z", ctypes.c_void_p),
+        ("dtype", ctypes.c_int64),
+        ("rows", ctypes.c_int64),
+        ("inner", ctypes.c_int64),
+        ("outer_stride", ctypes.c_int64),
+        ("inner_stride", ctypes.c_int64),
+        ("class_stride", ctypes.c_int64),
+        ("classes", ctypes.c_int64),
+        ("target", ctypes.c_void_p),
+        ("soft", ctypes.c_void_p),
+        ("counted", ctypes.c_void_p),
+        ("prior", ctypes.c_void_p),
+        ("prior_stride", ctypes.c_int64),
+        ("prior_by_row", ctypes.c_int64),
+        ("weight", ctypes.c_void_p),
+        ("exclude_target", ctypes.c_int64),
+        ("margin", ctypes.c_double),
+        ("squared", ctypes.c_int64),
+        ("spread", ctypes.c_int64),
+        ("plain", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+    )
 
 
 def library() -> ctypes.CDLL | None:
@@ -29,6 +57,13 @@ def absence() -> str | None:
     """Why there is no library, or None if there is one."""
     found = _load()
     return found if isinstance(found, str) else None
+
+
+def isa() -> str:
+    """The instruction set that the library computes with."""
+    found = library()
+    assert found is not None
+    return found.labelsmooth_isa().decode()
 
 
 @cache
@@ -47,6 +82,8 @@ def warn_of_absence() -> None:
 def _load() -> ctypes.CDLL | str:
     if os.environ.get("LABELSMOOTH_NATIVE") == "0":
         return "switched off by LABELSMOOTH_NATIVE=0"
+    if sys.platform == "win32":
+        return "not written for Windows"
     # An editable install has two folders: that of the sources and that of what was compiled.
     paths = [Path(folder, NAME) for folder in engines.__path__]
     path = next((path for path in paths if path.is_file()), None)
@@ -59,8 +96,29 @@ def _load() -> ctypes.CDLL | str:
     try:
         found = ctypes.CDLL(str(path))
         abi = int(found.labelsmooth_abi())
+        if abi != ABI:
+            return f"{path} has ABI {abi} and this version needs {ABI}: install again"
+        size, expected = int(found.labelsmooth_problem_size()), ctypes.sizeof(Problem)
+        if size != expected:
+            return f"{path} takes a problem of {size} bytes and this version has {expected}: install again"
+        _declare(found)
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded: {error}"
-    if abi != ABI:
-        return f"{path} has ABI {abi} and this version needs {ABI}: install again"
+    wanted = os.environ.get("LABELSMOOTH_ISA")
+    if wanted and not found.labelsmooth_use(wanted.encode()):
+        return f"LABELSMOOTH_ISA={wanted} is no instruction set that {path} and this CPU have"
     return found
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    pointer, problem = ctypes.c_void_p, ctypes.POINTER(Problem)
+    int64, double = ctypes.c_int64, ctypes.c_double
+    library.labelsmooth_isa.restype = ctypes.c_char_p
+    library.labelsmooth_use.argtypes = (ctypes.c_char_p,)
+    library.labelsmooth_forward.argtypes = (problem, pointer)
+    library.labelsmooth_forward.restype = int64
+    library.labelsmooth_backward.argtypes = (problem, pointer, pointer, pointer)
+    library.labelsmooth_backward.restype = None
+    library.labelsmooth_uniform_forward.argtypes = (problem, int64, double, pointer, pointer)
+    library.labelsmooth_uniform_backward.argtypes = (problem, int64, double, double, pointer, pointer)
+    library.labelsmooth_uniform_backward.restype = None

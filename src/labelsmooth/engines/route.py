@@ -1,6 +1,7 @@
 """The one place that picks an engine."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from types import NoneType
 from typing import Literal, Protocol
@@ -39,20 +40,39 @@ class Operator(Kernels, Protocol):
     def row_statistics(self) -> Callable[[Tensor, Measures], RowStatistics]: ...
 
 
-def available() -> dict[str, str | None]:
-    """The engines, each with the reason why it is not there, or None if it is.
+@dataclass(frozen=True)
+class Availability:
+    """Whether an engine is there; printed, it is what it runs on, or why it is absent."""
+
+    present: bool
+    detail: str
+    """What it runs on (of the CPU kernel: the instruction set), or the reason why it is absent."""
+
+    def __str__(self) -> str:
+        return self.detail if self.present else f"absent, {self.detail}"
+
+
+def available() -> dict[str, Availability]:
+    """The engines, and whether each is there.
 
     Example:
-        >>> available()["reference"] is None
-        True
+        >>> available()["reference"]
+        Availability(present=True, detail='plain torch')
+        >>> lines = [f"{name}: {engine}" for name, engine in available().items()]  # such as "dense: avx512"
+        >>> lines[0]
+        'reference: plain torch'
     """
+
+    def unless(absence: str | None, detail: str) -> Availability:
+        return Availability(True, detail) if absence is None else Availability(False, absence)
+
     sharding = None if torch.distributed.is_available() else "this torch has no torch.distributed"
     return {
-        "reference": None,
-        "dense": dense.ABSENCE,
-        "triton": gpu.absence(),
-        "linear": None,
-        "sharded": sharding,
+        "reference": Availability(True, "plain torch"),
+        "dense": unless(dense.ABSENCE, native.isa() if dense.ABSENCE is None else ""),
+        "triton": unless(gpu.absence(), "an interpreter" if gpu._INTERPRETED else "CUDA"),
+        "linear": Availability(True, "chunks of rows"),
+        "sharded": unless(sharding, "torch.distributed"),
     }
 
 

@@ -1,0 +1,6 @@
+execute_process(COMMAND ${NM} -C --defined-only ${OBJECT} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "[^\n]* [^a-z \n] [^\n]*|[^\n]* [uvw] [^\n]*" shared "${symbols}")
+list(FILTER shared EXCLUDE REGEX " [DRS] labelsmooth::${ISA}::kernels$")
+if(shared)
+    message(FATAL_ERROR "${OBJECT} has symbols that another object may have:\n${shared}")
+endif()
