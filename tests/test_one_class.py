@@ -1,7 +1,6 @@
 """A distribution over one class cannot change: its gradient is exactly 0, or Adam makes steps of it."""
 
 import itertools
-import math
 from typing import Any
 
 import pytest
@@ -148,4 +147,3 @@ def test_an_optimiser_stays_where_it_is() -> None:
         criterion(torch.randn(8, 3) @ W.T, torch.zeros(8, dtype=torch.long)).backward()
         optimizer.step()
     assert W.equal(before)
-    assert math.isfinite(W.sum())

@@ -38,7 +38,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
         found = RowStatistics(*forward(z, plain).unbind())
         target_z, target_mass = found.target_z, found.target_mass
         if measures.shares is not None:
-            labels, shares = _labels(measures)
+            labels, shares = _labels(measures, found.lse)
             at = _at(z, labels, measures, found.z_max)
             target_z, target_mass = times(shares, at).sum(-1), shares.sum(-1)
         prior_z, prior_mass, valid_mass = found.prior_z, found.prior_mass, found.valid_mass
@@ -63,7 +63,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
     def backward_with_few(
         grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
     ) -> Tensor:
-        plain = _without_few(measures)
+        plain = _without_few(measures, backward=True)
         if plain is measures:
             return backward(grad, z, measures, statistics, out)
         if z.dtype != compute_dtype(z):
@@ -75,15 +75,26 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
         by_prior = torch.where(empty, 0.0, by_prior)
         nothing = torch.zeros_like(by_lse)
         more: list[tuple[Tensor, Tensor]] = []  # classes, and what their gradients have more
-        if measures.shares is not None:
-            labels, shares = _labels(measures)
-            more.append((labels, by_target.unsqueeze(-1) * shares))
-            by_target = nothing
-        if measures.classes is not None:
+        few, valid, mass = measures.classes, nothing, nothing
+        if few is not None:
             # Read now, as ``out`` may be z.
-            _, rows = _prior(_at(z, measures.classes, measures, found.z_max), measures)
-            by_prior = by_prior / found.valid_mass.masked_fill(empty, 1.0)
-            more.append((measures.classes, by_prior.unsqueeze(-1) * rows))
+            valid, _ = _prior(_at(z, few, measures, found.z_max), measures)
+            mass = found.valid_mass.masked_fill(empty, 1.0).unsqueeze(-1)
+        if not measures.soft:
+            labels, shares = _labels(measures, by_lse)
+            of_labels = by_target.unsqueeze(-1) * shares
+            if few is not None:
+                # A label's two parts are one before they meet that of the partition: where one class is left,
+                # they cancel it to the last digit.
+                same = labels.unsqueeze(-1) == few.unsqueeze(-2)
+                same &= same.cumsum(-2) == 1
+                part = (valid.unsqueeze(-2) * same).sum(-1) / mass
+                of_labels = of_labels + by_prior.unsqueeze(-1) * _weighted(part, labels, measures)
+                valid = valid.masked_fill(same.any(-2), 0.0)
+            more.append((labels, of_labels))
+            by_target = nothing
+        if few is not None:
+            more.append((few, by_prior.unsqueeze(-1) * _weighted(valid / mass, few, measures)))
             by_prior = nothing
             # The kernel is to divide by the mass of no prior.
             found = found._replace(valid_mass=torch.ones_like(by_lse))
@@ -113,8 +124,9 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
     return forward_with_few, backward_with_few
 
 
-def _without_few(measures: Measures) -> Measures:
-    if measures.shares is not None:
+def _without_few(measures: Measures, backward: bool = False) -> Measures:
+    few = measures.shares is not None or (backward and measures.classes is not None)
+    if few and not measures.soft:
         target = torch.full_like(measures.counted, ABSENT, dtype=torch.long)
         measures = measures._replace(target=target, shares=None)
     if measures.classes is not None and measures.margin is None:  # else it is for the kernel to refuse
@@ -128,13 +140,19 @@ def _at(z: Tensor, classes: Tensor, measures: Measures, z_max: Tensor) -> Tensor
     return at.masked_fill(~measures.counted.unsqueeze(-1), 0.0)
 
 
-def _labels(measures: Measures) -> tuple[Tensor, Tensor]:
+def _labels(measures: Measures, like: Tensor) -> tuple[Tensor, Tensor]:
     """The labels, and their weighted shares: none of those that another shard has."""
-    assert measures.shares is not None
-    absent = measures.target == ABSENT
-    labels = measures.target.masked_fill(absent, 0)
-    shares = measures.shares.masked_fill(absent, 0.0)
-    return labels, shares if measures.weight is None else shares * measures.weight[labels]
+    target, shares = measures.target, measures.shares
+    if shares is None:
+        target = target.unsqueeze(-1)
+        shares = like.new_ones(target.shape)
+    absent = target == ABSENT
+    labels = target.masked_fill(absent, 0)
+    return labels, _weighted(shares.masked_fill(absent, 0.0), labels, measures)
+
+
+def _weighted(share: Tensor, classes: Tensor, measures: Measures) -> Tensor:
+    return share if measures.weight is None else share * measures.weight[classes]
 
 
 def _prior(at: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
@@ -145,4 +163,4 @@ def _prior(at: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
     if measures.exclude_target:
         masked = masked | (measures.classes == measures.target.unsqueeze(-1))
     valid = measures.prior.masked_fill(masked, 0.0)
-    return valid, valid if measures.weight is None else valid * measures.weight[measures.classes]
+    return valid, _weighted(valid, measures.classes, measures)

@@ -74,8 +74,16 @@ def warn_of_absence() -> None:
             f"labelsmooth runs without its compiled kernel, on plain torch, which is slower: {absence()}. "
             "LABELSMOOTH_NATIVE=0 keeps it so without this warning",
             RuntimeWarning,
-            stacklevel=5,  # the caller of a loss
+            stacklevel=_levels_to_the_caller(),
         )
+
+
+def _levels_to_the_caller() -> int:
+    """How far above the caller of this lies the call of a loss."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("labelsmooth", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 @cache
