@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeGuard, get_args
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeGuard
 
 import torch
 from torch import Tensor
@@ -34,13 +35,16 @@ def readable(*tensors: Tensor) -> bool:
 def transformed(*tensors: Tensor) -> bool:
     """Whether a transform of ``torch.func`` is at work, or one of the tensors is a batch of gradients."""
     functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
-    # Of the ways to ask, torch.compile understands this one.
-    deep = functorch.get_dynamic_layer_stack_depth() > 0
-    return deep or any(map(functorch.is_legacy_batchedtensor, tensors))
+    # Of the ways to ask, every torch.compile understands this one, and not the next.
+    if functorch.maybe_current_level() is not None:
+        return True
+    return bool(tensors) and any(map(functorch.is_legacy_batchedtensor, tensors))
 
 
 def recorded() -> bool:
     """Whether somebody records or fakes torch's operators, to whom values do not exist."""
+    if torch.compiler.is_compiling():  # whose older versions cannot ask the rest
+        return False
     tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return tracing or _get_current_dispatch_mode() is not None
 
@@ -57,9 +61,9 @@ def is_dtensor(x: object) -> "TypeGuard[DTensor]":
     return module is not None and isinstance(x, module.DTensor)
 
 
-def check_choice(name: str, value: object, choices: object) -> None:
+def check_choice(name: str, value: object, choices: Any) -> None:
     """``choices`` is a Literal type."""
-    allowed = get_args(choices)
+    allowed = choices.__args__  # get_args is beyond older versions of torch.compile
     if not isinstance(value, str) or value not in allowed:  # an array would compare by element
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
@@ -252,8 +256,7 @@ def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None)
         )
     check_devices(input.device, linear_weight=linear_weight, linear_bias=linear_bias)
     device = input.device.type
-    able = torch.amp.is_autocast_available(device)
-    if able and torch.is_autocast_enabled(device) and input.dtype != torch.float64:
+    if autocast(device) and input.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     for name, value in given.items():
         if value is not None and value.dtype != input.dtype:
@@ -350,7 +353,9 @@ def as_targets(
     """
     check_tensor("target", target, typed=True)
     check_local(target=target, sample_weight=sample_weight)
-    if not isinstance(ignore_index, Integral | float | Tensor | torch.SymInt | None):  # 1.0 is 1, numpy's too
+    if not isinstance(
+        ignore_index, (Integral, float, Tensor, torch.SymInt, NoneType)
+    ):  # 1.0 is 1, numpy's too
         raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
     if isinstance(ignore_index, Tensor):
         check_tensor("ignore_index", ignore_index)
@@ -403,8 +408,13 @@ def blanked(x: Tensor, counted: Tensor) -> Tensor:
 
 def as_given(device: torch.device) -> AbstractContextManager[object]:
     """Products in the types that they are given in, which autocast would shorten."""
-    able = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if able else nullcontext()
+    return torch.autocast(device.type, enabled=False) if autocast(device.type) else nullcontext()
+
+
+def autocast(device: str) -> bool:
+    """Whether products on such a device are shortened."""
+    # The meta device has none, and to ask it whether it has is beyond older versions of torch.compile.
+    return device != "meta" and torch.is_autocast_enabled(device)
 
 
 def compute_dtype(input: Tensor) -> torch.dtype:

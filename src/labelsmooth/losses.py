@@ -6,7 +6,7 @@ from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as modules
 
 from labelsmooth.checks import (
     check_choice,
@@ -372,6 +372,9 @@ def _is_its_parameters(linear: nn.Module) -> bool:
         and not linear._forward_pre_hooks
         and not linear._backward_hooks
         and not linear._backward_pre_hooks
-        and not _has_any_global_hook()
+        and not modules._global_forward_hooks
+        and not modules._global_forward_pre_hooks
+        and not modules._global_backward_hooks
+        and not modules._global_backward_pre_hooks
         and (torch.compiler.is_compiling() or is_dtensor(linear.weight) or plain(linear.weight))
     )
