@@ -20,7 +20,7 @@ from labelsmooth.checks import (
     check_weighting,
     recorded,
 )
-from labelsmooth.engines.statistics import Measures, RowStatistics, times
+from labelsmooth.engines.statistics import Measures, RowStatistics, taken, times
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula, nll, squared_lse
 from labelsmooth.reduction import Reduction, reduce
 from labelsmooth.schedules import ByClass, Schedule
@@ -218,11 +218,11 @@ def criterion(
         weight = weight.to(dtype)
         if weighting == "sample":
             with as_given(target.device):
-                by_row = target @ weight if measures.soft else weight[target]
+                by_row = target @ weight if measures.soft else taken(weight, target)
             scale = counts = scale * (by_row if shares is None else (shares * by_row).sum(-1))
             weight = None
         elif not several and denominator is None:
-            counts = scale * weight[target]
+            counts = scale * taken(weight, target)
     return Criterion(
         measures._replace(weight=weight),
         strength("label_smoothing", label_smoothing, measures, num_classes, scale, formula.strengths),
@@ -252,7 +252,7 @@ def strength(
             given = "class probabilities" if measures.soft else "mixed labels"
             raise ValueError(f"{name}: by_class goes with class indices, got {given}")
         eps.check_classes(name, num_classes)
-        eps = eps.eps[measures.target]
+        eps = taken(eps.eps, measures.target)
     vector = isinstance(eps, Tensor) and eps.shape == (num_classes,)
     hint = "; a strength for each class is given as by_class(...)" if vector else ""
     return as_strength(name, eps, like, "the rows'", within, hint)

@@ -31,7 +31,7 @@ from labelsmooth.dtensor import dtensor_linear_cross_entropy
 from labelsmooth.engines import linear
 from labelsmooth.engines.linear import HeadEngine, check_chunking, chunk_rows
 from labelsmooth.engines.route import Engine, row_statistics, uniform
-from labelsmooth.engines.statistics import Measures
+from labelsmooth.engines.statistics import Measures, taken
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, LabelSmoothing, smoothed_entropy, smoothed_nll
 from labelsmooth.logits import logits_cross_entropy
 from labelsmooth.parallel import (
@@ -395,9 +395,9 @@ def smoothing_term(
 
     with as_given(input.device):
         h = blanked(input, counted).to(dtype)
-        term = (h * (linear_weight[target].to(dtype) - expected(linear_weight))).sum(-1)
+        term = (h * (taken(linear_weight, target).to(dtype) - expected(linear_weight))).sum(-1)
         if linear_bias is not None:
-            term = term + linear_bias[target].to(dtype) - expected(linear_bias)
+            term = term + taken(linear_bias, target).to(dtype) - expected(linear_bias)
     return torch.where(counted, term, 0.0)
 
 

@@ -16,6 +16,7 @@ from labelsmooth.engines.statistics import (
     Measures,
     RowStatistics,
     sizeable,
+    taken,
     times,
 )
 
@@ -106,7 +107,7 @@ def _target(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
         share = share.masked_fill(absent, 0.0)
         z = z.gather(-1, target)
     if weight is not None:
-        share = share * (weight if measures.soft else weight[target])
+        share = share * (weight if measures.soft else taken(weight, target))
     return times(share, z).sum(-1), share.sum(-1)
 
 
@@ -119,7 +120,7 @@ def _prior(z: Tensor, measures: Measures) -> tuple[Tensor, None, Tensor]:
     if prior is None:
         prior = z.new_full((z.size(-1),), 1 / z.size(-1))
     elif measures.by_class:
-        prior = prior[target.masked_fill(target == ABSENT, 0)]
+        prior = taken(prior, target.masked_fill(target == ABSENT, 0))
     masked = z == -torch.inf
     if exclude_target:
         every = torch.arange(z.size(-1), device=z.device) if classes is None else classes

@@ -21,6 +21,7 @@ from labelsmooth.engines.statistics import (
     RowStatistics,
     renormalised,
     sizeable,
+    taken,
     times,
 )
 
@@ -343,7 +344,7 @@ def _with_class_priors(
 ) -> RowStatistics:
     """With the prior that each row's own class has, ``(..., K_local)``, as the target of a second pass."""
     assert local.prior is not None
-    rows = local.prior[measures.target]
+    rows = taken(local.prior, measures.target)
     if measures.exclude_target:
         own = torch.arange(span.size, device=rows.device) == local.target.unsqueeze(-1)
         rows = rows.masked_fill(own, 0.0)

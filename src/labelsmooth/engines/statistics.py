@@ -110,6 +110,12 @@ def renormalised(
     )
 
 
+def taken(table: Tensor, index: Tensor) -> Tensor:
+    """``table[index]``. Of an index without a dimension torch would read the value, which compilers, fake
+    tensors and the meta device do not have, and which a GPU would have to be waited for."""
+    return table.index_select(0, index.reshape(-1)).reshape(index.shape + table.shape[1:])
+
+
 def sizeable(mass: Tensor) -> Tensor:
     """A mass that can be divided by, or none."""
     return torch.where(mass < torch.finfo(mass.dtype).tiny, 0.0, mass)
