@@ -17,7 +17,17 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from labelsmooth import BCEWithLogitsLoss, formulas, functional, losses, online, priors, schedules, targets
+from labelsmooth import (
+    BCEWithLogitsLoss,
+    formulas,
+    functional,
+    logits,
+    losses,
+    online,
+    priors,
+    schedules,
+    targets,
+)
 from labelsmooth.engines import linear, operator, reference, sharded
 from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatistics
 from labelsmooth.formulas import Formula
@@ -155,6 +165,7 @@ def observed(loss: Callable[[], object]) -> tuple[list[Measures], list[str]]:
     # The shortest path has no statistics.
     with (
         patch.object(functional, "row_statistics", record),
+        patch.object(logits, "row_statistics", record),
         patch.object(functional, "uniform", return_value=None),
     ):
         loss()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 P = ParamSpec("P")
+DEPTH_IS_TRACED: Final = torch.__version__ >= "2.13"
 
 
 def readable(*tensors: Tensor) -> bool:
@@ -35,8 +36,11 @@ def readable(*tensors: Tensor) -> bool:
 def transformed(*tensors: Tensor) -> bool:
     """Whether a transform of ``torch.func`` is at work, or one of the tensors is a batch of gradients."""
     functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
-    # Of the ways to ask, every torch.compile understands this one, and not the next.
-    if functorch.maybe_current_level() is not None:
+    # Of the ways to ask, torch.compile understands the first since 2.13, and before that the second.
+    if DEPTH_IS_TRACED:
+        if functorch.get_dynamic_layer_stack_depth() > 0:
+            return True
+    elif functorch.maybe_current_level() is not None:
         return True
     return bool(tensors) and any(map(functorch.is_legacy_batchedtensor, tensors))
 
