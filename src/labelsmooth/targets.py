@@ -168,7 +168,7 @@ def as_mixed_targets(
         lam = torch.where(UNIT.has(lam), lam, torch.nan).to(every)
     lam = every * lam  # arithmetic: torch.compile keeps a float open, one graph for all
     # A label mixed with itself is that label, to the last digit.
-    lam = torch.where((labels[0] == labels[1]) & UNIT.has(lam), 1.0, lam)
+    lam = torch.where((target.first == target.second) & UNIT.has(lam), 1.0, lam)
     shares = torch.stack([lam, 1 - lam], -1)
     counts = (torch.stack(counted, -1) | (shares == 0)).all(-1)
     return torch.stack(labels, -1), counts, blanked(shares, counts)
