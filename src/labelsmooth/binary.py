@@ -17,6 +17,7 @@ from labelsmooth.checks import (
     spelled,
 )
 from labelsmooth.options import Exact, keep, shown
+from labelsmooth.overrides import overridable
 from labelsmooth.reduction import Reduction, reduce
 from labelsmooth.schedules import Schedule
 from labelsmooth.schedules.time import check_strengths, step
@@ -25,6 +26,7 @@ from labelsmooth.targets import OffTarget
 BinaryStrength = float | Tensor | Schedule
 
 
+@overridable
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 P = ParamSpec("P")
+NO_DISPATCH: Final = Tensor.__torch_dispatch__  # pyright: ignore[reportAttributeAccessIssue]
 DEPTH_IS_TRACED: Final = torch.__version__ >= "2.13"
 
 
@@ -54,9 +55,10 @@ def recorded() -> bool:
 
 
 def plain(tensor: Tensor) -> bool:
-    """Whether it is torch's own kind of tensor, no subclass, whose numbers lie in memory with strides."""
-    own = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
-    return own and not tensor._is_zerotensor()
+    """Whether its numbers lie in memory with strides: torch's own kind, or a subclass without a dispatch."""
+    kind: Any = type(tensor)
+    own = kind in (Tensor, torch.nn.Parameter) or kind.__torch_dispatch__ is NO_DISPATCH
+    return own and tensor.layout is torch.strided and not tensor._is_zerotensor()
 
 
 def is_dtensor(x: object) -> "TypeGuard[DTensor]":

@@ -34,6 +34,7 @@ from labelsmooth.engines.route import Engine, row_statistics, uniform
 from labelsmooth.engines.statistics import Measures, taken
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, LabelSmoothing, smoothed_entropy, smoothed_nll
 from labelsmooth.logits import logits_cross_entropy
+from labelsmooth.overrides import overridable
 from labelsmooth.parallel import (
     vocab_parallel_cross_entropy,
     vocab_parallel_linear_cross_entropy,
@@ -79,6 +80,7 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor]: ...
 
 
+@overridable
 def cross_entropy(
     input: Tensor,
     target: Tensor | Mixed,
@@ -217,6 +219,7 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor]: ...
 
 
+@overridable
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
@@ -333,6 +336,7 @@ def linear_cross_entropy(
     return (loss, nll) if return_nll else loss
 
 
+@overridable
 def smoothing_term(
     input: Tensor,
     linear_weight: Tensor,
@@ -401,6 +405,7 @@ def smoothing_term(
     return torch.where(counted, term, 0.0)
 
 
+@overridable
 def label_smoothing_loss(
     pred: Tensor, target: Tensor, smoothing: float | Tensor | Schedule = 0.1, dim: int = -1
 ) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from numbers import Integral
-from typing import TypedDict, Unpack
+from typing import Final, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from labelsmooth.checks import (
     check_weighting,
     compute_dtype,
     is_dtensor,
-    plain,
     spelled,
 )
 from labelsmooth.criterion import CrossEntropyOptions
@@ -27,7 +26,7 @@ from labelsmooth.engines.linear import check_chunking
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
 from labelsmooth.logits import logits_cross_entropy
-from labelsmooth.options import Exact, keep, shown
+from labelsmooth.options import Exact, keep, own, shown
 from labelsmooth.reduction import Reduction
 from labelsmooth.schedules import ByClass, Schedule
 from labelsmooth.schedules.time import check_strengths, step
@@ -158,11 +157,11 @@ class CrossEntropyLoss(Exact):
         self.prior = prior if prior is None or isinstance(prior, Prior) else Prior(prior)
         keep(self, "label_smoothing", label_smoothing)
         self.formula = formula
-        self.ignore_index = ignore_index
+        self.ignore_index = own(ignore_index)
         self.reduction: Reduction = reduction
         self.off_target: OffTarget = off_target
         self.weighting: Weighting = weighting
-        self.z_loss = z_loss
+        self.z_loss = own(z_loss)
         self.train_only = train_only
 
     def forward(
@@ -305,7 +304,7 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         check_chunking(options)
         self.shape = (num_classes, *out_features)
         self.linear = nn.Linear(in_features, math.prod(self.shape), bias=bias, device=device, dtype=dtype)
-        self.softcap = softcap
+        self.softcap = own(softcap)
         self.chunking = options  # its name in torch is that of a method here
 
     def forward(
@@ -360,6 +359,9 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         ).removeprefix(", ")
 
 
+OWN: Final = (Tensor, nn.Parameter)
+
+
 def _is_its_parameters(linear: nn.Module) -> bool:
     """Whether a call of it is no more than the product by its weight, with its bias."""
     own = type(linear)
@@ -376,5 +378,5 @@ def _is_its_parameters(linear: nn.Module) -> bool:
         and not modules._global_forward_pre_hooks
         and not modules._global_backward_hooks
         and not modules._global_backward_pre_hooks
-        and (torch.compiler.is_compiling() or is_dtensor(linear.weight) or plain(linear.weight))
+        and (torch.compiler.is_compiling() or is_dtensor(linear.weight) or type(linear.weight) in OWN)
     )

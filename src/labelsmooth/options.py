@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from labelsmooth.checks import accurate, readable
@@ -17,11 +18,12 @@ class Exact(nn.Module):
         exact = dict(self._buffers)
         super()._apply(*args, **kwargs)
         for name, moved in self._buffers.items():
-            if (
-                (before := exact[name]) is not None
-                and moved is not None
-                and moved.dtype != widened(moved).dtype
-            ):
+            before = exact[name]
+            if before is None or moved is None or not moved.is_floating_point():
+                continue
+            if before.is_meta and not moved.is_meta:
+                moved.fill_(torch.nan)  # memory that nobody wrote: a loss says so until it is loaded or reset
+            elif moved.dtype != accurate(moved.dtype):
                 self._buffers[name] = widened(before.to(moved.device))
         return self
 
@@ -37,14 +39,17 @@ def widened(x: Tensor) -> Tensor:
 
 
 def keep(module: nn.Module, name: str, option: object) -> None:
-    """A tensor as a buffer, so that it moves with the module; a number of NumPy, say, as Python's own; a
-    parameter, or anything else, as it is."""
+    """A tensor as a buffer, so that it moves with the module; a parameter, or anything else, as it is."""
     if option is None or (isinstance(option, Tensor) and not isinstance(option, nn.Parameter)):
         module.register_buffer(name, None if option is None else widened(option))
-    elif isinstance(option, Real) and not isinstance(option, int):
-        setattr(module, name, float(option))
     else:
-        setattr(module, name, option)
+        setattr(module, name, own(option))
+
+
+def own(option: Any) -> Any:
+    """Python's own number in place of NumPy's, which torch.compile does not take."""
+    number: Any = option
+    return number.item() if isinstance(option, Real) and not isinstance(option, (int, float)) else option
 
 
 def shown(options: Mapping[str, object]) -> str:

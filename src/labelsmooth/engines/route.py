@@ -145,7 +145,9 @@ def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
     """What of a call an operator on these tensors would hide from torch, or None: its gradient is right."""
     others = [x for x in measures.tensors if x is not None]
     if not torch.compiler.is_compiling() and not all(x is None or plain(x) for x in (*tensors, *others)):
-        return "a tensor is of a subclass"
+        return "a tensor is of a subclass with a dispatch of its own"
+    if torch.compiler.is_exporting():
+        return "a graph is exported, which is to run where this package is not"
     if transformed():
         return "a transform of torch.func is at work"
     devices = {x.device for x in (*tensors, *others) if x is not None}
