@@ -200,3 +200,18 @@ def test_the_mode_matters_to_train_only_alone(
     monkeypatch.setattr(type(module), "__getattribute__", ask)
     loss(module)
     assert bool(asked) is train_only
+
+
+@pytest.mark.parametrize("name", ["weight", "eps", "by_class", "prior", "LabelSmoothingLoss", "binary"])
+def test_memory_that_nobody_wrote_is_seen(name: str) -> None:
+    """After ``to_empty()``, until a state is loaded."""
+    module, expected = copy.deepcopy(MODULES[name]()), loss(MODULES[name]())
+    state = copy.deepcopy(module.state_dict())
+    module.to("meta").to_empty(device="cpu")
+    assert all(x.isnan().all() for x in module.buffers())
+    try:
+        assert loss(module).isnan()
+    except ValueError as error:
+        assert "nan" in str(error).lower()
+    module.load_state_dict(state)
+    assert_close(loss(module), expected)

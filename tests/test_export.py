@@ -1,4 +1,4 @@
-"""Models that hold a loss are exported, traced and given subclasses of tensors, as with torch's own losses."""
+"""Models that hold a loss are exported, traced and given subclasses of tensors, as with torch's own loss."""
 
 import warnings
 from collections.abc import Callable

@@ -116,6 +116,18 @@ def test_a_module_holds_numbers_of_python(compiled: bool) -> None:
     assert_close(called(Z, Y), cross_entropy(Z, Y, label_smoothing=0.5))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"label_smoothing": np.float32(0.5)}, {"z_loss": np.float32(0.5)}, {"ignore_index": np.int64(1)}],
+    ids=str,
+)
+def test_modules_made_with_them_compile(options: dict[str, Any]) -> None:
+    torch.compiler.reset()
+    criterion = labelsmooth.CrossEntropyLoss(**options)
+    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(Z, Y), criterion(Z, Y))
+
+
 @pytest.mark.parametrize("bad", [np.float32("nan"), np.float64(-0.1), np.int64(2), "0.1", np.zeros(2), 1j])
 def test_others_are_refused_by_name(bad: Any) -> None:
     for loss in (
