@@ -212,7 +212,7 @@ def test_memory_that_nobody_wrote_is_seen(name: str) -> None:
     if name in ("weight", "prior"):
         assert loss(module).isnan()
     else:  # whose range is checked
-        with pytest.raises(ValueError, match="must lie in .*, got nan"):
+        with pytest.raises(ValueError, match=r"must lie in .*, got nan"):
             loss(module)
     module.load_state_dict(state)
     assert_close(loss(module), expected)
