@@ -184,3 +184,20 @@ def test_a_function_of_torch_to_those_who_watch() -> None:
     Watching.seen.clear()
     cross_entropy(Z.as_subclass(Watching), Y, label_smoothing=0.1)
     assert Watching.seen == ["cross_entropy"]  # one call, and nothing of what it does inside
+
+
+@pytest.mark.parametrize("kind", [Plain, Watching])
+def test_subclasses_compile(kind: type[Tensor]) -> None:
+    compiled = torch.compile(labelsmooth.CrossEntropyLoss(label_smoothing=0.1), backend="eager")
+    assert_close(
+        compiled(Z.as_subclass(kind), Y).as_subclass(Tensor), cross_entropy(Z, Y, label_smoothing=0.1)
+    )
+
+
+def test_compiled_inputs_without_a_kind_of_their_own() -> None:
+    """What stands for tensors while a graph is made is no subclass to anybody."""
+    made = torch.fx.experimental.proxy_tensor.make_fx(
+        lambda h, W: linear_cross_entropy(h, W, Y, label_smoothing=0.1, reduction="none")
+    )(H, W)
+    other = torch.randn(N, D)
+    assert_close(made(other, W), linear_cross_entropy(other, W, Y, label_smoothing=0.1, reduction="none"))

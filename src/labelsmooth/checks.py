@@ -54,6 +54,15 @@ def recorded() -> bool:
     return tracing or _get_current_dispatch_mode() is not None
 
 
+def captured() -> bool:
+    """Whether operators go into a graph, which sees what a kernel does if that is an operator too."""
+    if torch.compiler.is_compiling():
+        return True
+    proxy = torch._C._TorchDispatchModeKey.PROXY  # pyright: ignore[reportAttributeAccessIssue]
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return tracing or torch._C._get_dispatch_mode(proxy) is not None
+
+
 def plain(tensor: Tensor) -> bool:
     """Whether its numbers lie in memory with strides: torch's own kind, or a subclass without a dispatch."""
     kind: Any = type(tensor)

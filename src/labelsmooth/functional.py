@@ -17,6 +17,7 @@ from labelsmooth.checks import (
     as_rows,
     as_targets,
     blanked,
+    captured,
     check_choice,
     check_devices,
     check_head,
@@ -320,12 +321,7 @@ def linear_cross_entropy(
         z = head.blanked(wanted.measures.counted).logits()
         statistics = row_statistics(z, wanted.measures, engine and "reference")
         loss = wanted.loss(statistics)
-    elif (
-        wanted.reduction == "none"
-        or wanted.learns
-        or torch.compiler.is_compiling()
-        or not torch.is_grad_enabled()
-    ):
+    elif wanted.reduction == "none" or wanted.learns or captured() or not torch.is_grad_enabled():
         statistics = linear.row_statistics(head, wanted.measures)
         loss = wanted.loss(statistics)
     else:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+import torch
 from torch.overrides import handle_torch_function, has_torch_function
 
 P = ParamSpec("P")
@@ -16,7 +17,8 @@ def overridable(loss: Callable[P, R]) -> Callable[P, R]:
     @wraps(loss)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         given = (*args, *kwargs.values())
-        if has_torch_function(given):
+        # A compiler looks into the loss instead, and at what it does to a subclass.
+        if has_torch_function(given) and not torch.compiler.is_compiling():
             return handle_torch_function(call, given, *args, **kwargs)
         return loss(*args, **kwargs)
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from labelsmooth import by_class
 from labelsmooth.engines import dense, linear, reference
-from labelsmooth.engines.statistics import STATISTICS, Measures
+from labelsmooth.engines.statistics import DIFFERENTIABLE, STATISTICS, Measures
 from labelsmooth.functional import linear_cross_entropy
 
 N, D, K, ROWS = 256, 8, 2000, 16
@@ -236,6 +236,7 @@ def arguments(**options: Any) -> tuple[Any, ...]:
         *leaves,
         given["softcap"],
         torch.float64,
+        None,
         given.get("target", target),
         counted,
         given["prior"],
@@ -259,7 +260,7 @@ OPERATORS: dict[str, dict[str, Any]] = {
 def test_operators_are_as_torch_wants_them(name: str) -> None:
     given = arguments(**OPERATORS[name])
     torch.library.opcheck(torch.ops.labelsmooth.linear.default, given)
-    grad = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    grad = torch.randn(DIFFERENTIABLE, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     given = tuple(x.detach() if isinstance(x, Tensor) else x for x in given)
     for needs in ([True, True, True], [True, False, False], [False, True, False], [False, False, True]):
         torch.library.opcheck(torch.ops.labelsmooth.linear_backward.default, (grad, needs, *given))
@@ -269,7 +270,7 @@ def test_operators_are_as_torch_wants_them(name: str) -> None:
 
 def test_operator_is_that_of_the_reference() -> None:
     given = arguments()
-    leaves, measures = given[:3], Measures(*given[5:])
+    leaves, measures = given[:3], Measures(*given[6:])
     found = torch.ops.labelsmooth.linear(*given)
     expected = reference.row_statistics(torch.nn.functional.linear(*leaves), measures)
     expected = torch.stack(expected[:STATISTICS])

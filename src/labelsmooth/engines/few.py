@@ -32,6 +32,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
     """The two halves of a kernel that take shares of a target, and classes of a prior, too."""
 
     def forward_with_few(z: Tensor, measures: Measures) -> Tensor:
+        measures = _as_wide(measures)
         plain = _without_few(measures)
         if plain is measures:
             return forward(z, measures)
@@ -63,6 +64,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
     def backward_with_few(
         grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
     ) -> Tensor:
+        measures = _as_wide(measures)
         plain = _without_few(measures, backward=True)
         if plain is measures:
             return backward(grad, z, measures, statistics, out)
@@ -80,24 +82,30 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
             # Read now, as ``out`` may be z.
             valid, _ = _prior(_at(z, few, measures, found.z_max), measures)
             mass = found.valid_mass.masked_fill(empty, 1.0).unsqueeze(-1)
-        if not measures.soft:
-            labels, shares = _labels(measures, by_lse)
-            of_labels = by_target.unsqueeze(-1) * shares
-            if few is not None:
-                # A label's two parts are one before they meet that of the partition: where one class is left,
-                # they cancel it to the last digit.
-                same = labels.unsqueeze(-1) == few.unsqueeze(-2)
-                same &= same.cumsum(-2) == 1
-                part = (valid.unsqueeze(-2) * same).sum(-1) / mass
-                of_labels = of_labels + by_prior.unsqueeze(-1) * _weighted(part, labels, measures)
-                valid = valid.masked_fill(same.any(-2), 0.0)
-            more.append((labels, of_labels))
-            by_target = nothing
-        if few is not None:
+        labels, shares = _labels(measures, by_lse)
+        of_labels = by_target.unsqueeze(-1) * shares
+        # A label's two parts are one before they meet that of the partition: where one class is left, they
+        # cancel it to the last digit.
+        if few is None:
+            assert measures.shares is not None
+            most = shares.argmax(-1, keepdim=True)
+            # The kernel's own label, at which it knows the prior.
+            plain = plain._replace(target=measures.target.gather(-1, most).squeeze(-1))
+            share, label = (x.gather(-1, most) for x in (measures.shares, labels))
+            by_target = by_target * share.squeeze(-1)
+            found = found._replace(target_mass=_weighted(torch.ones_like(share), label, measures).squeeze(-1))
+            of_labels = of_labels.scatter(-1, most, 0.0)
+        else:
+            same = labels.unsqueeze(-1) == few.unsqueeze(-2)
+            same &= same.cumsum(-2) == 1
+            part = (valid.unsqueeze(-2) * same).sum(-1) / mass
+            of_labels = of_labels + by_prior.unsqueeze(-1) * _weighted(part, labels, measures)
+            valid = valid.masked_fill(same.any(-2), 0.0)
             more.append((few, by_prior.unsqueeze(-1) * _weighted(valid / mass, few, measures)))
-            by_prior = nothing
+            by_target = by_prior = nothing
             # The kernel is to divide by the mass of no prior.
             found = found._replace(valid_mass=torch.ones_like(by_lse))
+        more.append((labels, of_labels))
         grad = torch.stack([by_lse, by_target, by_prior, *by_bend])
         by_z = backward(grad, z, plain, torch.stack(found[:STATISTICS]), out)
         for classes, values in more:
@@ -124,9 +132,18 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
     return forward_with_few, backward_with_few
 
 
+def _as_wide(measures: Measures) -> Measures:
+    """Priors of a few classes as wide as class probabilities are, where there are these."""
+    prior, classes = measures.prior, measures.classes
+    if prior is None or classes is None or not measures.soft or measures.margin is not None:
+        return measures
+    prior = torch.zeros_like(measures.target).scatter_add(-1, classes, prior)
+    return measures._replace(prior=prior, classes=None, per_row=True)
+
+
 def _without_few(measures: Measures, backward: bool = False) -> Measures:
     few = measures.shares is not None or (backward and measures.classes is not None)
-    if few and not measures.soft:
+    if few:
         target = torch.full_like(measures.counted, ABSENT, dtype=torch.long)
         measures = measures._replace(target=target, shares=None)
     if measures.classes is not None and measures.margin is None:  # else it is for the kernel to refuse

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from labelsmooth.checks import accurate, as_given, blanked, transformed
+from labelsmooth.checks import accurate, as_given, blanked, captured, transformed
 from labelsmooth.criterion import Criterion
 from labelsmooth.engines import reference, route
 from labelsmooth.engines.operator import LIBRARY, MEASURES
@@ -64,7 +64,8 @@ def makes_logits(head: Head, measures: Measures, engine: HeadEngine | None) -> b
 
 def row_statistics(head: Head, measures: Measures) -> RowStatistics:
     """The statistics of each row; their gradient finds the logits again, which makes four products."""
-    return RowStatistics(*torch.ops.labelsmooth.linear(*head, *measures).unbind())
+    found = torch.ops.labelsmooth.linear if captured() else _Statistics.apply
+    return RowStatistics(*found(*head, *measures).unbind())
 
 
 def reduced(head: Head, wanted: Criterion) -> tuple[Tensor, RowStatistics]:
@@ -202,7 +203,7 @@ def _passes(
 def _accumulate(total: Tensor, by_z: Tensor, input: Tensor) -> None:
     """total += by_z^T input, each chunk's product rounded at most once where ``total`` is the wider type."""
     if total.dtype == by_z.dtype:
-        torch.addmm(total, by_z.T, input, out=total)  # of whose name counters of operations know
+        torch.addmm(total, by_z.T, input, out=total)  # which FlopCounterMode counts, and addmm_ not
         return
     for part in _chunks(len(total), input.size(1) * input.element_size()):
         total[part] += by_z[:, part].T @ input
@@ -285,11 +286,6 @@ def _linear_backward(grad: Tensor, needs: list[bool], *arguments: Any) -> list[T
 
 LIBRARY.impl("linear", _linear, "CompositeExplicitAutograd")
 LIBRARY.impl("linear_backward", _linear_backward, "CompositeExplicitAutograd")
-# What modes that count operations ask an operator for, to look into it.
-torch.ops.labelsmooth.linear.default.py_impl(torch._C.DispatchKey.CompositeImplicitAutograd)(_linear)
-torch.ops.labelsmooth.linear_backward.default.py_impl(torch._C.DispatchKey.CompositeImplicitAutograd)(
-    _linear_backward
-)
 
 
 @torch.library.register_fake("labelsmooth::linear", lib=LIBRARY)
@@ -311,7 +307,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.options = head[3:], [None if isinstance(x, Tensor) else x for x in measures]
 
 
-def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, grad: Tensor, backward: Any = None) -> tuple[Tensor | None, ...]:
     hidden, weight, bias, *tensors = ctx.saved_tensors
     options, measures = ctx.options
     head = Head(hidden, weight, bias, *options)
@@ -324,7 +320,8 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         )
     else:
         needs = list(ctx.needs_input_grad[:3])
-        found = iter(torch.ops.labelsmooth.linear_backward(grad, needs, *head, *measures))
+        backward = backward or torch.ops.labelsmooth.linear_backward
+        found = iter(backward(grad, needs, *head, *measures))
         gradients = [next(found) if need else None for need in needs]
     return *gradients, *[None] * (len(head) + len(measures) - len(gradients))
 
@@ -332,3 +329,14 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 torch.library.register_autograd(
     "labelsmooth::linear", _differentiate, setup_context=_setup_context, lib=LIBRARY
 )
+
+
+class _Statistics(torch.autograd.Function):
+    """The operator where no graph has to hold it: whoever watches torch's operators sees the products."""
+
+    forward = staticmethod(_linear)
+    setup_context = staticmethod(_setup_context)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _differentiate(ctx, *grads, backward=_linear_backward)

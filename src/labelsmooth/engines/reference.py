@@ -78,7 +78,9 @@ def backward(
     grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
 ) -> Tensor:
     """As an operator's."""
-    with torch.no_grad():
+    # Under a mode an operator is called with autograd shut off, which the gradient is found by.
+    autograd = torch._C.DispatchKey.AutogradFunctionality  # pyright: ignore[reportAttributeAccessIssue]
+    with torch.no_grad(), torch._C._SetExcludeDispatchKeyGuard(autograd, False):
         found = gradient(grad, z, measures)
     return found if out is None else out.copy_(found)
 
