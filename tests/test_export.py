@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
 import labelsmooth
@@ -196,8 +197,6 @@ def test_subclasses_compile(kind: type[Tensor]) -> None:
 
 def test_compiled_inputs_without_a_kind_of_their_own() -> None:
     """What stands for tensors while a graph is made is no subclass to anybody."""
-    made = torch.fx.experimental.proxy_tensor.make_fx(
-        lambda h, W: linear_cross_entropy(h, W, Y, label_smoothing=0.1, reduction="none")
-    )(H, W)
+    made = make_fx(lambda h, W: linear_cross_entropy(h, W, Y, label_smoothing=0.1, reduction="none"))(H, W)
     other = torch.randn(N, D)
     assert_close(made(other, W), linear_cross_entropy(other, W, Y, label_smoothing=0.1, reduction="none"))
