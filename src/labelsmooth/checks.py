@@ -65,8 +65,8 @@ def captured() -> bool:
 
 def plain(tensor: Tensor) -> bool:
     """Whether its numbers lie in memory with strides: torch's own kind, or a subclass without a dispatch."""
-    kind: Any = type(tensor)
-    own = kind in (Tensor, torch.nn.Parameter) or kind.__torch_dispatch__ is NO_DISPATCH
+    kind = type(tensor)
+    own = kind in (Tensor, torch.nn.Parameter) or getattr(kind, "__torch_dispatch__", None) is NO_DISPATCH
     return own and tensor.layout is torch.strided and not tensor._is_zerotensor()
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
+from torch.testing._internal.logging_tensor import LoggingTensor
 
 from labelsmooth import functional
 from labelsmooth.engines import available
@@ -23,13 +24,14 @@ HARD = torch.tensor([0, 1, 2, 0])
 SOFT = Z.softmax(-1)
 
 
-class Subclass(Tensor):
-    pass
-
-
 CANNOT: dict[str, tuple[Tensor, Tensor, dict[str, Any], str]] = {
-    "subclass": (Z.as_subclass(Subclass), HARD, {}, "a tensor is of a subclass"),
-    "subclass of target": (Z, HARD.as_subclass(Subclass), {}, "a tensor is of a subclass"),
+    "subclass": (LoggingTensor(Z), HARD, {}, "a tensor is of a subclass with a dispatch of its own"),
+    "subclass of target": (
+        Z,
+        LoggingTensor(HARD),
+        {},
+        "a tensor is of a subclass with a dispatch of its own",
+    ),
     "prior": (
         Z,
         HARD,

@@ -80,7 +80,8 @@ def row_statistics(z: Tensor, measures: Measures, engine: Engine | None = None) 
     """The statistics of each row of ``z``, by that engine or else by the fastest that can."""
     if engine is not None:
         check_choice("engine", engine, Engine)
-    if engine == "reference":
+    if engine == "reference" or (engine is None and torch.compiler.is_exporting()):
+        # An exported graph is to run where this package is not.
         return reference.row_statistics(z, measures)
     operator = _operator(z, engine)
     obstacle = opaque([z], measures) or operator.serves(z, measures)
@@ -146,8 +147,6 @@ def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
     others = [x for x in measures.tensors if x is not None]
     if not torch.compiler.is_compiling() and not all(x is None or plain(x) for x in (*tensors, *others)):
         return "a tensor is of a subclass with a dispatch of its own"
-    if torch.compiler.is_exporting():
-        return "a graph is exported, which is to run where this package is not"
     if transformed():
         return "a transform of torch.func is at work"
     devices = {x.device for x in (*tensors, *others) if x is not None}
