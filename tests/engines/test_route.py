@@ -25,7 +25,7 @@ SOFT = Z.softmax(-1)
 
 
 CANNOT: dict[str, tuple[Tensor, Tensor, dict[str, Any], str]] = {
-    "subclass": (LoggingTensor(Z), HARD, {}, "a tensor is of a subclass with a dispatch of its own"),
+    "subclass": (LoggingTensor(Z), HARD, {}, "a tensor is of a subclass with a dispatch"),
     "subclass of target": (
         Z,
         LoggingTensor(HARD),
