@@ -855,7 +855,7 @@ def test_equals_oracle(batch: Batch, reduction: str, data: st.DataObject) -> Non
     leaf = z.clone().requires_grad_()
     loss, nll = cross_entropy(leaf, target, weight, engine="dense", return_nll=True, **options)
     (grad,) = torch.autograd.grad(loss.sum(), leaf)
-    if loss.isnan().all() and reduction == "mean":  # nothing counts, and the oracle divides by it
+    if reduction == "mean" and not loss.isfinite():  # the weights of the labels add to 0, which divides
         return
     expected = oracle.cross_entropy(z, target, weight, **options)
     for ours, theirs in zip((loss, nll, grad), expected, strict=True):
