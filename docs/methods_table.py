@@ -31,10 +31,11 @@ from labelsmooth import (
 from labelsmooth.engines import linear, operator, reference, sharded
 from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatistics
 from labelsmooth.formulas import Formula
-from labelsmooth.study.arms import ARMS, GRADES
-from labelsmooth.study.results import Metric, Results, Setting
-from labelsmooth.study.terminal import MARKS, interval, number
-from labelsmooth.study.verdict import effects
+from labelsmooth.study.analysis.figures import Metric, Setting
+from labelsmooth.study.analysis.results import Results
+from labelsmooth.study.analysis.verdict import effects
+from labelsmooth.study.arms.table import ARMS, GRADES
+from labelsmooth.study.report.terminal import MARKS, interval, number
 
 DOCS = Path(__file__).parent
 N, K, POSITIONS = 2, 3, 4

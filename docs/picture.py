@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from labelsmooth.calibration import ReliabilityDisplay
-from labelsmooth.study.trials import load
+from labelsmooth.study.trials.files import load
 
 SETTING, STRENGTHS = "scarce-noisy", (0, 0.05, 0.1, 0.2)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from labelsmooth.study import DigitsFit
-from labelsmooth.study.data import digits
+from labelsmooth.study.data.digits import digits
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "labelsmooth-study") / "models"
 for path in sorted(folder.glob("*.json")):

@@ -14,8 +14,8 @@ import torch
 from labelsmooth import study
 from labelsmooth.calibration import accuracy
 from labelsmooth.functional import cross_entropy
-from labelsmooth.study.trials import load
-from labelsmooth.study.verdict import recommended
+from labelsmooth.study.analysis.verdict import recommended
+from labelsmooth.study.trials.files import load
 
 ROOT = Path(__file__).parent.parent
 needs_digits = pytest.mark.skipif(

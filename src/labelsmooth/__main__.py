@@ -10,7 +10,7 @@ def main() -> None:
         print(f"labelsmooth {__version__}")
         return
     try:
-        from labelsmooth.study.cli import main as run_command
+        from labelsmooth.study.commands.cli import main as run_command
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("labelsmooth"):
             raise

@@ -40,4 +40,4 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     def write_nothing(results: Results, outcomes: object) -> None:
         (results.folder / "report.html").write_text("")
 
-    monkeypatch.setattr("labelsmooth.study.report.write_report", write_nothing)
+    monkeypatch.setattr("labelsmooth.study.report.page.write_report", write_nothing)

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from labelsmooth import CrossEntropyLoss
 from labelsmooth.study import run
-from labelsmooth.study.fit import Criterion, Fit, FitResult
-from labelsmooth.study.results import Arm, Difference, Estimate, Metric, Results, Setting
-from labelsmooth.study.specs import parse
-from labelsmooth.study.trials import Job, Outcome
+from labelsmooth.study.analysis.figures import Arm, Difference, Estimate, Metric, Setting
+from labelsmooth.study.analysis.results import Results
+from labelsmooth.study.arms.specs import parse
+from labelsmooth.study.fits.criterion import Criterion
+from labelsmooth.study.fits.result import Fit, FitResult
+from labelsmooth.study.trials.files import Job, Outcome
 
 Interval = tuple[float, float, float]  # mean, low, high
 NOTHING: Interval = (0.0, -0.01, 0.01)

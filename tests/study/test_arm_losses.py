@@ -10,8 +10,8 @@ import torch
 import labelsmooth
 from labelsmooth import study
 from labelsmooth.study import Criterion
-from labelsmooth.study.arms import ARMS
-from labelsmooth.study.specs import by_epoch, parse
+from labelsmooth.study.arms.specs import by_epoch, parse
+from labelsmooth.study.arms.table import ARMS
 
 K = 4
 FACTS: dict[str, Any] = {

@@ -12,12 +12,12 @@ from rich.console import Console
 from torch import Tensor
 
 from labelsmooth.study import Criterion, DigitsFit, FitResult
-from labelsmooth.study.arms import ARMS, GRADES
-from labelsmooth.study.catalogue import catalogue
-from labelsmooth.study.data import digits
-from labelsmooth.study.identity import identify
-from labelsmooth.study.options import Number, spelled
-from labelsmooth.study.specs import facts_of, left_out, parse, select
+from labelsmooth.study.arms.options import Number, spelled
+from labelsmooth.study.arms.specs import facts_of, left_out, parse, select
+from labelsmooth.study.arms.table import ARMS, GRADES
+from labelsmooth.study.commands.catalogue import catalogue
+from labelsmooth.study.data.digits import digits
+from labelsmooth.study.trials.identity import identify
 
 from .made_up import LinearFit, bare, study
 

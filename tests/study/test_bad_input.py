@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from labelsmooth.study import Criterion, DigitsFit, FitResult
-from labelsmooth.study.checks import check_result
+from labelsmooth.study.fits.checks import check_result
 
 from .made_up import altered, bare, study
 

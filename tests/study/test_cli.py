@@ -16,9 +16,10 @@ from types import ModuleType
 import pytest
 
 from labelsmooth.__main__ import main
-from labelsmooth.study import Results, cli
-from labelsmooth.study.arms import ARMS
-from labelsmooth.study.verdict import answer
+from labelsmooth.study import Results
+from labelsmooth.study.analysis.verdict import answer
+from labelsmooth.study.arms.table import ARMS
+from labelsmooth.study.commands import cli
 
 from .made_up import study, written
 
@@ -323,7 +324,9 @@ def test_a_module_of_our_own_that_is_missing_is_not_hidden(monkeypatch: pytest.M
         def __getattr__(self, name: str) -> object:
             raise ModuleNotFoundError("No module named 'labelsmooth.gone'", name="labelsmooth.gone")
 
-    monkeypatch.setitem(sys.modules, "labelsmooth.study.cli", Broken("labelsmooth.study.cli"))
+    monkeypatch.setitem(
+        sys.modules, "labelsmooth.study.commands.cli", Broken("labelsmooth.study.commands.cli")
+    )
     with pytest.raises(ModuleNotFoundError, match=r"labelsmooth\.gone"):
         __main__.main()
 

@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
-from labelsmooth.study.data import Digits, digits, draw
+from labelsmooth.study.data.digits import Digits, digits, draw
 
 CHECKSUM = """
 import hashlib
-from labelsmooth.study.data import digits
+from labelsmooth.study.data.digits import digits
 d = digits()
 for x, y in (d.pool, d.val, d.test):
     print(hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest())

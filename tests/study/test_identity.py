@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from labelsmooth.study import DigitsFit
-from labelsmooth.study.identity import identify
+from labelsmooth.study.trials.identity import identify
 
 RATE = 0.1
 
@@ -100,7 +100,7 @@ def test_what_refers_to_itself_has_an_end():
 
 def test_without_a_source_the_code_tells_them_apart():
     script = """
-from labelsmooth.study.identity import identify
+from labelsmooth.study.trials.identity import identify
 def one(criterion, seed): return 1
 def two(criterion, seed): return 2
 def same(criterion, seed): return [x + 1 for x in (1,)]
@@ -121,7 +121,7 @@ print(len({identify(f) for f in (one, two, same, Fit(), Other())}), identify(sam
 def test_another_process_says_the_same(tmp_path: Path):
     script = tmp_path / "fit.py"
     script.write_text(
-        "from labelsmooth.study.identity import identify\n"
+        "from labelsmooth.study.trials.identity import identify\n"
         "CONFIG = {'rate': 0.1, 'sizes': (8, 8)}\n"
         "def model(): return CONFIG['sizes']\n"
         "def fit(criterion, seed): return model(), CONFIG['rate']\n"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 from rich.console import Console
 
-from labelsmooth.study.arms import ARMS
-from labelsmooth.study.progress import Progress, Summary
-from labelsmooth.study.specs import parse
-from labelsmooth.study.trials import Job
+from labelsmooth.study.arms.specs import parse
+from labelsmooth.study.arms.table import ARMS
+from labelsmooth.study.report.progress import Progress, Summary
+from labelsmooth.study.trials.files import Job
 
 EVERY = [str(parse(name)) for name in ARMS]
 

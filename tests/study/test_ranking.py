@@ -6,11 +6,11 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from labelsmooth.study import Results
-from labelsmooth.study.arms import ARMS
-from labelsmooth.study.charts import _span, against_eps, against_hard, arm_name, featured
-from labelsmooth.study.results import FEW, RANKED
-from labelsmooth.study.terminal import interval, number
-from labelsmooth.study.verdict import Effect, effects
+from labelsmooth.study.analysis.figures import FEW, RANKED
+from labelsmooth.study.analysis.verdict import Effect, effects
+from labelsmooth.study.arms.table import ARMS
+from labelsmooth.study.report.charts import _span, against_eps, against_hard, arm_name, featured
+from labelsmooth.study.report.terminal import interval, number
 
 from . import made_up
 from .made_up import LinearFit, study

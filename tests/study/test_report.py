@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from labelsmooth.study import Results
-from labelsmooth.study.charts import arm_name
-from labelsmooth.study.report import write_report
-from labelsmooth.study.results import METRICS
-from labelsmooth.study.terminal import number
-from labelsmooth.study.trials import Job, Outcome, load
-from labelsmooth.study.verdict import PROMISES, answer
+from labelsmooth.study.analysis.figures import METRICS
+from labelsmooth.study.analysis.verdict import PROMISES, answer
+from labelsmooth.study.report.charts import arm_name
+from labelsmooth.study.report.page import write_report
+from labelsmooth.study.report.terminal import number
+from labelsmooth.study.trials.files import Job, Outcome, load
 
 from .made_up import HOSTILE_NAMES
 

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from labelsmooth.study import DigitsFit, FitResult, Results
-from labelsmooth.study.fit import Criterion
-from labelsmooth.study.run import _deaf_workers
-from labelsmooth.study.trials import load
-from labelsmooth.study.verdict import answer
+from labelsmooth.study.analysis.verdict import answer
+from labelsmooth.study.fits.criterion import Criterion
+from labelsmooth.study.trials.files import load
+from labelsmooth.study.trials.workers import deaf_workers
 
 from . import made_up
 from .made_up import LinearFit, altered, bare, counted, study, written
@@ -158,7 +158,7 @@ def test_the_recommended_model_gives_the_logits_of_its_run(tmp_path: Path):
     assert (content["arm"], content["seed"]) == (arm.name, arm.best_seed)
     (path,) = tmp_path.glob(f"trials/*/{arm.name.replace(':', '-')}-seed{arm.best_seed}.safetensors")
     outcome = load(path)
-    from labelsmooth.study.data import digits
+    from labelsmooth.study.data.digits import digits
 
     x, y = digits().test
     with torch.no_grad():
@@ -192,7 +192,7 @@ def test_processes_that_are_started_do_not_hear_ctrl_c():
     # They would each print a traceback; the process that started them stops them.
     before = signal.getsignal(signal.SIGINT)
     ask = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT).name)"]
-    with _deaf_workers():
+    with deaf_workers():
         assert subprocess.check_output(ask, text=True) == "SIG_IGN\n"
     assert signal.getsignal(signal.SIGINT) is before
 

@@ -12,9 +12,9 @@ from scipy.stats import norm, t
 from torch import Tensor
 
 from labelsmooth.calibration import noise_floor
-from labelsmooth.study.results import METRICS, Metric, Setting
-from labelsmooth.study.statistics import p_value, summarise
-from labelsmooth.study.trials import Job, Outcome
+from labelsmooth.study.analysis.figures import METRICS, Metric, Setting
+from labelsmooth.study.analysis.summary import p_value, summarise
+from labelsmooth.study.trials.files import Job, Outcome
 
 from . import made_up
 from .made_up import spelled

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from labelsmooth.study.arms import ARMS
-from labelsmooth.study.results import METRICS, Difference, Estimate, Metric, Results, Setting
-from labelsmooth.study.specs import parse
-from labelsmooth.study.terminal import change, number, render
-from labelsmooth.study.verdict import answer
+from labelsmooth.study.analysis.figures import METRICS, Difference, Estimate, Metric, Setting
+from labelsmooth.study.analysis.results import Results
+from labelsmooth.study.analysis.verdict import answer
+from labelsmooth.study.arms.specs import parse
+from labelsmooth.study.arms.table import ARMS
+from labelsmooth.study.report.terminal import change, number, render
 
 from . import made_up
 from .made_up import Interval
@@ -220,7 +221,7 @@ def test_what_is_long_is_pasted_from_lines_of_its_own():
     lines = shown(made_up.results(made_up.setting("a", changes=HELPS, chosen=arm, tried=[arm])))
     assert lines[-4:-1] == [
         "a",
-        "  study.recipes.Graduated(eps=0.1, sure=0.3, low=0.3, high=0.7)",
+        "  study.arms.recipes.Graduated(eps=0.1, sure=0.3, low=0.3, high=0.7)",
         "  (logits / 0.50).softmax(-1)",
     ]
 

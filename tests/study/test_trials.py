@@ -16,10 +16,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from labelsmooth.study.arms import ARMS
-from labelsmooth.study.fit import Criterion, Fit, FitResult
-from labelsmooth.study.specs import parse
-from labelsmooth.study.trials import Job, Ledger, load, save, save_model
+from labelsmooth.study.arms.specs import parse
+from labelsmooth.study.arms.table import ARMS
+from labelsmooth.study.fits.criterion import Criterion
+from labelsmooth.study.fits.result import Fit, FitResult
+from labelsmooth.study.trials.files import Job, load, save, save_model
+from labelsmooth.study.trials.ledger import Ledger
 
 from . import made_up
 from .made_up import LinearFit, bare
@@ -304,7 +306,7 @@ def test_a_write_that_fails_leaves_no_file_that_is_taken_for_a_run(
         raise OSError("no space left on device")
 
     path = tmp_path / "run.safetensors"
-    monkeypatch.setattr("labelsmooth.study.trials.save_file", fail_half_way)
+    monkeypatch.setattr("labelsmooth.study.trials.files.save_file", fail_half_way)
     with pytest.raises(OSError, match="no space"):
         save(path, bare(made_up.hard(), 0))
     assert not path.exists()

@@ -5,9 +5,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from labelsmooth.study import verdict
-from labelsmooth.study.results import Difference, Metric, Setting
-from labelsmooth.study.verdict import (
+from labelsmooth.study.analysis import verdict
+from labelsmooth.study.analysis.figures import Difference, Metric, Setting
+from labelsmooth.study.analysis.verdict import (
     SMALLEST_ACCURACY_EFFECT,
     Effect,
     Promise,

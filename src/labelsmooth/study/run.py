@@ -1,28 +1,22 @@
 """Run a study: every arm with every seed, in pairs, and the comparison."""
 
-import hashlib
-import random
-import signal
-import threading
-import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import joblib
-import numpy as np
-import torch
 
-from labelsmooth.calibration import accuracy
-from labelsmooth.study.checks import check_arguments, check_calls, check_result
-from labelsmooth.study.fit import Criterion, Fit
-from labelsmooth.study.progress import Progress, Summary, say
-from labelsmooth.study.results import Results
-from labelsmooth.study.specs import facts_of, left_out, parse
-from labelsmooth.study.statistics import summarise
-from labelsmooth.study.trials import Job, Ledger, Outcome, load, save, save_model
-from labelsmooth.study.verdict import recommended
+from labelsmooth.study.analysis.results import Results
+from labelsmooth.study.analysis.summary import summarise
+from labelsmooth.study.analysis.verdict import recommended
+from labelsmooth.study.arguments import check_arguments
+from labelsmooth.study.arms.specs import left_out
+from labelsmooth.study.fits.result import Fit
+from labelsmooth.study.report.progress import Progress, say
+from labelsmooth.study.trials.files import Job, load, save_model
+from labelsmooth.study.trials.ledger import Ledger
+from labelsmooth.study.trials.training import Summary, summarise_run, train
+from labelsmooth.study.trials.workers import closing, deaf_workers
 
 
 def run(
@@ -103,7 +97,9 @@ def run(
         job = Job(arm.name, arm.best_seed)
         save_model(folder, setting.name, job, outcomes[setting.name][job], fits[setting.name])
 
-    from labelsmooth.study.report import write_report  # matplotlib is slow to import, and not always needed
+    from labelsmooth.study.report.page import (
+        write_report,  # matplotlib is slow to import, and not always needed
+    )
 
     write_report(results, outcomes)
     results.save()
@@ -138,7 +134,7 @@ def _train_all(
             if (name, job) not in done:
                 running[name, job] = ledgers[name].start(job)
                 path = ledgers[name].path(job)
-                yield joblib.delayed(_train)(name, fits[name], job, path, workers is not None)
+                yield joblib.delayed(train)(name, fits[name], job, path, workers is not None)
 
     def finished(name: str, job: Job, summary: Summary) -> None:
         if rows.setdefault(name, summary.rows) != summary.rows:
@@ -152,78 +148,13 @@ def _train_all(
         with Progress(fits, list(dict.fromkeys(job.arm for job in jobs)), len(jobs), shown=progress) as shown:
             for name, job in every:
                 if (name, job) in done:
-                    finished(name, job, _summarise_run(load(ledgers[name].path(job))))
-            with joblib.parallel_config(backend="loky", inner_max_num_threads=1), _deaf_workers():
+                    finished(name, job, summarise_run(load(ledgers[name].path(job))))
+            with joblib.parallel_config(backend="loky", inner_max_num_threads=1), deaf_workers():
                 trained = cast("Generator[tuple[str, Job, Summary]]", parallel(started()))
-            with _closing(trained):
+            with closing(trained):
                 for name, job, summary in trained:
                     ledgers[name].finish(running.pop((name, job)), summary.validation_nll)
                     finished(name, job, summary)
     finally:
         for (name, _), trial in running.items():
             ledgers[name].give_up(trial)
-
-
-@contextmanager
-def _deaf_workers() -> Iterator[None]:
-    """Processes started in here do not hear Ctrl-C: this one does, and stops them, and they print nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _closing(generator: Generator[object]) -> Iterator[None]:
-    """Stop what is still running at the end, and spare the reader joblib's warning that it was."""
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            generator.close()
-
-
-def _train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> tuple[str, Job, Summary]:
-    arm = parse(job.arm)
-    criterion = Criterion(arm.loss(facts_of(fit)))
-    with _seeded(job.seed, single_threaded):
-        try:
-            result = fit(criterion, job.seed)
-        except Exception as error:
-            error.add_note(f"in the fit of {name!r} with {job.arm} and seed {job.seed}")
-            raise
-    check_result(name, result)
-    check_calls(name, fit, arm, criterion)
-    save(path, result)
-    return name, job, _summarise_run(load(path))
-
-
-def _summarise_run(run: Outcome) -> Summary:
-    nll = torch.nn.functional.cross_entropy(run.val[0] / run.temperature, run.val[1])
-    rows = hashlib.sha256()
-    for logits, labels in (run.val, run.test):
-        rows.update(repr((logits.size(1), labels.tolist())).encode())
-    return Summary(float(nll), accuracy(*run.test), rows.hexdigest())
-
-
-@contextmanager
-def _seeded(seed: int, single_threaded: bool) -> Iterator[None]:
-    """Seed every common generator, and put them and torch's threads back afterwards."""
-    threads, old, older = torch.get_num_threads(), random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        if single_threaded:
-            torch.set_num_threads(1)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            np.random.seed(seed)  # noqa: NPY002, a fit may use the old generator
-            random.seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        random.setstate(old)
-        np.random.set_state(older)  # noqa: NPY002

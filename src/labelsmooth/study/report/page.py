@@ -4,16 +4,17 @@ from collections.abc import Mapping
 
 import jinja2
 
-from labelsmooth.study import charts
-from labelsmooth.study.arms import ARMS, GRADES
-from labelsmooth.study.results import METRICS, RANKED, Results
-from labelsmooth.study.terminal import change, interval, number
-from labelsmooth.study.verdict import PROMISES, answer, effect, effects, verdict
+from labelsmooth.study.analysis.figures import METRICS, RANKED
+from labelsmooth.study.analysis.results import Results
+from labelsmooth.study.analysis.verdict import PROMISES, answer, effect, effects, verdict
+from labelsmooth.study.arms.table import ARMS, GRADES
+from labelsmooth.study.report import charts
+from labelsmooth.study.report.terminal import change, interval, number
 
 
 def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> None:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("labelsmooth.study", "templates"),
+        loader=jinja2.PackageLoader("labelsmooth.study.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

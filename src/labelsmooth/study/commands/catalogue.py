@@ -4,9 +4,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from labelsmooth.study.arms import ARMS, GRADES, Method
-from labelsmooth.study.options import spelled
-from labelsmooth.study.specs import FACTS, parse
+from labelsmooth.study.arms.options import spelled
+from labelsmooth.study.arms.specs import FACTS, parse
+from labelsmooth.study.arms.table import ARMS, GRADES, Method
 
 
 def catalogue() -> RenderableType:

@@ -23,9 +23,9 @@ from labelsmooth.losses import CrossEntropyLoss, LabelSmoothingLoss
 from labelsmooth.online import OnlineLabelSmoothing
 from labelsmooth.priors.ordinal import Distance
 from labelsmooth.schedules import Shape
-from labelsmooth.study.expressions import Call, Fact, Share, call
-from labelsmooth.study.options import Above, Choice, Number, Option
-from labelsmooth.study.recipes import Bootstrap, Graduated
+from labelsmooth.study.arms.expressions import Call, Fact, Share, call
+from labelsmooth.study.arms.options import Above, Choice, Number, Option
+from labelsmooth.study.arms.recipes import Bootstrap, Graduated
 
 Grade = Literal["A", "B", "C", "D"]
 

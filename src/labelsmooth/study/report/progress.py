@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from rich.console import Console, Group
@@ -12,20 +11,12 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from labelsmooth.study.results import FEW
-from labelsmooth.study.specs import parse
-from labelsmooth.study.trials import Job
+from labelsmooth.study.analysis.figures import FEW
+from labelsmooth.study.arms.specs import parse
+from labelsmooth.study.trials.files import Job
+from labelsmooth.study.trials.training import Summary
 
 BEST = 3  # columns of an 80-column terminal, where there are many arms
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One run, as far as the partial table shows it."""
-
-    validation_nll: float
-    test_accuracy: float
-    rows: str  # a digest of the labels: they are the same in every run
 
 
 def say(text: str, *, shown: bool) -> None:

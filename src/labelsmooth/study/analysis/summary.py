@@ -12,8 +12,8 @@ from torch import Tensor
 
 from labelsmooth.calibration import accuracy, noise_floor
 from labelsmooth.calibration.metrics import bin_of, confidence, correct
-from labelsmooth.study.results import Arm, Difference, Estimate, Metric, Setting
-from labelsmooth.study.trials import Job, Outcome
+from labelsmooth.study.analysis.figures import Arm, Difference, Estimate, Metric, Setting
+from labelsmooth.study.trials.files import Job, Outcome
 
 NUM_BINS = 15
 REPLICATES = 2000

@@ -6,8 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from labelsmooth.study.results import METRICS, RANKED, Arm, Estimate, Metric, Results, Setting
-from labelsmooth.study.verdict import PROMISES, Effect, Promise, answer, effect, effects, recommended
+from labelsmooth.study.analysis.figures import METRICS, RANKED, Arm, Estimate, Metric, Setting
+from labelsmooth.study.analysis.results import Results
+from labelsmooth.study.analysis.verdict import PROMISES, Effect, Promise, answer, effect, effects, recommended
 
 MARKS = {Effect.BETTER: ("▲", "green"), Effect.WORSE: ("▼", "red"), Effect.UNDECIDED: (" ", "")}
 LEGEND = "▲ better, ▼ worse than hard targets (95 %). At T: with its temperature."

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from labelsmooth.calibration import ReliabilityDisplay
 from labelsmooth.calibration.metrics import reliability
-from labelsmooth.study.results import FEW, METRICS, RANKED, Arm, Difference, Metric, Results, Setting
-from labelsmooth.study.trials import Job, Outcome
-from labelsmooth.study.verdict import Effect, effects
+from labelsmooth.study.analysis.figures import FEW, METRICS, RANKED, Arm, Difference, Metric, Setting
+from labelsmooth.study.analysis.results import Results
+from labelsmooth.study.analysis.verdict import Effect, effects
+from labelsmooth.study.trials.files import Job, Outcome
 
 Outcomes = Mapping[Job, Outcome]
 

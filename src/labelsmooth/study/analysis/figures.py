@@ -1,12 +1,10 @@
 """The numbers of a study: all that its sentence, table and report are made of."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-from labelsmooth.study.specs import Spec, parse
+from labelsmooth.study.arms.specs import Spec, parse
 
 Metric = Literal[
     "accuracy", "nll", "nll_scaled", "ece", "ece_scaled", "confidence_gap", "train_gap", "memorised"
@@ -110,42 +108,3 @@ class Setting:
     def ranked(self) -> bool:
         """Whether its arms are for a ranking: more than a few, or more than strengths of one smoothing."""
         return len(self.arms) > FEW or any(arm.eps is None for arm in self.arms)
-
-
-@dataclass(frozen=True)
-class Results:
-    """A whole study; ``print(results)`` answers whether to smooth."""
-
-    settings: list[Setting]
-    digest: str  # of everything the numbers depend on
-    folder: Path
-
-    def __str__(self) -> str:
-        from labelsmooth.study.verdict import answer
-
-        return "\n".join(f"{s.name}: {answer(s)}" for s in self.settings)
-
-    def save(self) -> None:
-        content = {"digest": self.digest, "settings": [asdict(s) for s in self.settings]}
-        partial = self.folder / "results.json.partial"
-        partial.write_text(json.dumps(content, indent=1))
-        partial.replace(self.folder / "results.json")
-
-    @classmethod
-    def load(cls, folder: Path) -> "Results":
-        content = json.loads((folder / "results.json").read_text())
-        return cls([_setting(s) for s in content["settings"]], content["digest"], folder)
-
-
-def _setting(content: dict[str, Any]) -> Setting:
-    arms = [
-        Arm(
-            **{
-                **arm,
-                "values": {m: Estimate(**e) for m, e in arm["values"].items()},
-                "differences": {m: Difference(**e) for m, e in arm["differences"].items()},
-            }
-        )
-        for arm in content["arms"]
-    ]
-    return Setting(**{**content, "arms": arms})

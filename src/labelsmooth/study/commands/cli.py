@@ -12,11 +12,11 @@ import joblib
 import tyro
 from rich.console import Console, RenderableType
 
-from labelsmooth.study.catalogue import catalogue
-from labelsmooth.study.fit import DigitsFit
+from labelsmooth.study.commands.catalogue import catalogue
+from labelsmooth.study.fits.digits import DigitsFit
+from labelsmooth.study.report.terminal import render
 from labelsmooth.study.run import run
-from labelsmooth.study.terminal import render
-from labelsmooth.study.trials import STORAGE_ERRORS
+from labelsmooth.study.trials.ledger import STORAGE_ERRORS
 
 SettingName = Literal["clean", "noisy", "scarce"]
 SETTINGS: dict[SettingName, tuple[str, DigitsFit]] = {

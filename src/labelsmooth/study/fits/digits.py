@@ -1,80 +1,15 @@
-"""A fit trains one model with the criterion it is given. The study's own fit is one such function."""
+"""The study's own fit: an MLP on scikit-learn's digits."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from labelsmooth.calibration import accuracy
-from labelsmooth.study.data import POOL, digits, draw
-from labelsmooth.study.models import MLP
-
-LogitsAndLabels = tuple[Tensor, Tensor]  # (N, K) and (N,)
-
-
-class Criterion(nn.Module):
-    """What a fit trains with: called on a batch, and told when an epoch is over, since some change then.
-
-    It is for training rows alone: what it is called on, some learn from.
-
-    Args:
-        loss: A module that takes logits and labels; its ``end_epoch()`` is called where it has one.
-
-    Example:
-        >>> from labelsmooth import CrossEntropyLoss
-        >>> criterion = Criterion(CrossEntropyLoss(label_smoothing=0.1))
-        >>> criterion(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]))
-        tensor(0.3365)
-        >>> criterion.end_epoch()
-        >>> criterion.called, criterion.epochs
-        (True, 1)
-    """
-
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
-        self.loss = loss
-        self.called = False
-        self.epochs = 0
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        self.called = True
-        return self.loss(input, target)
-
-    def end_epoch(self) -> None:
-        self.epochs += 1
-        end_epoch: Callable[[], Any] | None = getattr(self.loss, "end_epoch", None)
-        if end_epoch is not None:
-            end_epoch()
-
-
-class FitResult(TypedDict):
-    """What a fit returns: ``val`` and ``test``, with the same rows in every call, and what else it has.
-
-    Attributes:
-        val: Logits, ``(N, K)``, before any softmax, and labels, ``(N,)``, of the validation rows. Free of
-            wrong labels: they choose the arm and fit the temperature. Needed.
-        test: Logits and labels of the test rows, ``(N, K)`` and ``(N,)``. Needed.
-        train: Logits and labels of the training rows, ``(M, K)`` and ``(M,)``, labelled as trained on.
-        clean: True labels of the training rows, ``(M,)``, where some were flipped.
-        history: Curves by name, each a list with one number per epoch.
-        features: The penultimate layer on the test rows, ``(N, D)``.
-        head: The last layer's weight, ``(K, D)``.
-        state: The model's ``state_dict()``, to be saved.
-    """
-
-    val: LogitsAndLabels
-    test: LogitsAndLabels
-    train: NotRequired[LogitsAndLabels]
-    clean: NotRequired[Tensor]
-    history: NotRequired[dict[str, list[float]]]
-    features: NotRequired[Tensor]
-    head: NotRequired[Tensor]
-    state: NotRequired[dict[str, Tensor]]
-
-
-Fit = Callable[[Criterion, int], FitResult]
+from labelsmooth.study.data.digits import POOL, digits, draw
+from labelsmooth.study.fits.criterion import Criterion
+from labelsmooth.study.fits.result import FitResult
+from labelsmooth.study.models.mlp import MLP
 
 
 @dataclass(frozen=True, kw_only=True)

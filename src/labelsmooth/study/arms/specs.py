@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from labelsmooth.online import OnlineLabelSmoothing
 from labelsmooth.schedules import Schedule
-from labelsmooth.study.arms import ARMS
-from labelsmooth.study.expressions import Call
-from labelsmooth.study.options import Value, spelled
+from labelsmooth.study.arms.expressions import Call
+from labelsmooth.study.arms.options import Value, spelled
+from labelsmooth.study.arms.table import ARMS
 
 
 @dataclass(frozen=True)

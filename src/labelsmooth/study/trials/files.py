@@ -1,31 +1,18 @@
-"""What has been trained: kept by Optuna, which no other file knows of, with the tensors beside it."""
+"""Training runs as files: one run's tensors, and a recommended model."""
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import quote
 
-import optuna
 import torch
-from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
 from labelsmooth.calibration import fit_temperature
-from labelsmooth.study.fit import Fit, FitResult
-from labelsmooth.study.identity import identify
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError, SafetensorError)
+from labelsmooth.study.fits.result import Fit, FitResult
 
 
 @dataclass(frozen=True)
@@ -53,52 +40,6 @@ class Outcome:
     def temperature(self) -> float:
         """With a wide prior: few rows, all right, do not make it 0."""
         return fit_temperature(*self.val, spread=1)
-
-
-class Ledger:
-    """The runs of one setting: which are done, and where their tensors are."""
-
-    def __init__(
-        self, folder: Path, name: str, fit: Fit, settings: Mapping[str, object], storage: str | None
-    ) -> None:
-        versions = {"labelsmooth": version("labelsmooth"), "torch": torch.__version__}
-        self.digest = _digest({"name": name, "fit": identify(fit), "settings": settings, **versions})
-        self._label = f"{slug(name)}-{self.digest}"
-        self.folder = folder / "trials" / self._label
-        # Quoted, since a path may hold what means something in a URL.
-        file = quote(str((folder / "trials.db").absolute()))
-        self._storage = storage or f"sqlite:///{file}"
-
-    @cached_property
-    def _study(self) -> optuna.Study:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            return optuna.create_study(study_name=self._label, storage=self._storage, load_if_exists=True)
-        except (*STORAGE_ERRORS, ImportError) as error:
-            raise ValueError(f"storage must be a database URL that opens, got {self._storage!r}") from error
-
-    def path(self, job: Job) -> Path:
-        # The colon is for no file's name; an arm's own name has no dash, so no two arms share a file.
-        return self.folder / f"{job.arm.replace(':', '-')}-seed{job.seed}.safetensors"
-
-    def done(self) -> set[Job]:
-        trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        jobs = {Job(t.user_attrs["arm"], t.user_attrs["seed"]) for t in trials}
-        return {job for job in jobs if _readable(self.path(job))}
-
-    def start(self, job: Job) -> optuna.Trial:
-        trial = self._study.ask()
-        for name, value in asdict(job).items():
-            trial.set_user_attr(name, value)
-        return trial
-
-    def finish(self, trial: optuna.Trial, validation_nll: float) -> None:
-        self._study.tell(trial, validation_nll)
-
-    def give_up(self, trial: optuna.Trial) -> None:
-        # Ctrl-C in the midst of a write locks the database; what is not marked is not done either.
-        with suppress(StorageInternalError):
-            self._study.tell(trial, state=TrialState.FAIL)
 
 
 def save(path: Path, result: FitResult) -> None:
@@ -160,7 +101,7 @@ def save_model(folder: Path, name: str, job: Job, outcome: Outcome, fit: Fit) ->
     path.with_suffix(".json").write_text(json.dumps(content, indent=1, default=repr) + "\n")
 
 
-def _readable(path: Path) -> bool:
+def readable(path: Path) -> bool:
     try:
         with safe_open(path, framework="pt"):
             return True
@@ -170,10 +111,6 @@ def _readable(path: Path) -> bool:
 
 def _fields(fit: Fit) -> dict[str, object]:
     return asdict(fit) if is_dataclass(fit) and not isinstance(fit, type) else {}
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def slug(name: str) -> str:

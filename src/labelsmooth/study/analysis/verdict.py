@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from labelsmooth.study.results import METRICS, Arm, Estimate, Metric, Setting
+from labelsmooth.study.analysis.figures import METRICS, Arm, Estimate, Metric, Setting
 
 SMALLEST_ACCURACY_EFFECT = 0.002  # a fifth of a point: less is not worth a change of loss
 LEVEL = 0.05

@@ -1,0 +1,1 @@
+"""What is compared: the table of methods, and how an arm is written, read and built."""

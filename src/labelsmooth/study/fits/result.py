@@ -1,0 +1,38 @@
+"""A fit trains one model with the criterion it is given, and returns what the model makes of the data."""
+
+from collections.abc import Callable
+from typing import NotRequired, TypedDict
+
+from torch import Tensor
+
+from labelsmooth.study.fits.criterion import Criterion
+
+LogitsAndLabels = tuple[Tensor, Tensor]  # (N, K) and (N,)
+
+
+class FitResult(TypedDict):
+    """What a fit returns: ``val`` and ``test``, with the same rows in every call, and what else it has.
+
+    Attributes:
+        val: Logits, ``(N, K)``, before any softmax, and labels, ``(N,)``, of the validation rows. Free of
+            wrong labels: they choose the arm and fit the temperature. Needed.
+        test: Logits and labels of the test rows, ``(N, K)`` and ``(N,)``. Needed.
+        train: Logits and labels of the training rows, ``(M, K)`` and ``(M,)``, labelled as trained on.
+        clean: True labels of the training rows, ``(M,)``, where some were flipped.
+        history: Curves by name, each a list with one number per epoch.
+        features: The penultimate layer on the test rows, ``(N, D)``.
+        head: The last layer's weight, ``(K, D)``.
+        state: The model's ``state_dict()``, to be saved.
+    """
+
+    val: LogitsAndLabels
+    test: LogitsAndLabels
+    train: NotRequired[LogitsAndLabels]
+    clean: NotRequired[Tensor]
+    history: NotRequired[dict[str, list[float]]]
+    features: NotRequired[Tensor]
+    head: NotRequired[Tensor]
+    state: NotRequired[dict[str, Tensor]]
+
+
+Fit = Callable[[Criterion, int], FitResult]

@@ -1,0 +1,1 @@
+"""Models of the fits that a study brings along."""

@@ -1,0 +1,1 @@
+"""Training runs: which are done, by whom, and where their tensors are."""

@@ -1,0 +1,68 @@
+"""One training run: seeded, checked, and written down."""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from labelsmooth.calibration import accuracy
+from labelsmooth.study.arms.specs import facts_of, parse
+from labelsmooth.study.fits.checks import check_calls, check_result
+from labelsmooth.study.fits.criterion import Criterion
+from labelsmooth.study.fits.result import Fit
+from labelsmooth.study.trials.files import Job, Outcome, load, save
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One run, as far as the partial table shows it."""
+
+    validation_nll: float
+    test_accuracy: float
+    rows: str  # a digest of the labels: they are the same in every run
+
+
+def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> tuple[str, Job, Summary]:
+    arm = parse(job.arm)
+    criterion = Criterion(arm.loss(facts_of(fit)))
+    with seeded(job.seed, single_threaded):
+        try:
+            result = fit(criterion, job.seed)
+        except Exception as error:
+            error.add_note(f"in the fit of {name!r} with {job.arm} and seed {job.seed}")
+            raise
+    check_result(name, result)
+    check_calls(name, fit, arm, criterion)
+    save(path, result)
+    return name, job, summarise_run(load(path))
+
+
+def summarise_run(run: Outcome) -> Summary:
+    nll = torch.nn.functional.cross_entropy(run.val[0] / run.temperature, run.val[1])
+    rows = hashlib.sha256()
+    for logits, labels in (run.val, run.test):
+        rows.update(repr((logits.size(1), labels.tolist())).encode())
+    return Summary(float(nll), accuracy(*run.test), rows.hexdigest())
+
+
+@contextmanager
+def seeded(seed: int, single_threaded: bool) -> Iterator[None]:
+    """Seed every common generator, and put them and torch's threads back afterwards."""
+    threads, old, older = torch.get_num_threads(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        if single_threaded:
+            torch.set_num_threads(1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002, a fit may use the old generator
+            random.seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        random.setstate(old)
+        np.random.set_state(older)  # noqa: NPY002
