@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from labelsmooth.study import Results
-from labelsmooth.study.analysis.figures import FEW, RANKED
+from labelsmooth.study.analysis.figures import FEW, JUDGED
 from labelsmooth.study.analysis.verdict import Effect, effects
 from labelsmooth.study.arms.table import ARMS
 from labelsmooth.study.report.charts import _span, against_eps, against_hard, arm_name, featured
@@ -46,7 +46,7 @@ def test_every_arm_is_in_the_table_in_its_place_with_its_numbers(many: Results, 
             assert cells[3] == number("nll_scaled", arm.values["nll_scaled"].mean)
             assert cells[5] == number("ece_scaled", arm.values["ece_scaled"].mean)
             assert method.source in cells[7]
-            for cell, metric in zip(cells[2:5:2], RANKED, strict=True):
+            for cell, metric in zip(cells[2:5:2], JUDGED, strict=True):
                 if arm is setting.hard:
                     assert cell == ""
                 else:
@@ -89,11 +89,11 @@ def test_all_of_few_are_drawn():
 def test_the_forest_holds_every_difference(many: Results):
     picture = against_hard(many)
     assert picture is not None
-    assert len(picture.rows) == len(many.settings) * len(RANKED) * len(NAMES)
+    assert len(picture.rows) == len(many.settings) * len(JUDGED) * len(NAMES)
     for setting in many.settings:
         for arm in setting.arms[1:]:
             rows = [row for row in picture.rows if row[:2] == [setting.name, arm_name(arm)]]
-            for row, metric in zip(rows, RANKED, strict=True):
+            for row, metric in zip(rows, JUDGED, strict=True):
                 d, factor = arm.differences[metric], {"accuracy": 100, "nll_scaled": 1}[metric]
                 assert row[3:6] == [f"{v * factor:+.3f}" for v in (d.mean, d.low, d.high)]
     drawn = "".join(ET.fromstring(picture.svg).itertext())

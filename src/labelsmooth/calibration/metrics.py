@@ -96,16 +96,16 @@ def reliability(
 
 def group(rows: Rows, num_bins: int) -> Reliability:
     """Of rows that were checked."""
-    sums = [
-        torch.zeros(num_bins, dtype=torch.float64, device=rows.logits.device)
-        for _ in ("count", "confidence", "accuracy")
-    ]
-    for z, labels in rows.chunks():
-        sure, right = _sure(z), correct(z, labels)
-        bins = bin_of(sure, num_bins)
-        for total, x in zip(sums, (torch.ones_like(sure), sure, right), strict=True):
-            total.index_add_(0, bins, x)
-    count, sure, right = sums
+    sure, right = zip(*((_sure(z), correct(z, labels)) for z, labels in rows.chunks()), strict=True)
+    return binned(torch.cat(sure), torch.cat(right), num_bins)
+
+
+def binned(sure: Tensor, right: Tensor, num_bins: int) -> Reliability:
+    """Of rows' confidences, and whether each is right, 1.0 or 0.0; both ``(N,)``, float64."""
+    bins = bin_of(sure, num_bins)
+    count, sure, right = (
+        sure.new_zeros(num_bins).index_add_(0, bins, x) for x in (torch.ones_like(sure), sure, right)
+    )
     return Reliability(count, sure / count, right / count)
 
 
@@ -159,7 +159,12 @@ def noise_floor(
     """
     num_bins, draws = as_count("num_bins", num_bins), as_count("draws", draws)
     seed = as_integer("seed", seed)
-    sure = _confidence(as_rows(logits, labels, ignore_index)).sort().values
+    return chance_gap(_confidence(as_rows(logits, labels, ignore_index)), num_bins, draws, seed)
+
+
+def chance_gap(sure: Tensor, num_bins: int, draws: int, seed: int = 0) -> float:
+    """The noise floor of confidences, ``(N,)``, float64."""
+    sure = sure.sort().values
     generator = torch.Generator(device=sure.device).manual_seed(seed)
     home = bin_of(sure, num_bins)
     filled, count = home.unique_consecutive(return_counts=True)

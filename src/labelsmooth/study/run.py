@@ -7,13 +7,13 @@ from typing import cast
 import joblib
 
 from labelsmooth.study.analysis.results import Results
-from labelsmooth.study.analysis.summary import summarise
+from labelsmooth.study.analysis.summary import analyse
 from labelsmooth.study.analysis.verdict import recommended
 from labelsmooth.study.arguments import check_arguments
-from labelsmooth.study.arms.specs import left_out
+from labelsmooth.study.arms.specs import facts_of, left_out
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.report.progress import Progress, say
-from labelsmooth.study.trials.files import Job, load, save_model
+from labelsmooth.study.trials.files import Job, Stored, load, save_model
 from labelsmooth.study.trials.ledger import Ledger
 from labelsmooth.study.trials.training import Summary, summarise_run, train
 from labelsmooth.study.trials.workers import closing, deaf_workers
@@ -86,22 +86,28 @@ def run(
     jobs = [Job(arm, seed) for seed in range(seeds) for arm in compared]
     _train_all(fits, ledgers, jobs, workers, progress)
 
-    outcomes = {name: {job: load(ledger.path(job)) for job in jobs} for name, ledger in ledgers.items()}
-    summaries = [
-        summarise(name, getattr(f, "description", ""), outcomes[name], compared, range(seeds))
+    stored = {name: Stored({job: ledger.path(job) for job in jobs}) for name, ledger in ledgers.items()}
+    analyses = [
+        analyse(
+            name,
+            getattr(f, "description", ""),
+            stored[name],
+            compared,
+            range(seeds),
+            facts_of(f),
+            getattr(f, "class_names", None),
+        )
         for name, f in fits.items()
     ]
-    results = Results(summaries, digest, folder)
-    for setting in summaries:
+    results = Results([analysis.setting for analysis in analyses], digest, folder)
+    for setting in results.settings:
         arm = recommended(setting)
         job = Job(arm.name, arm.best_seed)
-        save_model(folder, setting.name, job, outcomes[setting.name][job], fits[setting.name])
+        save_model(folder, setting.name, job, stored[setting.name][job], fits[setting.name])
 
-    from labelsmooth.study.report.page import (
-        write_report,  # matplotlib is slow to import, and not always needed
-    )
+    from labelsmooth.study.report.page import write_report  # matplotlib is slow to import, not always needed
 
-    write_report(results, outcomes)
+    write_report(results, analyses, stored)
     results.save()
     return results
 

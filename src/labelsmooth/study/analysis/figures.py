@@ -32,7 +32,9 @@ METRICS: Mapping[Metric, MetricInfo] = {
     "train_gap": MetricInfo("training less test accuracy", "points", 100, 0),
     "memorised": MetricInfo("flipped labels memorised", "%", 100, -1),
 }
-RANKED: tuple[Metric, ...] = ("accuracy", "nll_scaled")  # what an arm is judged by
+# What an arm is judged by, and the smallest difference that is worth a change of loss: a fifth of a point; a
+# fifth of a percent in the probability of the right class.
+JUDGED: Mapping[Metric, float] = {"accuracy": 0.002, "nll_scaled": 0.002}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Difference(Estimate):
     """A paired difference from hard targets."""
 
     p: float  # how likely one so far from 0 is by chance; 0.05 where the interval touches 0
+    adjusted: float = 1.0  # p among all comparisons that are judged (Holm)
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,15 @@ class Arm:
     noise_floor: float  # of the ECE
     noise_floor_scaled: float
     best_seed: int  # the least validation NLL
+    validation_accuracy: float
+    code: str  # what builds its loss, to be pasted
+    by_epoch: bool  # whether training calls the loss's end_epoch()
     values: dict[Metric, Estimate]
     differences: dict[Metric, Difference] = field(default_factory=dict)  # from hard targets
+    copy_of: str | None = None  # an arm before it that gave the same
+    recall: list[float | None] = field(default_factory=list)  # accuracy of each class, where it has rows
+    gained: float = 0.0  # rows a seed that are right here and wrong with hard targets
+    lost: float = 0.0  # the other way round
 
     @property
     def spec(self) -> Spec:
@@ -87,8 +97,11 @@ class Setting:
     description: str
     seeds: int
     test_rows: int
+    validation_rows: int
+    num_classes: int
     flipped: float | None  # share of the training labels that is wrong, where known
     arms: list[Arm]
+    class_names: list[str] | None = None
 
     @property
     def hard(self) -> Arm:

@@ -1,179 +1,154 @@
-"""From trained models to numbers with intervals.
+"""From training runs to numbers with intervals.
 
-Every arm was trained with the same seeds, so arms are compared pair by pair. Intervals are 95 %, by
-resampling the seeds and the test rows together: what both could have been otherwise.
+Every arm was trained with the same seeds and tested on the same rows, so arms are compared pair by pair.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration import accuracy, noise_floor
-from labelsmooth.calibration.metrics import bin_of, confidence, correct
-from labelsmooth.study.analysis.figures import Arm, Difference, Estimate, Metric, Setting
+from labelsmooth.calibration.metrics import Reliability
+from labelsmooth.study.analysis.comparisons import adjust
+from labelsmooth.study.analysis.figures import Arm, Difference, Metric, Setting
+from labelsmooth.study.analysis.intervals import crossed
+from labelsmooth.study.analysis.measures import Run, measure
+from labelsmooth.study.arms.specs import by_epoch, parse
 from labelsmooth.study.trials.files import Job, Outcome
 
-NUM_BINS = 15
-REPLICATES = 2000
-LEAST = -100.0  # the logarithm of a level that is as good as 0
+ALIKE = 0.01  # two arms are copies if they differ by less than this part of what either differs from hard
 
 
-def summarise(
-    name: str, description: str, outcomes: Mapping[Job, Outcome], arms: Sequence[str], seeds: Sequence[int]
-) -> Setting:
-    """Compare each arm with the first, which has hard targets."""
-    first = outcomes[Job(arms[0], seeds[0])]
-    rows = len(first.test[1])
-    generator = torch.Generator().manual_seed(0)
-    seed_weight = _resample(len(seeds), generator)
-    # By resampled rows with the seeds as they are, and by both.
-    seed_weight = torch.stack([torch.full_like(seed_weight, 1 / len(seeds)), _widened(seed_weight)])
-    row_weight = _resample(rows, generator)
+@dataclass(frozen=True)
+class Seen:
+    """What the report draws of one run."""
 
-    compared: list[Arm] = []
-    hard: dict[Metric, tuple[float, Tensor]] = {}
-    for arm in arms:
-        runs = [outcomes[Job(arm, seed)] for seed in seeds]
-        temperatures = [run.temperature for run in runs]
-        measured = _measure(runs, temperatures, seed_weight, row_weight)
-        hard = hard or measured
-        validation = [
-            _nll(run.val[0] / T, run.val[1]).mean().item() for run, T in zip(runs, temperatures, strict=True)
-        ]
-        scaled = [run.test[0] / T for run, T in zip(runs, temperatures, strict=True)]
-        compared.append(
-            Arm(
-                name=arm,
-                validation_nll=_mean(validation),
-                temperature=math.exp(_mean([math.log(T) for T in temperatures])),
-                noise_floor=_mean([noise_floor(run.test[0], NUM_BINS, draws=200) for run in runs]),
-                noise_floor_scaled=_mean([noise_floor(logits, NUM_BINS, draws=200) for logits in scaled]),
-                best_seed=seeds[min(range(len(seeds)), key=validation.__getitem__)],
-                values={m: _estimate(mean, replicates) for m, (mean, replicates) in measured.items()},
-                differences={
-                    m: _difference(mean - hard[m][0], replicates - hard[m][1], len(seeds))
-                    for m, (mean, replicates) in measured.items()
-                }
-                if compared
-                else {},
-            )
-        )
-    flipped = None
-    if first.train is not None and first.clean is not None:
-        flipped = (first.train[1] != first.clean).double().mean().item()
-    return Setting(name, description, len(seeds), rows, flipped, compared)
+    temperature: float
+    predicted: Tensor  # (N,), int32
+    reliability: Reliability
+    reliability_scaled: Reliability
+    history: Mapping[str, list[float]]
 
 
-def _measure(
-    runs: Sequence[Outcome], temperatures: Sequence[float], seed_weight: Tensor, row_weight: Tensor
-) -> dict[Metric, tuple[float, Tensor]]:
-    """Each metric's mean, and its replicates under resampling: of the rows, and of rows and seeds."""
-    labels = runs[0].test[1]
-    test_accuracy = torch.stack([correct(run.test[0], labels) for run in runs])
-    sure = torch.stack([confidence(run.test[0]) for run in runs])
-    sure_scaled = torch.stack(
-        [confidence(run.test[0] / T) for run, T in zip(runs, temperatures, strict=True)]
-    )
-    nll = torch.stack([_nll(run.test[0], labels) for run in runs])
-    nll_scaled = torch.stack(
-        [_nll(run.test[0] / T, labels) for run, T in zip(runs, temperatures, strict=True)]
-    )
+@dataclass(frozen=True)
+class Analysis:
+    """A setting's numbers, and what the report draws besides."""
 
-    def mean_of(x: Tensor) -> tuple[float, Tensor]:
-        """Of one number per seed and row."""
-        return x.mean().item(), ((row_weight @ x.T) * seed_weight).sum(-1)
-
-    def ece_of(confidence: Tensor) -> tuple[float, Tensor]:
-        gaps = torch.nn.functional.one_hot(bin_of(confidence, NUM_BINS), NUM_BINS)
-        gaps = gaps * (confidence - test_accuracy).unsqueeze(-1)  # (seeds, rows, bins)
-        replicates = torch.stack([(row_weight @ g).abs().sum(-1) for g in gaps], -1)
-        return gaps.mean(1).abs().sum(-1).mean().item(), (replicates * seed_weight).sum(-1)
-
-    measured: dict[Metric, tuple[float, Tensor]] = {
-        "accuracy": mean_of(test_accuracy),
-        "nll": mean_of(nll),
-        "nll_scaled": mean_of(nll_scaled),
-        "ece": ece_of(sure),
-        "ece_scaled": ece_of(sure_scaled),
-        "confidence_gap": mean_of(sure - test_accuracy),
-    }
-    trained = [(*run.train, run.clean) for run in runs if run.train is not None]
-    if len(trained) == len(runs):
-        fitted = nll.new_tensor([accuracy(logits, labels) for logits, labels, _ in trained])
-        measured["train_gap"] = mean_of(fitted.unsqueeze(-1) - test_accuracy)
-        memorised = [_memorised(*t) for t in trained]
-        if None not in memorised:
-            measured["memorised"] = mean_of(nll.new_tensor(memorised).unsqueeze(-1).expand_as(nll))
-    return measured
+    setting: Setting
+    labels: Tensor  # of the test rows
+    runs: Mapping[Job, Seen]
 
 
-def _memorised(logits: Tensor, labels: Tensor, clean: Tensor | None) -> float | None:
-    """The share of flipped training labels that the model gives back."""
-    if clean is None or not bool((labels != clean).any()):
-        return None
-    flipped = labels != clean
-    return accuracy(logits[flipped], labels[flipped])
+def analyse(
+    name: str,
+    description: str,
+    outcomes: Mapping[Job, Outcome],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    known: Mapping[str, object] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Analysis:
+    """Compare each arm with the first, which has hard targets. Each outcome is looked up once.
 
-
-def _resample(n: int, generator: torch.Generator) -> Tensor:
-    """``REPLICATES`` rows of weights that sum to 1: how often each of n was drawn with replacement."""
-    drawn = torch.randint(n, (REPLICATES, n), generator=generator)
-    return (
-        torch.zeros(REPLICATES, n, dtype=torch.float64).scatter_add_(
-            1, drawn, torch.full_like(drawn, 1, dtype=torch.float64)
-        )
-        / n
-    )
-
-
-def _widened(weight: Tensor) -> Tensor:
-    """Resampled means of few seeds spread too little: widen them to Student's interval."""
-    n = weight.size(1)
-    factor = _students(n) * math.sqrt(n / (n - 1))
-    return 1 / n + factor * (weight - 1 / n)
-
-
-def _students(seeds: int) -> float:
-    """How much wider a 95 % interval of so few is than a normal one."""
-    from scipy.stats import norm, t  # slow to import, and not needed to read results back
-
-    return float(t.ppf(0.975, seeds - 1) / norm.ppf(0.975))
-
-
-def _estimate(mean: float, replicates: Tensor) -> Estimate:
-    low, high = replicates[1].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Estimate(mean, low, high)
-
-
-def _difference(mean: float, replicates: Tensor, seeds: int) -> Difference:
-    rows, both = replicates.var(-1).tolist()
-    between_seeds = max(both - rows, 0.0) / _students(seeds) ** 2
-    return Difference(
-        **vars(_estimate(mean, replicates)), p=p_value(mean, rows, between_seeds, degrees=seeds - 1)
-    )
-
-
-def p_value(mean: float, rows: float, seeds: float, degrees: int) -> float:
-    """The level at which an interval around ``mean`` would touch 0.
-
-    Its width comes from two variances: the rows', as a normal has it, and the seeds', as Student has it.
+    ``known`` are facts of the fit, which the code to paste holds.
     """
-    from scipy.special import ndtri, stdtrit
+    compared: list[Arm] = []
+    seen: dict[Job, Seen] = {}
+    hard: list[Run] = []
+    moved: dict[str, Tensor] = {}  # of each arm, how far its NLL of each row is from that of hard targets
+    shape, labels, flipped = (0, 0), torch.empty(0), None
+    for arm in arms:
+        runs = []
+        for seed in seeds:
+            outcome = outcomes[Job(arm, seed)]
+            if not seen:
+                shape, labels = (len(outcome.val[1]), outcome.test[0].size(1)), outcome.test[1]
+            runs.append(run := measure(outcome))
+            seen[Job(arm, seed)] = Seen(
+                run.temperature,
+                run.predicted,
+                run.raw.reliability(run.right),
+                run.scaled.reliability(run.right),
+                run.history,
+            )
+        if not hard:
+            hard, flipped = runs, runs[0].flipped
+        else:
+            moved[arm] = torch.stack([a.scaled.nll - b.scaled.nll for a, b in zip(runs, hard, strict=True)])
+            moved[arm] = moved[arm].mean(0)
+        facts = {"num_classes": shape[1], **(known or {})}
+        compared.append(_arm(arm, runs, hard, seeds, labels, facts, copied=_original(arm, moved)))
+    setting = Setting(
+        name=name,
+        description=description,
+        seeds=len(seeds),
+        test_rows=len(labels),
+        validation_rows=shape[0],
+        num_classes=shape[1],
+        flipped=flipped,
+        arms=compared,
+        class_names=None if class_names is None else list(class_names),
+    )
+    return Analysis(adjust(setting), labels, seen)
 
-    low, high = LEAST, 0.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        tail = math.exp(middle) / 2
-        touches = ndtri(tail) ** 2 * rows + stdtrit(degrees, tail) ** 2 * seeds >= mean**2
-        low, high = (middle, high) if touches else (low, middle)
-    return math.exp(high)
+
+def _arm(
+    name: str,
+    runs: Sequence[Run],
+    hard: Sequence[Run],
+    seeds: Sequence[int],
+    labels: Tensor,
+    facts: Mapping[str, object],
+    copied: str | None,
+) -> Arm:
+    spec, values = parse(name), _stacked(runs)
+    differences: dict[Metric, Difference] = {}
+    if runs is not hard:
+        before = _stacked(hard)
+        differences = {m: crossed(x - before[m]).difference() for m, x in values.items() if m in before}
+    validation = [run.validation_nll for run in runs]
+    right, was_right = values["accuracy"], torch.stack([run.right for run in hard])
+    able = not spec.loss.facts - facts.keys()
+    return Arm(
+        name=name,
+        validation_nll=fmean(validation),
+        temperature=math.exp(fmean(math.log(run.temperature) for run in runs)),
+        noise_floor=fmean(run.raw.noise_floor for run in runs),
+        noise_floor_scaled=fmean(run.scaled.noise_floor for run in runs),
+        best_seed=seeds[min(range(len(seeds)), key=validation.__getitem__)],
+        validation_accuracy=fmean(run.validation_accuracy for run in runs),
+        code=spec.loss.written(facts),
+        by_epoch=able and by_epoch(spec.loss(facts)),
+        values={metric: crossed(x).estimate() for metric, x in values.items()},
+        differences=differences,
+        copy_of=copied,
+        recall=_by_class(right.mean(0), labels),
+        gained=(right > was_right).double().sum(1).mean().item(),
+        lost=(right < was_right).double().sum(1).mean().item(),
+    )
 
 
-def _nll(logits: Tensor, labels: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
+def _stacked(runs: Sequence[Run]) -> dict[Metric, Tensor]:
+    """``(seeds, rows)`` of each metric that every run has."""
+    every = [run.values for run in runs]
+    return {m: torch.stack([x[m] for x in every]) for m in every[0] if all(m in x for x in every)}
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _original(arm: str, moved: Mapping[str, Tensor]) -> str | None:
+    """The arm before it that gave the same, but for rounding: one with the same gradient, say."""
+    for other, x in moved.items():
+        if other == arm:
+            break
+        if (x - moved[arm]).abs().mean() < ALIKE * x.abs().mean():
+            return other
+    return None
+
+
+def _by_class(right: Tensor, labels: Tensor) -> list[float | None]:
+    num_classes = int(labels.max()) + 1
+    count = torch.bincount(labels, minlength=num_classes)
+    share = right.new_zeros(num_classes).index_add_(0, labels, right) / count
+    return [None if math.isnan(x) else x for x in share.tolist()]

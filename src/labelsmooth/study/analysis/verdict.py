@@ -1,17 +1,20 @@
 """From numbers to words. Everything here is a pure function of the results."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from labelsmooth.study.analysis.figures import METRICS, Arm, Estimate, Metric, Setting
+from labelsmooth.study.analysis.figures import JUDGED, METRICS, Arm, Estimate, Metric, Setting
+from labelsmooth.study.analysis.intervals import LEVEL
 
-SMALLEST_ACCURACY_EFFECT = 0.002  # a fifth of a point: less is not worth a change of loss
-LEVEL = 0.05
+FAR = 5.0  # standard errors between validation and test accuracy: clean labels gave at most 3 in 15 data sets
+FAR_FROM_FLOOR = 0.05  # an ECE so far above its noise floor is no calibration
 
 EFFECT_WORDS = {
     "harms": "{} harms",
     "mixed": "{} has mixed effects",
+    "same": "{} makes no difference that matters",
     "undecided": "It is undecided whether {} helps",
 }
 
@@ -26,39 +29,40 @@ class Promise(StrEnum):
     HELD = "held"
     NOT_HELD = "not held"
     UNDECIDED = "undecided"
+    NOTHING = "nothing to cure"
     NOT_TESTED = "not tested"
 
 
-Verdict = Literal["helps", "harms", "mixed", "undecided"]
+Verdict = Literal["helps", "harms", "mixed", "same", "undecided"]
 
 
 def effect(arm: Arm, metric: Metric) -> Effect:
-    """Whether an arm is better than hard targets, if its interval excludes 0."""
+    """Whether an arm is better than hard targets: surely, and by enough to matter.
+
+    A judged metric is sure among all that is judged; any other, which describes, by its own interval.
+    """
     difference, better = arm.differences[metric], METRICS[metric].better
-    small = metric == "accuracy" and abs(difference.mean) < SMALLEST_ACCURACY_EFFECT
-    if small or difference.low <= 0 <= difference.high:
+    p = difference.adjusted if metric in JUDGED else difference.p
+    if p >= LEVEL or abs(difference.mean) < JUDGED.get(metric, 0.0):
         return Effect.UNDECIDED
     return Effect.BETTER if difference.mean * better > 0 else Effect.WORSE
 
 
-def effects(setting: Setting, metric: Metric) -> dict[str, Effect]:
-    """Each arm's effect by its name, as far as it is sure among so many (Holm, 1979)."""
-    arms = sorted(setting.arms[1:], key=lambda arm: arm.differences[metric].p)
-    found, sure = {}, True
-    for i, arm in enumerate(arms):
-        sure = sure and arm.differences[metric].p <= LEVEL / (len(arms) - i)
-        found[arm.name] = effect(arm, metric) if sure else Effect.UNDECIDED
-    return found
-
-
 def verdict(setting: Setting) -> Verdict:
     """By accuracy, and by NLL once both have their temperature: what a temperature repairs does not count."""
-    effects = {effect(setting.chosen, "accuracy"), effect(setting.chosen, "nll_scaled")}
+    effects = {effect(setting.chosen, metric) for metric in JUDGED}
     if effects >= {Effect.BETTER, Effect.WORSE}:
         return "mixed"
     if Effect.BETTER in effects:
         return "helps"
-    return "harms" if Effect.WORSE in effects else "undecided"
+    if Effect.WORSE in effects:
+        return "harms"
+    negligible = all(
+        max(abs(d.low), abs(d.high)) < smallest
+        for metric, smallest in JUDGED.items()
+        if (d := setting.chosen.differences[metric])
+    )
+    return "same" if negligible else "undecided"
 
 
 def recommended(setting: Setting) -> Arm:
@@ -73,18 +77,77 @@ def answer(setting: Setting) -> str:
     nll = signed(chosen.differences["nll_scaled"])
     match verdict(setting):
         case "helps":
-            advice, change = f"Use {called}", f"Accuracy {accuracy}."
-            if effect(chosen, "accuracy") is not Effect.BETTER:
-                change = f"NLL {nll}, accuracy {accuracy}."
-        case "harms" | "mixed" | "undecided" as word:
+            advice, change = f"Use {called}", f"Accuracy {accuracy}, NLL {nll}."
+        case "harms" | "mixed" | "same" | "undecided" as word:
             advice = "Keep hard targets"
             subject = "smoothing" if all(arm.eps is not None for arm in setting.arms) else "the best arm"
             judged = EFFECT_WORDS[word].format(subject)
-            change = f"{judged[0].upper()}{judged[1:]}: {called} gave accuracy {accuracy}, NLL {nll}."
+            change = (
+                f"{judged[0].upper()}{judged[1:]}: {called} gave accuracy {accuracy}, NLL {nll}"
+                f"{_not_sure(setting) if word == 'undecided' else ''}."
+            )
     other = setting.hard if arm is chosen else chosen
+    warned = f" {warning}" if (warning := suspicion(setting)) else ""
+    if not trusted(setting, arm):
+        return f"{advice}. {change} {confidence(arm, scaled=False)}; {untrusted(arm)}.{warned}"
     return (
         f"{advice} and divide the logits by {arm.temperature:.2f}. {change} "
-        f"{confidence(arm)}; {calibration(arm, other)}."
+        f"{confidence(arm)}; {calibration(arm, other)}.{warned}"
+    )
+
+
+def _not_sure(setting: Setting) -> str:
+    """Why it is undecided although an interval of its own excludes 0."""
+    differences = [setting.chosen.differences[metric] for metric in JUDGED]
+    if all(d.p >= LEVEL for d in differences):
+        return ""
+    if any(d.adjusted < LEVEL for d in differences):
+        return " (too small to matter)"
+    return f" (not sure among {comparisons(setting)} comparisons)"
+
+
+def comparisons(setting: Setting) -> int:
+    """How many are judged."""
+    return len(JUDGED) * sum(arm.copy_of is None for arm in setting.arms[1:])
+
+
+def criteria(setting: Setting) -> str:
+    """What the verdict goes by."""
+    return (
+        "Judged by accuracy and by NLL after temperature, on the test rows. A difference counts if it is "
+        f"sure at 95 % among all {comparisons(setting)} comparisons (Holm) and at least "
+        f"{JUDGED['accuracy'] * 100:g} points, or {JUDGED['nll_scaled']:g} nats."
+    )
+
+
+def suspicion(setting: Setting) -> str:
+    """A warning where validation and test rows cannot be of one kind; empty where they may be.
+
+    Wrong validation labels are the usual reason: they mislead the temperature and the choice of the arm.
+    """
+    validated, tested = setting.hard.validation_accuracy, setting.hard.values["accuracy"].mean
+    rows = setting.validation_rows, setting.test_rows
+    share = (validated * rows[0] + tested * rows[1]) / sum(rows)
+    error = math.sqrt(share * (1 - share) * (1 / rows[0] + 1 / rows[1]))
+    if abs(validated - tested) <= FAR * error:
+        return ""
+    return (
+        f"Validation accuracy is {validated * 100:.0f} % where test accuracy is {tested * 100:.0f} %: their "
+        "rows differ in kind, or validation labels are wrong. The temperature and the choice of the arm rest "
+        "on them; check them first."
+    )
+
+
+def trusted(setting: Setting, arm: Arm) -> bool:
+    """Whether the temperature is an advice: fitted on sound rows, and the ECE after it near its floor."""
+    far = arm.values["ece_scaled"].mean - arm.noise_floor_scaled > FAR_FROM_FLOOR
+    return not suspicion(setting) and not far
+
+
+def untrusted(arm: Arm) -> str:
+    return (
+        f"no temperature is advised: with the one of the validation rows ECE is "
+        f"{arm.values['ece_scaled'].mean * 100:.1f} % (noise floor {arm.noise_floor_scaled * 100:.1f} %)"
     )
 
 
@@ -103,9 +166,11 @@ def named(arm: Arm) -> str:
     return f"eps = {arm.label}" if arm.eps else "hard targets"
 
 
-def confidence(arm: Arm) -> str:
+def confidence(arm: Arm, *, scaled: bool = True) -> str:
     gap = arm.values["confidence_gap"].mean * 100
     if abs(gap) < 1:
+        if not scaled:
+            return "Raw confidence is within 1 point of accuracy on average"
         # No reason to divide by anything: so what the temperature rests on, and what it is worth.
         before, after = arm.values["nll"].mean, arm.values["nll_scaled"].mean
         return (
@@ -140,7 +205,7 @@ def less_confident(setting: Setting) -> Judgement:
     after = setting.chosen.values["confidence_gap"]
     evidence = f"{before.mean * 100:+.0f} to {after.mean * 100:+.0f} points"
     if before.high <= 0:
-        return Judgement(Promise.NOT_HELD, f"{evidence}: none to lessen")
+        return Judgement(Promise.NOTHING, evidence)
     change = setting.chosen.differences["confidence_gap"]
     if before.low > 0 and change.high < 0:
         return Judgement(Promise.HELD, evidence + (", overshot" if after.high < 0 else ""))

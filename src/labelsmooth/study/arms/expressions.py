@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from torch import Tensor
+
+SHORT = 32  # numbers that are pasted as they are
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -25,7 +29,7 @@ class Share:
     of: Fact
 
     def __str__(self) -> str:
-        return f"round({_written(self.share)} * {self.of})"
+        return f"round({_written(self.share, {})} * {self.of})"
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,14 @@ class Call:
 
     def __str__(self) -> str:
         """As it is pasted after ``from labelsmooth import *`` and with the facts under their names."""
-        args = [*map(_written, self.args), *(f"{k}={_written(v)}" for k, v in self.options.items())]
+        return self.written({})
+
+    def written(self, known: Mapping[str, object]) -> str:
+        """The same with these facts in place of their names, where they are short enough to be read."""
+        args = [
+            *(_written(value, known) for value in self.args),
+            *(f"{name}={_written(value, known)}" for name, value in self.options.items()),
+        ]
         return f"{_path(self.function)}({', '.join(args)})"
 
 
@@ -76,14 +87,28 @@ def call(function: Callable[..., Any], *args: object, **options: object) -> Call
     return Call(function, args, {name: value for name, value in options.items() if value is not None})
 
 
-def _written(value: object) -> str:
+def _written(value: object, known: Mapping[str, object]) -> str:
     match value:
-        case Call() | Fact() | Share():
+        case Call():
+            return value.written(known)
+        case Fact(name) if name in known:
+            return _fact(known[name]) or name
+        case Share(share, Fact(name)) if isinstance(whole := known.get(name), int):
+            return repr(round(share * whole))
+        case Fact() | Share():
             return str(value)
         case float():
             return repr(value).removesuffix(".0")
         case str():
             return json.dumps(value)
+    return repr(value)
+
+
+def _fact(value: object) -> str:
+    """A number, or a few of them; empty where there are too many to read."""
+    if isinstance(value, Tensor):
+        short = value.dim() == 1 and len(value) <= SHORT
+        return f"torch.tensor({value.tolist()})" if short else ""
     return repr(value)
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from labelsmooth.calibration import ReliabilityDisplay
 from labelsmooth.calibration.metrics import reliability
-from labelsmooth.study.analysis.figures import FEW, METRICS, RANKED, Arm, Difference, Metric, Setting
+from labelsmooth.study.analysis.figures import FEW, JUDGED, METRICS, Arm, Difference, Metric, Setting
 from labelsmooth.study.analysis.results import Results
-from labelsmooth.study.analysis.verdict import Effect, effects
+from labelsmooth.study.analysis.verdict import Effect, effect
 from labelsmooth.study.trials.files import Job, Outcome
 
 Outcomes = Mapping[Job, Outcome]
@@ -165,16 +165,16 @@ def against_hard(results: Results) -> Picture | None:
     with mpl.rc_context(STYLE):
         heights = [len(setting.arms) + 2 for setting in results.settings]
         figure = Figure(figsize=(9, 0.17 * sum(heights) + 0.4), layout="constrained")
-        axes = figure.subplots(len(heights), len(RANKED), squeeze=False, height_ratios=heights)
+        axes = figure.subplots(len(heights), len(JUDGED), squeeze=False, height_ratios=heights)
         for setting, row in zip(results.settings, axes, strict=True):
             arms = [arm for arm in setting.ranking if arm is not setting.hard]
-            for ax, metric in zip(row, RANKED, strict=True):
-                info, sure = METRICS[metric], effects(setting, metric)
+            for ax, metric in zip(row, JUDGED, strict=True):
+                info = METRICS[metric]
                 left, right = (edge * info.factor for edge in _span([a.differences[metric] for a in arms]))
                 for y, arm in enumerate(arms):
                     d = arm.differences[metric]
                     mean, low, high = (v * info.factor for v in (d.mean, d.low, d.high))
-                    color = COLOURS[sure[arm.name]]
+                    color = COLOURS[effect(arm, metric)]
                     ax.plot([low, high], [y, y], color=color, linewidth=1.6, alpha=0.6)
                     ax.plot(
                         min(max(mean, left), right),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import jinja2
 
-from labelsmooth.study.analysis.figures import METRICS, RANKED
+from labelsmooth.study.analysis.figures import JUDGED, METRICS
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.verdict import PROMISES, answer, effect, effects, verdict
 from labelsmooth.study.arms.table import ARMS, GRADES
@@ -44,7 +44,7 @@ def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> N
         metrics={m: info for m, info in METRICS.items() if any(m in s.hard.values for s in results.settings)},
         featured=featured,
         forest=charts.against_hard(results),
-        ranking_metrics=RANKED,
+        ranking_metrics=JUDGED,
         methods=ARMS,
         grades=GRADES,
         reliability=reliability,

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from labelsmooth.study.analysis.figures import METRICS, RANKED, Arm, Estimate, Metric, Setting
+from labelsmooth.study.analysis.figures import JUDGED, METRICS, Arm, Estimate, Metric, Setting
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.verdict import PROMISES, Effect, Promise, answer, effect, effects, recommended
 
@@ -50,7 +50,7 @@ def _ranking(setting: Setting) -> Table:
     table.add_column(Text(setting.name))
     for title in ("acc., points", "NLL at T", "ECE at T, %"):
         table.add_column(title, justify="right", no_wrap=True)
-    columns = [_differences(setting, metric) for metric in RANKED]
+    columns = [_differences(setting, metric) for metric in JUDGED]
     for arm, *cells in zip(setting.ranking, *columns, strict=True):
         chosen = arm is setting.chosen
         label = Text(f"{arm.label}*" if chosen else arm.label, style="bold" if chosen else "")

@@ -1,7 +1,7 @@
 """Training runs as files: one run's tensors, and a recommended model."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,22 @@ def load(path: Path) -> Outcome:
         state={name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")},
         history=history,
     )
+
+
+@dataclass(frozen=True)
+class Stored(Mapping[Job, Outcome]):
+    """Runs by their files, each read when it is asked for: together they may not fit in memory."""
+
+    paths: Mapping[Job, Path]
+
+    def __getitem__(self, job: Job) -> Outcome:
+        return load(self.paths[job])
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
 
 def save_model(folder: Path, name: str, job: Job, outcome: Outcome, fit: Fit) -> None:

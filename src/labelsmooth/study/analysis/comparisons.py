@@ -1,0 +1,43 @@
+"""How sure each difference is among all that are judged."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from labelsmooth.study.analysis.figures import JUDGED, Setting
+
+
+def holm(levels: Sequence[float]) -> list[float]:
+    """Each p adjusted for how many there are: below a level, it is sure among all of them at that level.
+
+    Reference:
+        Holm, *A simple sequentially rejective multiple test procedure*, Scand. J. Statist. 1979.
+    """
+    adjusted, largest = [0.0] * len(levels), 0.0
+    for place, i in enumerate(sorted(range(len(levels)), key=levels.__getitem__)):
+        largest = max(largest, min(1.0, (len(levels) - place) * levels[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def adjust(setting: Setting) -> Setting:
+    """Tell each judged difference how sure it is among those of all arms and judged metrics.
+
+    What is recommended is chosen among them, so it has no level of its own. A copy of another arm is no
+    comparison more.
+    """
+    judged = [(arm.copy_of or arm.name, metric) for arm in setting.arms[1:] for metric in JUDGED]
+    distinct = list(dict.fromkeys(judged))
+    by_name = {arm.name: arm for arm in setting.arms}
+    levels = [by_name[name].differences[metric].p for name, metric in distinct]
+    adjusted = dict(zip(distinct, holm(levels), strict=True))
+    arms = [
+        replace(
+            arm,
+            differences={
+                metric: replace(d, adjusted=adjusted.get((arm.copy_of or arm.name, metric), d.p))
+                for metric, d in arm.differences.items()
+            },
+        )
+        for arm in setting.arms
+    ]
+    return replace(setting, arms=arms)
