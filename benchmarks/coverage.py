@@ -138,7 +138,7 @@ def judged(world: World, arms: int, seeds: int, studies: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=1000, help="simulated studies of each line")
     studies = parser.parse_args().studies
     print(f"{ROWS} test rows, {studies} studies a line; 95 % intervals of the accuracy's difference")

@@ -52,7 +52,11 @@ def setting(
             noise_floor=0.015,
             noise_floor_scaled=0.013,
             best_seed=0,
+            validation_accuracy=before["accuracy"].mean,
+            code="CrossEntropyLoss(label_smoothing=0)",
+            by_epoch=False,
             values=before,
+            recall=[0.9] * 4,
         )
     ]
     for arm in tried:
@@ -68,11 +72,24 @@ def setting(
                 noise_floor=0.015,
                 noise_floor_scaled=0.012,
                 best_seed=1,
+                validation_accuracy=0.9,
+                code=str(parse(spelled(arm)).loss),
+                by_epoch=False,
+                recall=[0.9] * 4,
                 values={metric: _moved(before[metric], by) for metric, by in differences.items()},
                 differences=differences,
             )
         )
-    return Setting(name, "made up", seeds=5, test_rows=700, flipped=flipped, arms=arms)
+    return Setting(
+        name,
+        "made up",
+        seeds=5,
+        test_rows=700,
+        validation_rows=300,
+        num_classes=4,
+        flipped=flipped,
+        arms=arms,
+    )
 
 
 def results(*settings: Setting, folder: Path = Path("made-up")) -> Results:
@@ -86,7 +103,8 @@ def spelled(arm: float | str) -> str:
 
 def difference(mean: float, low: float, high: float) -> Difference:
     """One whose p is as sure as its interval: past any correction, or not at all."""
-    return Difference(mean, low, high, p=0.5 if low <= 0 <= high else 1e-6)
+    p = 0.5 if low <= 0 <= high else 1e-6
+    return Difference(mean, low, high, p, adjusted=p)
 
 
 def _estimate(value: float | Interval) -> Estimate:

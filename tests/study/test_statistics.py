@@ -1,19 +1,22 @@
-"""The numbers of a study against plain loops, and its intervals against a plain bootstrap."""
+"""The numbers of a study against plain loops, and its intervals against the textbook and simulated truth."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from statistics import fmean, geometric_mean
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm, t
+from scipy.stats import t
 from torch import Tensor
 
 from labelsmooth.calibration import noise_floor
+from labelsmooth.study.analysis.comparisons import adjust, holm
 from labelsmooth.study.analysis.figures import METRICS, Metric, Setting
-from labelsmooth.study.analysis.summary import p_value, summarise
+from labelsmooth.study.analysis.intervals import crossed
+from labelsmooth.study.analysis.summary import analyse
 from labelsmooth.study.trials.files import Job, Outcome
 
 from . import made_up
@@ -22,6 +25,10 @@ from .made_up import spelled
 EPS, SEEDS = [0.0, 0.1, 0.3], [0, 1, 2, 3]
 ARMS = list(map(spelled, EPS))
 Outcomes = Mapping[Job, Outcome]
+
+
+def summarise(*arguments: Any) -> Setting:
+    return analyse(*arguments).setting
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +153,7 @@ def test_eps_is_chosen_by_hard_label_nll_after_temperature(outcomes: Outcomes):
 def test_the_setting_says_what_was_compared(setting: Setting, outcomes: Outcomes):
     assert (setting.name, setting.description) == ("name", "description")
     assert (setting.seeds, setting.test_rows) == (4, 80)
+    assert (setting.validation_rows, setting.num_classes) == (60, 4)
     first = outcomes[Job("hard", 0)]
     assert first.train is not None
     assert first.clean is not None
@@ -178,7 +186,23 @@ def test_nothing_is_memorised_where_nothing_is_flipped(outcomes: Outcomes):
     assert "train_gap" in setting.hard.values
 
 
-# An independent bootstrap: draw seeds, draw rows, look the numbers up.
+# Intervals: an analysis of variance, written out.
+
+
+def textbook(x: np.ndarray) -> tuple[float, float, float]:
+    """(low, high, p) of the mean of (seeds, rows), from sums of squares by hand."""
+    S, N = x.shape
+    mean = x.mean()
+    seeds = sum(N * (x[s].mean() - mean) ** 2 for s in range(S)) / (S - 1)
+    rows = sum(S * (x[:, r].mean() - mean) ** 2 for r in range(N)) / (N - 1)
+    total = ((x - mean) ** 2).sum()
+    both = (total - seeds * (S - 1) - rows * (N - 1)) / ((S - 1) * (N - 1))
+    square = max(seeds + rows - both, seeds, rows)
+    spread = seeds**2 / (S - 1) + rows**2 / (N - 1) + both**2 / ((S - 1) * (N - 1))
+    degrees = max(square**2 / spread, S - 1)
+    error = math.sqrt(square / (S * N))
+    half = t.ppf(0.975, degrees) * error
+    return mean - half, mean + half, 2 * t.sf(abs(mean) / error, degrees)
 
 
 def table(outcomes: Outcomes, eps: float, metric: Metric) -> np.ndarray:
@@ -187,101 +211,98 @@ def table(outcomes: Outcomes, eps: float, metric: Metric) -> np.ndarray:
     return np.array([[row[field] for row in rows_of(outcomes[Job(spelled(eps), s)].test)] for s in SEEDS])
 
 
-def widened(resampled: float, mean: float) -> float:
-    """Few seeds: a resampled mean moves too little, by Student's t and by sqrt((n - 1) / n)."""
-    n = len(SEEDS)
-    return mean + (resampled - mean) * t.ppf(0.975, n - 1) / norm.ppf(0.975) * np.sqrt(n / (n - 1))
-
-
-def bootstrap(x: np.ndarray, *, seeds: bool = True, rows: bool = True) -> tuple[float, float]:
-    """The 95 % interval of the mean; held fast is what is not resampled."""
-    rng = np.random.default_rng(1)
-    S, N = x.shape
-    means = []
-    for _ in range(4000):
-        s = rng.integers(S, size=S) if seeds else np.arange(S)
-        r = rng.integers(N, size=N) if rows else np.arange(N)
-        means.append(widened(x[s][:, r].mean(), x[:, r].mean()))
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 @pytest.mark.parametrize("metric", ["accuracy", "nll"])
-def test_intervals_equal_a_bootstrap_of_seeds_and_rows(metric: Metric, outcomes: Outcomes, setting: Setting):
+def test_intervals_are_the_textbooks(metric: Metric, outcomes: Outcomes, setting: Setting):
     hard, smoothed = (table(outcomes, eps, metric) for eps in (0.0, 0.3))
-    pairs = {
-        "value": (smoothed, setting.arms[2].values[metric]),
-        # Paired: the same seeds and the same rows are drawn for both.
-        "difference": (smoothed - hard, setting.arms[2].differences[metric]),
-    }
-    for x, estimate in pairs.values():
-        low, high = bootstrap(x)
-        # The ends of two bootstraps of 2000 and 4000 differ by a 40th of the width, or three times that.
-        assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.075 * (high - low))
-        assert estimate.low < estimate.mean < estimate.high
-    # The test would see it if only seeds, or only rows, were drawn; few seeds, widened, count for most.
-    for only in ({"rows": False}, {"seeds": False}):
-        low, high = bootstrap(smoothed, **only)
-        value = setting.arms[2].values[metric]
-        assert high - low < 0.9 * (value.high - value.low)
+    value, difference = setting.arms[2].values[metric], setting.arms[2].differences[metric]
+    low, high, _ = textbook(smoothed)
+    assert (value.low, value.high) == pytest.approx((low, high))
+    # Paired: of the differences seed by seed and row by row.
+    low, high, p = textbook(smoothed - hard)
+    assert (difference.low, difference.high, difference.p) == pytest.approx((low, high, p))
+    assert low < difference.mean < high
 
 
-def test_ece_intervals_equal_a_bootstrap(outcomes: Outcomes, setting: Setting):
-    rng = np.random.default_rng(2)
-    runs = [rows_of(outcomes[Job("ls:eps=0.1", seed)].test) for seed in SEEDS]
-    hard = [rows_of(outcomes[Job("hard", seed)].test) for seed in SEEDS]
-    values, differences = [], []
-    for _ in range(400):
-        chosen, drawn = rng.integers(len(SEEDS), size=len(SEEDS)), rng.integers(80, size=80)
-        value, less = (np.array([ece([run[r] for r in drawn]) for run in x]) for x in (runs, hard))
-        values.append(widened(value[chosen].mean(), value.mean()))
-        differences.append(widened((value - less)[chosen].mean(), (value - less).mean()))
-    arm = setting.arms[1]
-    for replicates, estimate in ((values, arm.values["ece"]), (differences, arm.differences["ece"])):
-        low, high = np.quantile(replicates, [0.025, 0.975])
-        assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.12 * float(high - low))
+@pytest.mark.parametrize(
+    ("luck", "taste"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.5), (0.3, 0.5)], ids=["alike", "runs", "rows", "both"]
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(luck: float, taste: float):
+    rng, S, N, studies = np.random.default_rng(0), 5, 200, 400
+    held = 0
+    for _ in range(studies):
+        x = (
+            luck * rng.standard_normal((S, 1))
+            + taste * rng.standard_normal((1, N))
+            + rng.standard_normal((S, N))
+        )
+        interval = crossed(torch.from_numpy(0.3 + x)).estimate()
+        held += interval.low <= 0.3 <= interval.high
+    # Of 400 at 95 %, four standard errors are 4.4 %; the variance is never below either part alone, so
+    # that where nothing but noise differs they hold more.
+    assert 0.95 - 0.044 < held / studies <= (1.0 if not luck + taste else 0.994)
+
+
+def test_the_ece_is_the_mean_of_what_its_rows_add(outcomes: Outcomes, setting: Setting):
+    x = []
+    for seed in SEEDS:
+        rows = rows_of(outcomes[Job("ls:eps=0.1", seed)].test)
+        gaps: dict[int, float] = {}
+        for sure, right, _ in rows:
+            b = math.ceil(sure * 15)
+            gaps[b] = gaps.get(b, 0.0) + sure - right
+        x.append(
+            [
+                math.copysign(sure - right, (sure - right) * gaps[math.ceil(sure * 15)])
+                for sure, right, _ in rows
+            ]
+        )
+    value = setting.arms[1].values["ece"]
+    low, high, _ = textbook(np.array(x))
+    assert (value.low, value.high) == pytest.approx((low, high))
+
+
+def test_what_no_row_decides_is_students_interval_over_seeds(outcomes: Outcomes, setting: Setting):
+    x = [memorised(outcomes[Job("hard", seed)]) for seed in SEEDS]
+    half = t.ppf(0.975, 3) * np.std(x, ddof=1) / 2
+    value = setting.hard.values["memorised"]
+    assert (value.low, value.high) == pytest.approx((fmean(x) - half, fmean(x) + half))
 
 
 # How sure a difference is.
 
 
-@pytest.mark.parametrize("degrees", [1, 4, 30])
-@pytest.mark.parametrize("mean", [0.5, 2.0, 8.0])
-def test_p_of_one_variance_alone_is_the_textbooks(mean: float, degrees: int):
-    assert p_value(mean, 1.0, 0.0, degrees) == pytest.approx(2 * norm.sf(mean))
-    assert p_value(-mean, 0.0, 1.0, degrees) == pytest.approx(2 * t.sf(mean, degrees))
-    between = sorted((2 * norm.sf(mean), 2 * t.sf(mean, degrees)))
-    assert between[0] <= p_value(mean, 0.5, 0.5, degrees) <= between[1]
+def test_p_is_one_of_no_difference_and_nothing_of_one_that_never_varies():
+    assert crossed(torch.zeros(3, 4, dtype=torch.float64)).p == 1
+    assert crossed(torch.ones(3, 4, dtype=torch.float64)).p == 0
+    assert crossed(torch.ones(3, 4, dtype=torch.float64)).half_width == 0
 
 
-def test_p_is_one_of_no_difference_and_as_good_as_nothing_of_a_sure_one():
-    assert p_value(0.0, 1.0, 1.0, 4) == pytest.approx(1.0)
-    assert p_value(0.0, 0.0, 0.0, 4) == pytest.approx(1.0)
-    assert p_value(0.1, 0.0, 0.0, 4) < 1e-40
-    assert p_value(1e9, 1.0, 0.0, 4) < 1e-40
-
-
-def test_p_is_the_level_at_which_the_interval_touches_0(outcomes: Outcomes, setting: Setting):
+def test_p_is_the_level_at_which_the_interval_touches_0(setting: Setting):
     arm = setting.arms[2]
     for metric in ("accuracy", "nll", "nll_scaled", "ece"):
         d = arm.differences[metric]
         assert (d.p < 0.05) == (not d.low <= 0 <= d.high)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "nll"])
-def test_p_comes_from_the_variances_of_a_bootstrap(metric: Metric, outcomes: Outcomes, setting: Setting):
-    x = table(outcomes, 0.3, metric) - table(outcomes, 0.0, metric)
-    rng = np.random.default_rng(3)
-    S, N = x.shape
-    rows, both = [], []
-    for _ in range(4000):
-        s, r = rng.integers(S, size=S), rng.integers(N, size=N)
-        rows.append(x[:, r].mean())
-        both.append(widened(x[s][:, r].mean(), rows[-1]))
-    students = t.ppf(0.975, S - 1) / norm.ppf(0.975)
-    seeds = (np.var(both) - np.var(rows)) / students**2
-    expected = p_value(float(x.mean()), float(np.var(rows)), float(seeds), S - 1)
-    assert setting.arms[2].differences[metric].p == pytest.approx(expected, rel=0.2)
+def test_holm_equals_its_definition():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_every_arm_and_judged_metric_is_one_comparison_and_a_copy_is_none(outcomes: Outcomes):
+    arms = ["hard", "ls:eps=0.1", "ls:eps=0.3"]
+    alone = summarise("", "", outcomes, arms, SEEDS)
+    copied = {**outcomes, **{Job("kl:eps=0.1", s): outcomes[Job("ls:eps=0.1", s)] for s in SEEDS}}
+    both = summarise("", "", copied, [*arms, "kl:eps=0.1"], SEEDS)
+    assert [arm.copy_of for arm in both.arms] == [None, None, None, "ls:eps=0.1"]
+    assert both.arms[:3] == alone.arms
+    expected = holm([arm.differences[m].p for arm in alone.arms[1:] for m in ("accuracy", "nll_scaled")])
+    found = [arm.differences[m].adjusted for arm in alone.arms[1:] for m in ("accuracy", "nll_scaled")]
+    assert found == pytest.approx(expected)
+    assert adjust(alone) == alone
+    # What is not judged has its own level.
+    assert alone.arms[1].differences["ece"].adjusted == alone.arms[1].differences["ece"].p
 
 
 def width(setting: Setting) -> float:
@@ -322,3 +343,33 @@ def test_an_order_of_seeds_of_ones_own(outcomes: Outcomes):
     plain = summarise("", "", outcomes, ARMS, SEEDS)
     shifted = summarise("", "", moved, ARMS, [seed + 10 for seed in SEEDS])
     assert [arm.best_seed for arm in shifted.arms] == [arm.best_seed + 10 for arm in plain.arms]
+
+
+def test_classes_and_changed_rows_equal_a_loop(outcomes: Outcomes, setting: Setting):
+    arm = setting.arms[2]
+    per_class: dict[int, list[float]] = {}
+    gained = lost = 0
+    for seed in SEEDS:
+        (logits, labels), hard = outcomes[Job(arm.name, seed)].test, outcomes[Job("hard", seed)].test[0]
+        for z, before, y in zip(logits.tolist(), hard.tolist(), labels.tolist(), strict=True):
+            right, was = z.index(max(z)) == y, before.index(max(before)) == y
+            per_class.setdefault(y, []).append(right)
+            gained, lost = gained + (right and not was), lost + (was and not right)
+    assert arm.recall == pytest.approx([fmean(per_class[k]) for k in range(4)])
+    assert (arm.gained, arm.lost) == (gained / 4, lost / 4)
+    assert arm.gained - arm.lost == pytest.approx(arm.differences["accuracy"].mean * 80)
+
+
+def test_the_code_to_paste_holds_what_is_known(outcomes: Outcomes):
+    arms = ["hard", "ols:eps=0.5", "unigram:eps=0.1,temperature=1", "warmup:eps=0.1,share=0.25"]
+    runs = {
+        Job(arm, s): outcomes[Job(spelled(0.1 if i else 0), s)] for i, arm in enumerate(arms) for s in SEEDS
+    }
+    known = {"epochs": 40, "counts": torch.tensor([3, 2, 1, 1])}
+    made = {arm.name: arm for arm in analyse("", "", runs, arms, SEEDS, known).setting.arms}
+    assert made["ols:eps=0.5"].code == "OnlineLabelSmoothing(4, label_smoothing=0.5)"
+    assert [arm.by_epoch for arm in made.values()] == [False, True, False, True]
+    for arm in made.values():  # it runs
+        namespace: dict[str, Any] = {}
+        exec(f"import torch\nfrom labelsmooth import *\ncriterion = {arm.code}", namespace)
+        assert namespace["criterion"](torch.zeros(2, 4), torch.tensor([0, 3])).isfinite()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from labelsmooth.study.analysis.figures import JUDGED, Setting
+from labelsmooth.study.analysis.figures import JUDGED, Metric, Setting
 
 
 def holm(levels: Sequence[float]) -> list[float]:
@@ -25,7 +25,9 @@ def adjust(setting: Setting) -> Setting:
     What is recommended is chosen among them, so it has no level of its own. A copy of another arm is no
     comparison more.
     """
-    judged = [(arm.copy_of or arm.name, metric) for arm in setting.arms[1:] for metric in JUDGED]
+    judged: list[tuple[str, Metric]] = [
+        (arm.copy_of or arm.name, metric) for arm in setting.arms[1:] for metric in JUDGED
+    ]
     distinct = list(dict.fromkeys(judged))
     by_name = {arm.name: arm for arm in setting.arms}
     levels = [by_name[name].differences[metric].p for name, metric in distinct]

@@ -114,9 +114,9 @@ def comparisons(setting: Setting) -> int:
 def criteria(setting: Setting) -> str:
     """What the verdict goes by."""
     return (
-        "Judged by accuracy and by NLL after temperature, on the test rows. A difference counts if it is "
-        f"sure at 95 % among all {comparisons(setting)} comparisons (Holm) and at least "
-        f"{JUDGED['accuracy'] * 100:g} points, or {JUDGED['nll_scaled']:g} nats."
+        f"Judged: accuracy ({JUDGED['accuracy'] * 100:g} points or more) and NLL after temperature "
+        f"({JUDGED['nll_scaled']:g} nats or more), on test rows, where sure at 95 % among all "
+        f"{comparisons(setting)} comparisons (Holm)."
     )
 
 

@@ -15,9 +15,10 @@ from matplotlib.typing import RcKeyType
 from torch import Tensor
 
 from labelsmooth.calibration import ReliabilityDisplay
-from labelsmooth.calibration.metrics import reliability
+from labelsmooth.calibration.metrics import Reliability
 from labelsmooth.study.analysis.figures import FEW, JUDGED, METRICS, Arm, Difference, Metric, Setting
 from labelsmooth.study.analysis.results import Results
+from labelsmooth.study.analysis.summary import Analysis, Seen
 from labelsmooth.study.analysis.verdict import Effect, effect
 from labelsmooth.study.trials.files import Job, Outcome
 
@@ -66,11 +67,10 @@ def featured(results: Results) -> list[int]:
     return sorted(shown[: max(FEW, 1 + len(chosen))])
 
 
-def reliability_picture(setting: Setting, arm: Arm, outcomes: Outcomes, *, scaled: bool) -> Picture:
+def reliability_picture(setting: Setting, arm: Arm, analysis: Analysis, *, scaled: bool) -> Picture:
     """All seeds' test rows together, each seed with its own temperature."""
-    runs = [outcome for job, outcome in outcomes.items() if job.arm == arm.name]
-    logits = torch.cat([run.test[0] / (run.temperature if scaled else 1.0) for run in runs])
-    bins = reliability(logits, torch.cat([run.test[1] for run in runs]))
+    runs = _runs_of(arm, analysis)
+    bins = _pooled([run.reliability_scaled if scaled else run.reliability for run in runs])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 4.4))
         ReliabilityDisplay(bins).plot(figure.add_axes((0.11, 0.09, 0.87, 0.9)))
@@ -100,6 +100,19 @@ def reliability_picture(setting: Setting, arm: Arm, outcomes: Outcomes, *, scale
         ["confidence from, to", "test rows", "mean confidence", "accuracy"],
         rows,
     )
+
+
+def _runs_of(arm: Arm, analysis: Analysis) -> list[Seen]:
+    return [run for job, run in analysis.runs.items() if job.arm == arm.name]
+
+
+def _pooled(several: Sequence[Reliability]) -> Reliability:
+    """The bins of all rows together."""
+    count = torch.stack([bins.count for bins in several])
+    confidence = torch.stack([bins.confidence.nan_to_num() for bins in several])
+    accuracy = torch.stack([bins.accuracy.nan_to_num() for bins in several])
+    total = count.sum(0)
+    return Reliability(total, (count * confidence).sum(0) / total, (count * accuracy).sum(0) / total)
 
 
 def against_eps(results: Results, metric: Metric) -> Picture | None:
@@ -206,10 +219,10 @@ def against_hard(results: Results) -> Picture | None:
     return Picture(_svg(figure, caption), caption, columns, rows)
 
 
-def training_curves(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture | None:
+def training_curves(results: Results, analyses: Mapping[str, Analysis]) -> Picture | None:
     """What the fit recorded each epoch, the mean over seeds."""
-    every = [outcome for setting in results.settings for outcome in outcomes[setting.name].values()]
-    names = list(dict.fromkeys(name for o in every for name, curve in o.history.items() if curve))
+    every = [run for setting in results.settings for run in analyses[setting.name].runs.values()]
+    names = list(dict.fromkeys(name for run in every for name, curve in run.history.items() if curve))
     if not names:
         return None
     rows, shown = [], featured(results)
@@ -220,11 +233,7 @@ def training_curves(results: Results, outcomes: Mapping[str, Outcomes]) -> Pictu
             for j, name in enumerate(names):
                 ax: Axes = axes[i][j]
                 for k, arm in enumerate(setting.arms[place] for place in shown):
-                    runs = [
-                        o.history.get(name, [])
-                        for job, o in outcomes[setting.name].items()
-                        if job.arm == arm.name
-                    ]
+                    runs = [run.history.get(name, []) for run in _runs_of(arm, analyses[setting.name])]
                     # As far as every seed was trained: one may have stopped early.
                     curve = [sum(values) / len(runs) for values in zip(*runs, strict=False)]
                     ax.plot(
@@ -248,7 +257,8 @@ def training_curves(results: Results, outcomes: Mapping[str, Outcomes]) -> Pictu
 
 def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture | None:
     """The penultimate layer of three classes, on the plane through their templates (Müller et al., 2019)."""
-    shown = [s for s in results.settings if all(_has_plane(o) for o in outcomes[s.name].values())]
+    planes = {s.name: [_first(arm, outcomes[s.name]) for arm in (s.hard, s.chosen)] for s in results.settings}
+    shown = [s for s in results.settings if all(map(_has_plane, planes[s.name]))]
     if not shown:
         return None
     rows = []
@@ -259,9 +269,9 @@ def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture |
         grid = figure.subplots(*((1, 2) if alone else (2, len(shown))), squeeze=False)
         axes = grid.T if alone else grid
         for j, setting in enumerate(shown):
-            classes = _most_confused(outcomes[setting.name][Job(setting.hard.name, 0)])
+            classes = _most_confused(planes[setting.name][0])
             for i, arm in enumerate((setting.hard, setting.chosen)):
-                run, ax = outcomes[setting.name][Job(arm.name, 0)], axes[i][j]
+                run, ax = planes[setting.name][i], axes[i][j]
                 for k, points in zip(classes, _project(run, classes), strict=True):
                     c = classes.index(k)
                     ax.scatter(
@@ -271,7 +281,7 @@ def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture |
                         color=SHADES[[2, 5, 6][c]],
                         alpha=0.6,
                         linewidths=0,
-                        label=f"class {k}",
+                        label=class_name(setting, k),
                     )
                     rows += [
                         [setting.name, _strength(arm), str(k), f"{x:.3f}", f"{y:.3f}"]
@@ -286,6 +296,14 @@ def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture |
     )
     columns = ["setting", "arm", "class", "x", "y (first 20 rows of each class)"]
     return Picture(_svg(figure, caption), caption, columns, rows)
+
+
+def _first(arm: Arm, outcomes: Outcomes) -> Outcome:
+    return outcomes[min((job for job in outcomes if job.arm == arm.name), key=lambda job: job.seed)]
+
+
+def class_name(setting: Setting, k: int) -> str:
+    return setting.class_names[k] if setting.class_names else f"class {k}"
 
 
 def _has_plane(run: Outcome) -> bool:

@@ -8,19 +8,30 @@ from rich.text import Text
 
 from labelsmooth.study.analysis.figures import JUDGED, METRICS, Arm, Estimate, Metric, Setting
 from labelsmooth.study.analysis.results import Results
-from labelsmooth.study.analysis.verdict import PROMISES, Effect, Promise, answer, effect, effects, recommended
+from labelsmooth.study.analysis.verdict import (
+    PROMISES,
+    Effect,
+    Promise,
+    answer,
+    comparisons,
+    criteria,
+    effect,
+    recommended,
+    trusted,
+)
 
 MARKS = {Effect.BETTER: ("▲", "green"), Effect.WORSE: ("▼", "red"), Effect.UNDECIDED: (" ", "")}
-LEGEND = "▲ better, ▼ worse than hard targets (95 %). At T: with its temperature."
+LEGEND = "▲ better, ▼ worse than hard targets. At T: with its temperature."
 RANKING_LEGEND = (
-    "Sorted by test NLL with its temperature (at T). [ , ]: 95 % of the difference from hard targets. "
-    "▲ better, ▼ worse: sure among so many arms (Holm). * chosen by validation NLL at T."
+    "Sorted by test NLL with its temperature (at T). [ , ]: 95 % of the difference from hard targets, each "
+    "by itself. ▲ better, ▼ worse than hard targets. * chosen by validation NLL at T."
 )
 WIDTH = 80
 COLOURS = {
     Promise.HELD: "green",
     Promise.NOT_HELD: "red",
     Promise.UNDECIDED: "yellow",
+    Promise.NOTHING: "dim",
     Promise.NOT_TESTED: "dim",
 }
 COLUMNS: dict[Metric, str] = {
@@ -41,6 +52,7 @@ def render(results: Results) -> RenderableType:
     figures: list[RenderableType] = [_figures(results.settings), LEGEND]
     if any(setting.ranked for setting in results.settings):
         figures = [*map(_ranking, results.settings), RANKING_LEGEND]
+    figures.append(criteria(max(results.settings, key=comparisons)))
     return Group(*answers, *figures, _promises(results.settings), _to_paste(results))
 
 
@@ -60,7 +72,6 @@ def _ranking(setting: Setting) -> Table:
 
 def _differences(setting: Setting, metric: Metric) -> list[Text]:
     """A metric's differences with their marks, and the value of hard targets, from which they differ."""
-    sure = effects(setting, metric)
     said = [
         number(metric, arm.values[metric].mean)
         if arm is setting.hard
@@ -69,7 +80,7 @@ def _differences(setting: Setting, metric: Metric) -> list[Text]:
     ]
     width = max(map(len, said))
     return [
-        Text.assemble(f"{text.rjust(width)} ", MARKS[sure.get(arm.name, Effect.UNDECIDED)], justify="left")
+        Text.assemble(f"{text.rjust(width)} ", _mark(arm, metric), justify="left")
         for text, arm in zip(said, setting.ranking, strict=True)
     ]
 
@@ -140,20 +151,29 @@ def _promises(settings: list[Setting]) -> Table:
     return table
 
 
+def to_paste(arm: Arm) -> str:
+    """What builds the loss, and what else training has to call."""
+    return f"{arm.code}  # and criterion.end_epoch() after each epoch" if arm.by_epoch else arm.code
+
+
+def probability(setting: Setting, arm: Arm) -> str:
+    """What makes probabilities of logits."""
+    return f"(logits / {arm.temperature:.2f}).softmax(-1)" if trusted(setting, arm) else "logits.softmax(-1)"
+
+
 def _to_paste(results: Results) -> RenderableType:
     arms = [recommended(setting) for setting in results.settings]
     lines = [
-        (s.name, str(arm.spec.loss), f"(logits / {arm.temperature:.2f}).softmax(-1)")
-        for s, arm in zip(results.settings, arms, strict=True)
+        (s.name, to_paste(arm), probability(s, arm)) for s, arm in zip(results.settings, arms, strict=True)
     ]
     report = Text(f"report: {results.folder / 'report.html'}", no_wrap=True, overflow="ignore")
     if sum(max(map(len, column)) for column in zip(*lines, strict=True)) + 2 > WIDTH:
         # Below one another, since what is pasted is not to be broken.
-        text = "\n".join(f"{name}\n  {loss}\n  {probability}" for name, loss, probability in lines)
+        text = "\n".join(f"{name}\n  {loss}\n  {softmax}" for name, loss, softmax in lines)
         return Group(Text(text, no_wrap=True, overflow="ignore"), report)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
     for no_wrap in (False, True, True):
         table.add_column(no_wrap=no_wrap)
-    for name, loss, probability in lines:
-        table.add_row(Text(name), loss, probability)
+    for name, loss, softmax in lines:
+        table.add_row(Text(name), loss, softmax)
     return Group(table, report)

@@ -1,0 +1,80 @@
+"""Where the chosen arm and hard targets part: rows, and classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from labelsmooth.study.analysis.figures import Arm
+from labelsmooth.study.analysis.summary import Analysis
+from labelsmooth.study.report.charts import class_name
+
+SHOWN = 10  # rows each way
+CLASSES = 20
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def changed_rows(analysis: Analysis) -> Table:
+    """The test rows that the most seeds get right with one and wrong with the other."""
+    setting, labels = analysis.setting, analysis.labels
+    before, after = (_predicted(arm, analysis) for arm in (setting.hard, setting.chosen))
+    was_right, is_right = before == labels, after == labels
+    rows = []
+    for what, moved in (
+        ("wrong to right", is_right & ~was_right),
+        ("right to wrong", was_right & ~is_right),
+    ):
+        count = moved.sum(0)
+        for row in count.argsort(descending=True, stable=True)[:SHOWN].tolist():
+            if not count[row]:
+                break
+            rows.append(
+                [
+                    what,
+                    str(row),
+                    class_name(setting, int(labels[row])),
+                    class_name(setting, _usual(before[:, row])),
+                    class_name(setting, _usual(after[:, row])),
+                    f"{int(count[row])} of {setting.seeds}",
+                ]
+            )
+    return Table(["change", "test row", "label", "hard targets say", "the chosen arm says", "seeds"], rows)
+
+
+def by_class(analysis: Analysis) -> Table:
+    """The classes whose accuracy changes most; all of them if they are few."""
+    setting = analysis.setting
+    count = torch.bincount(analysis.labels, minlength=setting.num_classes).tolist()
+    pairs = [
+        (k, before, after)
+        for k, (before, after) in enumerate(zip(setting.hard.recall, setting.chosen.recall, strict=True))
+        if before is not None and after is not None
+    ]
+    if len(pairs) > CLASSES:
+        pairs = sorted(pairs, key=lambda pair: -abs(pair[2] - pair[1]))[:CLASSES]
+    rows = [
+        [
+            class_name(setting, k),
+            str(count[k]),
+            f"{before * 100:.1f}",
+            f"{after * 100:.1f}",
+            f"{(after - before) * 100:+.1f}",
+        ]
+        for k, before, after in pairs
+    ]
+    return Table(["class", "test rows", "hard targets, %", "the chosen arm, %", "change, points"], rows)
+
+
+def _predicted(arm: Arm, analysis: Analysis) -> Tensor:
+    """``(seeds, rows)``"""
+    return torch.stack([run.predicted for job, run in analysis.runs.items() if job.arm == arm.name])
+
+
+def _usual(predicted: Tensor) -> int:
+    return int(predicted.mode().values)
