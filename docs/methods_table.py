@@ -33,7 +33,7 @@ from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatisti
 from labelsmooth.formulas import Formula
 from labelsmooth.study.analysis.figures import Metric, Setting
 from labelsmooth.study.analysis.results import Results
-from labelsmooth.study.analysis.verdict import effects
+from labelsmooth.study.analysis.verdict import effect
 from labelsmooth.study.arms.table import ARMS, GRADES
 from labelsmooth.study.report.terminal import MARKS, interval, number
 
@@ -312,10 +312,9 @@ def digits() -> str:
 
 
 def _differences(setting: Setting) -> dict[str, str]:
-    sure = {metric: effects(setting, metric) for metric in RANKED_BY}
     found = {setting.hard.name: "<br>".join(number(m, setting.hard.values[m].mean) for m in RANKED_BY)}
     for arm in setting.arms[1:]:
-        lines = [f"{interval(arm.differences[m], m)} {MARKS[sure[m][arm.name]][0]}" for m in RANKED_BY]
+        lines = [f"{interval(arm.differences[m], m)} {MARKS[effect(arm, m)][0]}" for m in RANKED_BY]
         found[arm.name] = "<br>".join(line.strip() for line in lines)
     return found
 

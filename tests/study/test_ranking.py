@@ -7,7 +7,7 @@ import pytest
 
 from labelsmooth.study import Results
 from labelsmooth.study.analysis.figures import FEW, JUDGED
-from labelsmooth.study.analysis.verdict import Effect, effects
+from labelsmooth.study.analysis.verdict import Effect, effect
 from labelsmooth.study.arms.table import ARMS
 from labelsmooth.study.report.charts import _span, against_eps, against_hard, arm_name, featured
 from labelsmooth.study.report.terminal import interval, number
@@ -50,7 +50,7 @@ def test_every_arm_is_in_the_table_in_its_place_with_its_numbers(many: Results, 
                 if arm is setting.hard:
                     assert cell == ""
                 else:
-                    mark = effects(setting, metric)[arm.name]
+                    mark = effect(arm, metric)
                     assert cell == f'<span class="{mark}">{interval(arm.differences[metric], metric)}</span>'
 
 
@@ -137,7 +137,7 @@ def test_colours_tell_what_is_sure():
     better = made_up.setting(changes={"accuracy": (0.02, 0.01, 0.03)}, tried=[0.1, "kl:eps=0.1"])
     picture = against_hard(made_up.results(better))
     assert picture is not None
-    assert effects(better, "accuracy")["ls:eps=0.1"] is Effect.BETTER
+    assert effect(better.chosen, "accuracy") is Effect.BETTER
     assert "#1a7f37" in picture.svg
     neither = against_hard(made_up.results(made_up.setting(tried=[0.1, "kl:eps=0.1"])))
     assert neither is not None

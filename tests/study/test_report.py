@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from labelsmooth.study import Results
+from labelsmooth.study.analysis.advice import next_steps
 from labelsmooth.study.analysis.figures import METRICS
-from labelsmooth.study.analysis.verdict import PROMISES, answer
+from labelsmooth.study.analysis.summary import analyse
+from labelsmooth.study.analysis.verdict import PROMISES, answer, criteria, recommended
+from labelsmooth.study.report.changes import by_class, changed_rows
 from labelsmooth.study.report.charts import arm_name
 from labelsmooth.study.report.page import write_report
 from labelsmooth.study.report.terminal import number
 from labelsmooth.study.trials.files import Job, Outcome, load
 
-from .made_up import HOSTILE_NAMES
+from .made_up import HOSTILE_NAMES, outcomes
 
 VOID = {"br", "hr", "img", "input", "link", "meta"}
 PICTURES = [
@@ -142,9 +146,13 @@ def test_every_picture_has_a_caption_and_a_table(finished: Results, page: Page):
     assert len(page.all("svg")) == count + len(PICTURES) == len(page.text_of("figcaption"))
     summaries = page.text_of("summary")
     assert summaries.count("its numbers") == len(PICTURES)
-    assert len(page.all("details")) == count + len(PICTURES) == len(summaries)
+    plain = [
+        s for s in summaries if s in ("the rows that change with the most seeds", "accuracy of each class")
+    ]
+    assert plain.count("accuracy of each class") == len(finished.settings)
+    assert len(page.all("details")) == count + len(PICTURES) + len(plain) == len(summaries)
     # A reliability diagram's table carries its caption, which the figure ends with a full stop.
-    tabled = [summary for summary in summaries if summary != "its numbers"]
+    tabled = [summary for summary in summaries if summary not in ("its numbers", *plain)]
     assert [f"{summary}." for summary in tabled] == page.text_of("figcaption")[:count]
     for combination in combinations(finished):
         assert len([said for said in tabled if said.startswith(caption(finished, *combination))]) == 1
@@ -179,7 +187,9 @@ def test_names_are_text_and_never_markup(finished: Results, text: str, page: Pag
     assert page.all("b") == []
     assert page.text_of("strong") == [
         *(f"{name} (made-up rows)." for name in HOSTILE_NAMES),
-        *HOSTILE_NAMES,
+        *HOSTILE_NAMES,  # what to do next
+        *HOSTILE_NAMES,  # every figure
+        *HOSTILE_NAMES,  # which rows changed
     ]
     for name in HOSTILE_NAMES:
         assert page.text_of("th").count(name) == 1
@@ -209,9 +219,61 @@ def test_it_is_the_same_each_time(finished: Results, text: str, tmp_path: Path):
         runs[setting.name] = {
             job: load(folder / f"{job.arm.replace(':', '-')}-seed{job.seed}.safetensors") for job in jobs
         }
-    write_report(Results(finished.settings, "", tmp_path), runs)
+    analyses = [
+        analyse(s.name, s.description, runs[s.name], [arm.name for arm in s.arms], range(s.seeds))
+        for s in finished.settings
+    ]
+    write_report(Results(finished.settings, "", tmp_path), analyses, runs)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_it_says_what_to_do_what_was_compared_and_how_to_do_it_again(
+    finished: Results, text: str, page: Page
+):
+    for setting in finished.settings:
+        assert f"criterion = {recommended(setting).code}" in html.unescape(text)
+        for step in next_steps(setting):
+            assert step in page.text_of("li")
+        size = f"{setting.seeds} seeds, 4 classes, 30 validation rows, 50 test rows."
+        assert sum(size in said for said in page.text_of("p")) >= 1
+    made = next(said for said in page.text_of("li") if said.startswith("Made on 2"))
+    assert f"torch {torch.__version__}" in made
+    assert criteria(finished.settings[0]) in " ".join(page.text_of("p"))
+
+
+def test_rows_and_classes_that_changed_equal_a_loop():
+    arms, seeds = ["hard", "ls:eps=0.3"], [0, 1, 2]
+    runs = outcomes([0.0, 0.3], seeds, rows=40)
+    analysis = analyse("", "", runs, arms, seeds)
+    found = changed_rows(analysis).rows
+    assert found
+    for what, row, label, before, after, count in found:
+        is_right = what == "wrong to right"
+        right = {
+            (arm, s): int(runs[Job(arm, s)].test[0][int(row)].argmax())
+            == int(runs[Job(arm, s)].test[1][int(row)])
+            for arm in arms
+            for s in seeds
+        }
+        changed = [s for s in seeds if right[arms[1], s] == is_right and right[arms[0], s] != is_right]
+        assert count == f"{len(changed)} of 3"
+        assert label == f"class {int(row) % 4}"
+        assert before.startswith("class ")
+        assert after.startswith("class ")
+    classes = by_class(analysis).rows
+    assert [(name, rows) for name, rows, *_ in classes] == [(f"class {k}", "10") for k in range(4)]
+    for k, (_, _, hard, chosen, change) in enumerate(classes):
+        assert (float(hard), float(chosen)) == pytest.approx(
+            [100 * (arm.recall[k] or 0.0) for arm in analysis.setting.arms], abs=0.051
+        )
+        assert float(change) == pytest.approx(float(chosen) - float(hard), abs=0.11)
+
+
+def test_classes_have_their_names():
+    runs = outcomes([0.0, 0.3], [0, 1], rows=40)
+    analysis = analyse("", "", runs, ["hard", "ls:eps=0.3"], [0, 1], {}, ["a", "b", "c", "d"])
+    assert [row[0] for row in by_class(analysis).rows] == ["a", "b", "c", "d"]
 
 
 def _is_of(folder: Path, name: str) -> bool:

@@ -202,7 +202,7 @@ def textbook(x: np.ndarray) -> tuple[float, float, float]:
     degrees = max(square**2 / spread, S - 1)
     error = math.sqrt(square / (S * N))
     half = t.ppf(0.975, degrees) * error
-    return mean - half, mean + half, 2 * t.sf(abs(mean) / error, degrees)
+    return float(mean - half), float(mean + half), float(2 * t.sf(abs(mean) / error, degrees))
 
 
 def table(outcomes: Outcomes, eps: float, metric: Metric) -> np.ndarray:

@@ -6,14 +6,13 @@ from dataclasses import asdict, replace
 import pytest
 
 from labelsmooth.study.analysis import verdict
-from labelsmooth.study.analysis.figures import Difference, Metric, Setting
+from labelsmooth.study.analysis.comparisons import adjust
+from labelsmooth.study.analysis.figures import JUDGED, Difference, Metric, Setting
 from labelsmooth.study.analysis.verdict import (
-    SMALLEST_ACCURACY_EFFECT,
     Effect,
     Promise,
     answer,
     effect,
-    effects,
     generalises,
     less_confident,
     recommended,
@@ -74,9 +73,9 @@ def test_only_the_chosen_eps_is_judged():
         ((0.01, 0.0, 0.02), Effect.UNDECIDED),  # an interval that touches 0 holds it
         ((0.0, 0.0, 0.0), Effect.UNDECIDED),
         # Sure, and too small to matter.
-        ((SMALLEST_ACCURACY_EFFECT * 0.99, 0.001, 0.003), Effect.UNDECIDED),
-        ((-SMALLEST_ACCURACY_EFFECT * 0.99, -0.003, -0.001), Effect.UNDECIDED),
-        ((SMALLEST_ACCURACY_EFFECT, 0.001, 0.003), Effect.BETTER),
+        ((JUDGED["accuracy"] * 0.99, 0.001, 0.003), Effect.UNDECIDED),
+        ((-JUDGED["accuracy"] * 0.99, -0.003, -0.001), Effect.UNDECIDED),
+        ((JUDGED["accuracy"], 0.001, 0.003), Effect.BETTER),
     ],
 )
 def test_effect_on_accuracy(difference: Interval, expected: Effect):
@@ -84,49 +83,114 @@ def test_effect_on_accuracy(difference: Interval, expected: Effect):
 
 
 def several(*ps: float) -> Setting:
-    """As many arms, each sure of its own, and how sure."""
+    """As many arms, each as sure of its accuracy by itself, and without any change of NLL."""
     names = [f"ls:eps={0.1 + i / 100:g}" for i in range(len(ps))]
     setting = made_up.setting(tried=[float(name.removeprefix("ls:eps=")) for name in names])
     arms = [
-        replace(arm, differences={"accuracy": Difference(0.01, 0.005, 0.015, p)})
+        replace(
+            arm,
+            differences={
+                "accuracy": Difference(0.01, 0.005, 0.015, p),
+                "nll_scaled": Difference(0.0, -0.01, 0.01, 1.0),
+            },
+        )
         for arm, p in zip(setting.arms[1:], ps, strict=True)
     ]
-    return replace(setting, arms=[setting.hard, *arms])
+    return adjust(replace(setting, arms=[setting.hard, *arms]))
 
 
 @pytest.mark.parametrize(
     ("ps", "sure"),
     [
-        ([0.04], [True]),
-        ([0.06], [False]),
-        # 0.05 / 3, 0.05 / 2, 0.05: each by the number that are left.
-        ([0.016, 0.024, 0.049], [True, True, True]),
-        ([0.049, 0.016, 0.024], [True, True, True]),
-        ([0.017, 0.017, 0.017], [False, False, False]),
+        # Two metrics are judged: 0.05 / 2.
+        ([0.024], [True]),
+        ([0.026], [False]),
+        # 0.05 / 6, 0.05 / 5, 0.05 / 4: each by the number that are left.
+        ([0.0083, 0.0099, 0.0124], [True, True, True]),
+        ([0.0124, 0.0083, 0.0099], [True, True, True]),
+        ([0.0084, 0.0084, 0.0084], [False, False, False]),
         # One that is not sure takes those after it along.
-        ([0.016, 0.026, 0.049], [True, False, False]),
+        ([0.0083, 0.0101, 0.0124], [True, False, False]),
     ],
 )
-def test_marks_among_many_arms_are_holms(ps: list[float], sure: list[bool]):
+def test_the_verdict_and_every_mark_are_holms(ps: list[float], sure: list[bool]):
     setting = several(*ps)
-    found = effects(setting, "accuracy")
-    assert list(found) == [
-        arm.name for arm in sorted(setting.arms[1:], key=lambda a: a.differences["accuracy"].p)
-    ]
-    assert [found[arm.name] is Effect.BETTER for arm in setting.arms[1:]] == sure
+    assert [effect(arm, "accuracy") is Effect.BETTER for arm in setting.arms[1:]] == sure
+    # The headline has the level of its mark: it never says more than the table.
+    for arm, helps in zip(setting.arms[1:], sure, strict=True):
+        first = [replace(a, validation_nll=0.1 if a.name == arm.name else 1.0) for a in setting.arms]
+        assert verdict.verdict(replace(setting, arms=first)) == ("helps" if helps else "undecided")
 
 
-def test_what_is_sure_and_too_small_to_matter_is_no_effect_among_many_either():
+def test_what_is_sure_by_itself_and_not_among_all_is_said_to_be():
+    assert "[+0.5, +1.5], NLL +0.000 [-0.010, +0.010] (not sure among 4 comparisons)." in answer(
+        several(0.04, 0.9)
+    )
+
+
+def test_what_is_sure_and_too_small_to_matter_is_no_effect_and_says_so():
     setting = made_up.setting(changes={"accuracy": (0.001, 0.0005, 0.0015)})
-    assert set(effects(setting, "accuracy").values()) == {Effect.UNDECIDED}
+    assert effect(setting.chosen, "accuracy") is Effect.UNDECIDED
+    assert "(too small to matter)" in answer(setting)
+
+
+def test_what_cannot_matter_is_told_from_what_is_undecided():
+    tiny: dict[Metric, Interval] = {
+        "accuracy": (0.0001, -0.001, 0.0012),
+        "nll_scaled": (-0.0002, -0.0012, 0.0008),
+    }
+    setting = made_up.setting(changes=tiny)
+    assert verdict.verdict(setting) == "same"
+    assert recommended(setting) is setting.hard
+    assert "Smoothing makes no difference that matters: eps = 0.1 gave" in answer(setting)
+
+
+def test_the_answer_says_what_it_was_judged_by():
+    assert verdict.criteria(made_up.setting()) == (
+        "Judged: accuracy by 0.2 points, NLL at T by 0.002; sure among 6 (Holm, 95 %)."
+    )
 
 
 @pytest.mark.parametrize("metric", ["nll", "nll_scaled", "ece", "ece_scaled"])
-def test_less_is_better_but_for_accuracy_and_small_effects_count(metric: Metric):
-    better = made_up.setting(changes={metric: (-0.001, -0.0015, -0.0005)})
-    worse = made_up.setting(changes={metric: (0.001, 0.0005, 0.0015)})
+def test_less_is_better_but_for_accuracy(metric: Metric):
+    by = max(JUDGED.get(metric, 0.0), 0.001)
+    better = made_up.setting(changes={metric: (-by, -1.5 * by, -0.5 * by)})
+    worse = made_up.setting(changes={metric: (by, 0.5 * by, 1.5 * by)})
     assert effect(better.chosen, metric) is Effect.BETTER
     assert effect(worse.chosen, metric) is Effect.WORSE
+
+
+# Validation labels that are wrong.
+
+
+def with_validation(accuracy: float, *, rows: int = 300) -> Setting:
+    setting = made_up.setting(changes={"accuracy": UP})
+    hard = replace(setting.hard, validation_accuracy=accuracy)
+    return replace(setting, arms=[hard, *setting.arms[1:]], validation_rows=rows)
+
+
+def test_validation_rows_that_differ_from_the_test_rows_are_named_and_give_no_temperature():
+    assert not verdict.suspicion(with_validation(0.9))
+    assert not verdict.suspicion(with_validation(0.84))  # 3 standard errors
+    setting = with_validation(0.55)
+    assert verdict.suspicion(setting).startswith(
+        "Validation accuracy is 55 % where test accuracy is 90 %: their rows differ in kind, or validation "
+        "labels are wrong."
+    )
+    said = answer(setting)
+    assert said.startswith("Use eps = 0.1. Accuracy")
+    assert "divide the logits" not in said
+    assert "no temperature is advised" in said
+    assert said.endswith(verdict.suspicion(setting))
+    # With as few rows as that it is chance.
+    assert not verdict.suspicion(with_validation(0.7, rows=10))
+
+
+def test_a_temperature_that_leaves_the_ece_far_from_its_floor_is_no_advice():
+    setting = made_up.setting(hard={"ece_scaled": 0.38})
+    assert not verdict.trusted(setting, setting.hard)
+    assert answer(setting).startswith("Keep hard targets. It is undecided")
+    assert "no temperature is advised: with the one of the validation rows ECE is 38.0 %" in answer(setting)
 
 
 # The whole sentence, for each thing it can say. T is 2 with hard targets and 0.5 with smoothed ones.
@@ -142,16 +206,9 @@ def test_the_sentence_when_smoothing_helps():
         },
     )
     assert answer(setting) == (
-        "Use eps = 0.1 and divide the logits by 0.50. Accuracy +0.9 points [+0.1, +1.7]. "
-        "Raw confidence is 14 points too low; "
+        "Use eps = 0.1 and divide the logits by 0.50. Accuracy +0.9 points [+0.1, +1.7], "
+        "NLL -0.030 [-0.050, -0.010]. Raw confidence is 14 points too low; "
         "after temperature ECE 1.6 % against 2.0 % with hard targets (noise floor 1.2 %)."
-    )
-
-
-def test_the_sentence_when_only_nll_helps_gives_the_nll():
-    assert answer(made_up.setting(changes={"accuracy": UNCLEAR, "nll_scaled": NLL_DOWN})).startswith(
-        "Use eps = 0.1 and divide the logits by 0.50. "
-        "NLL -0.030 [-0.050, -0.010], accuracy +0.1 points [-1.0, +1.2]. Raw"
     )
 
 
@@ -271,7 +328,7 @@ TOO_HIGH, FELL, FELL_FAR, ROSE = (0.1, 0.08, 0.12), (-0.06, -0.08, -0.04), (-0.2
         (TOO_HIGH, FELL_FAR, Promise.HELD, "+10 to -15 points, overshot"),
         (TOO_HIGH, UNCLEAR, Promise.UNDECIDED, "+10 to +10 points"),
         (TOO_HIGH, ROSE, Promise.NOT_HELD, "+10 to +11 points"),
-        ((-0.1, -0.12, -0.08), FELL, Promise.NOT_HELD, "-10 to -16 points: none to lessen"),
+        ((-0.1, -0.12, -0.08), FELL, Promise.NOTHING, "-10 to -16 points"),
         # Perhaps there was some to lessen, perhaps not.
         ((0.01, -0.01, 0.03), FELL, Promise.UNDECIDED, "+1 to -5 points"),
         ((0.01, -0.01, 0.03), ROSE, Promise.NOT_HELD, "+1 to +2 points"),
@@ -281,7 +338,9 @@ def test_less_over_confidence(before: Interval, change: Interval, promise: Promi
     judgement = less_confident(
         made_up.setting(hard={"confidence_gap": before}, changes={"confidence_gap": change})
     )
-    assert (judgement.promise, judgement.evidence) == (promise, evidence)
+    mean, low, high = (f"{100 * v:+.1f}" for v in change)
+    said = evidence.replace("points", f"points ({mean} [{low}, {high}])")
+    assert (judgement.promise, judgement.evidence) == (promise, said)
 
 
 OUTCOMES = [(UP, Promise.HELD), (DOWN, Promise.NOT_HELD), (UNCLEAR, Promise.UNDECIDED)]

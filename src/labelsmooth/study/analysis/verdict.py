@@ -112,11 +112,11 @@ def comparisons(setting: Setting) -> int:
 
 
 def criteria(setting: Setting) -> str:
-    """What the verdict goes by."""
+    """What the verdict goes by: the metrics, what matters of each, and among how many comparisons."""
+    accuracy, nll = JUDGED["accuracy"] * 100, JUDGED["nll_scaled"]
     return (
-        f"Judged: accuracy ({JUDGED['accuracy'] * 100:g} points or more) and NLL after temperature "
-        f"({JUDGED['nll_scaled']:g} nats or more), on test rows, where sure at 95 % among all "
-        f"{comparisons(setting)} comparisons (Holm)."
+        f"Judged: accuracy by {accuracy:g} points, NLL at T by {nll:g}; "
+        f"sure among {comparisons(setting)} (Holm, 95 %)."
     )
 
 
@@ -203,10 +203,10 @@ def less_confident(setting: Setting) -> Judgement:
     """Less over-confidence: mean confidence less accuracy falls, where it was too high."""
     before = setting.hard.values["confidence_gap"]
     after = setting.chosen.values["confidence_gap"]
-    evidence = f"{before.mean * 100:+.0f} to {after.mean * 100:+.0f} points"
+    change = setting.chosen.differences["confidence_gap"]
+    evidence = f"{before.mean * 100:+.0f} to {after.mean * 100:+.0f} points ({interval(change)})"
     if before.high <= 0:
         return Judgement(Promise.NOTHING, evidence)
-    change = setting.chosen.differences["confidence_gap"]
     if before.low > 0 and change.high < 0:
         return Judgement(Promise.HELD, evidence + (", overshot" if after.high < 0 else ""))
     return Judgement(Promise.NOT_HELD if change.low > 0 else Promise.UNDECIDED, evidence)
@@ -251,6 +251,11 @@ def _promise(effect: Effect) -> Promise:
 def points(e: Estimate) -> str:
     """A difference of shares, in percentage points."""
     return f"{e.mean * 100:+.1f} points [{e.low * 100:+.1f}, {e.high * 100:+.1f}]"
+
+
+def interval(e: Estimate) -> str:
+    """The same, where it is clear that they are points."""
+    return points(e).replace(" points", "")
 
 
 def signed(e: Estimate) -> str:

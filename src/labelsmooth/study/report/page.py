@@ -92,14 +92,14 @@ def write_report(
 
 def _made() -> dict[str, str]:
     """When, with what and how the study was made."""
-    made = {
+    program, again = Path(sys.argv[0]).name, ""
+    if program in ("labelsmooth", "__main__.py"):
+        again = shlex.join(["labelsmooth", *sys.argv[1:]])
+    elif program.endswith(".py"):
+        again = shlex.join(["python", *sys.argv])
+    return {
         "date": datetime.now().astimezone().strftime("%Y-%m-%d"),
         "versions": f"labelsmooth {version('labelsmooth')}, torch {version('torch')}, "
         f"Python {platform.python_version()}",
+        "again": again,
     }
-    program = Path(sys.argv[0]).name
-    if program in ("labelsmooth", "__main__.py"):
-        made["again"] = shlex.join(["labelsmooth", *sys.argv[1:]])
-    elif program.endswith(".py"):
-        made["again"] = shlex.join(["python", *sys.argv])
-    return made

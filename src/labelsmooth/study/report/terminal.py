@@ -47,7 +47,7 @@ COLUMNS: dict[Metric, str] = {
 
 
 def render(results: Results) -> RenderableType:
-    """Under 30 lines of 80 columns for three settings."""
+    """At most 30 lines of 80 columns for three settings."""
     answers = [Text.assemble((f"{s.name}: ", "bold"), answer(s)) for s in results.settings]
     figures: list[RenderableType] = [_figures(results.settings), LEGEND]
     if any(setting.ranked for setting in results.settings):
