@@ -1,6 +1,7 @@
 """One run: what is kept of its logits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,18 @@ class Run:
         return values
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Rows are read in chunks that stay in a core's cache: more threads would wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def measure(outcome: Outcome) -> Run:
     temperature = outcome.temperature
     logits, labels = outcome.test
@@ -106,12 +119,15 @@ def _predictions(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _by_row(logits: Tensor, labels: Tensor, temperatures: tuple[float, ...]) -> list[ByRow]:
     """At several temperatures in one reading of the logits."""
-    found: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in temperatures]
+    nll, sure = torch.empty(2, len(temperatures), len(labels), dtype=torch.float64)
+    ones = torch.ones(logits.size(1), dtype=torch.float64)
+    start = 0
     for z, y in Rows(logits, labels).chunks():
+        some = slice(start, start := start + len(y))
         z = z - z.amax(-1, keepdim=True)
         own = z.gather(-1, y.unsqueeze(-1)).squeeze(-1)
-        for t, (nll, sure) in zip(temperatures, found, strict=True):
-            total = (z if t == 1 else z / t).exp().sum(-1)
-            nll.append(total.log() - own / t)
-            sure.append(1 / total)
-    return [ByRow(torch.cat(nll), torch.cat(sure)) for nll, sure in found]
+        for i, t in enumerate(temperatures):
+            total = (z / t).exp_() @ ones  # a product sums short rows several times faster than sum() does
+            nll[i, some] = total.log() - own / t
+            sure[i, some] = 1 / total
+    return list(map(ByRow, nll, sure))
