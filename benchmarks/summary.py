@@ -56,8 +56,8 @@ def main() -> None:
         wall, worked = time.perf_counter() - start, time.process_time() - worked
         runs = len(paths)
         print(
-            f"{args.rows} + {args.validation} rows x {args.classes} classes, {runs} runs: {worked / runs:.2f} s "
-            f"CPU and {wall / runs:.2f} s a run; a run's logits are {logits / MEBIBYTE:.0f} MiB, "
+            f"{args.rows} + {args.validation} rows x {args.classes} classes, {runs} runs: "
+            f"{worked / runs:.2f} s CPU and {wall / runs:.2f} s a run; a run's logits are {logits / MEBIBYTE:.0f} MiB, "
             f"the process held at most {peak() / MEBIBYTE:.0f} MiB, {before / MEBIBYTE:.0f} before"
         )
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration import accuracy
 from labelsmooth.calibration.checks import Rows
 from labelsmooth.calibration.metrics import Reliability, bin_of, binned, chance_gap
 from labelsmooth.study.analysis.figures import Metric
@@ -92,15 +91,16 @@ def measure(outcome: Outcome) -> Run:
     train_accuracy = memorised = flipped = None
     if outcome.train is not None:
         trained, given = outcome.train
-        train_accuracy = accuracy(trained, given)
+        fitted = _predictions(trained, given)[1]
+        train_accuracy = fitted.mean().item()
         if outcome.clean is not None:
             wrong = given != outcome.clean
             flipped = wrong.double().mean().item()
-            memorised = accuracy(trained[wrong], given[wrong]) if flipped else None
+            memorised = fitted[wrong].mean().item() if flipped else None
     return Run(
         temperature=temperature,
         validation_nll=validated.nll.mean().item(),
-        validation_accuracy=accuracy(*outcome.val),
+        validation_accuracy=_predictions(*outcome.val)[1].mean().item(),
         predicted=predicted,
         right=right,
         raw=raw,
