@@ -57,7 +57,8 @@ def main() -> None:
         runs = len(paths)
         print(
             f"{args.rows} + {args.validation} rows x {args.classes} classes, {runs} runs: "
-            f"{worked / runs:.2f} s CPU and {wall / runs:.2f} s a run; a run's logits are {logits / MEBIBYTE:.0f} MiB, "
+            f"{worked / runs:.2f} s CPU and {wall / runs:.2f} s a run; "
+            f"a run's logits are {logits / MEBIBYTE:.0f} MiB, "
             f"the process held at most {peak() / MEBIBYTE:.0f} MiB, {before / MEBIBYTE:.0f} before"
         )
 

@@ -7,10 +7,11 @@ from torch import nn, optim
 from labelsmooth import study
 
 table, labels = map(torch.tensor, load_breast_cancer(return_X_y=True))
-table = ((table - table.mean(0)) / table.std(0)).float()
 train, val, test = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).split(
     [200, 149, 220]
 )
+# What is learnt of the data, the training rows teach alone.
+table = ((table - table[train].mean(0)) / table[train].std(0)).float()
 
 
 def fit(criterion: study.Criterion, seed: int) -> study.FitResult:
@@ -22,6 +23,7 @@ def fit(criterion: study.Criterion, seed: int) -> study.FitResult:
         loss.backward()
         optimizer.step()
         criterion.end_epoch()  # some arms change from epoch to epoch
+    model.eval()
     with torch.no_grad():
         return {"val": (model(table[val]), labels[val]), "test": (model(table[test]), labels[test])}
 

@@ -84,6 +84,28 @@ def test_arms_are_listed(capsys: pytest.CaptureFixture[str]):
     assert max(map(len, printed.out.splitlines())) <= 80
 
 
+def test_the_help_breaks_no_word_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main(["study", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "pairs that differ in nothing else, and say whether smoothing helps: by how much," in lines
+
+
+@pytest.mark.parametrize(("encoding", "signs"), [("utf-8", "▲▼ é"), ("ascii", "+- ?"), ("cp437", "▲▼ é")])
+def test_better_and_worse_are_told_apart_on_every_terminal(
+    encoding: str, signs: str, monkeypatch: pytest.MonkeyPatch
+):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    cli._print("▲▼ é")
+    sys.stdout.flush()
+    assert written.getvalue().decode(encoding).strip() == signs
+
+
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "no command": ([], "Expected one of {study, arms}."),
     "another command": (["train"], "Unrecognized options: train. Available subcommands: study, arms."),

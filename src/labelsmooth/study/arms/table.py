@@ -220,7 +220,7 @@ ARMS: Mapping[str, Method] = {
             call(schedules.delayed, eps, Share(share, EPOCHS)), formula=call(NegativeSmoothing, clip=clip)
         ),
         "CE + eps min(z_y - mean z, clip), eps < 0, after a share of the epochs",
-        "many wrong labels (40 % and more); collapses on clean ones",
+        "many wrong labels, 40 % and more",
         "B",
         "Wei et al., ICML 2022",
         {

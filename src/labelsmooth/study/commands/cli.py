@@ -1,8 +1,11 @@
 """The command: options in, one answer out."""
 
+import codecs
 import contextlib
 import io
+import shutil
 import sys
+import textwrap
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -86,9 +89,22 @@ class Arms:
         _print(catalogue())
 
 
+SIGNS = "labelsmooth.signs"
+
+
+def _sign(error: UnicodeError) -> tuple[str, int]:
+    """For an old code page, which has no triangles: better is +, worse is -."""
+    assert isinstance(error, UnicodeEncodeError)
+    lost = error.object[error.start : error.end]
+    return "".join({"▲": "+", "▼": "-"}.get(c, "?") for c in lost), error.end
+
+
+codecs.register_error(SIGNS, _sign)
+
+
 def _print(what: RenderableType) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # an old code page has no triangles, but has the numbers
+        sys.stdout.reconfigure(errors=SIGNS)
     console = Console(highlight=False)
     console.width = max(console.width, 80)  # narrower, the table would lose its digits
     console.print(what, crop=False)  # or a long path would be cut
@@ -108,9 +124,9 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _parse(args: list[str] | None) -> Study | Arms:
-    said = io.StringIO()
+    said, shown = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
             return tyro.extras.subcommand_cli_from_dict(
                 {"study": Study, "arms": Arms},
                 prog="labelsmooth",
@@ -120,7 +136,17 @@ def _parse(args: list[str] | None) -> Study | Arms:
     except SystemExit as error:
         if error.code == 2:
             _fail(_sentences(said.getvalue()))
+        print(_wrapped(shown.getvalue()))
         raise
+
+
+def _wrapped(help: str) -> str:
+    """Tyro leaves a description to the terminal, which would break its words."""
+    width = shutil.get_terminal_size().columns
+    return "\n".join(
+        line if line.startswith(("│", "╭", "╰")) else textwrap.fill(line, width)
+        for line in help.strip().splitlines()
+    )
 
 
 def _sentences(box: str) -> str:
