@@ -39,7 +39,7 @@ class LabelSmoothingLoss(Exact):
     .. math::
         \frac{1}{N} \sum_i \mathrm{KL}(p_i \,\|\, q_\theta), \qquad p = (1 - s)\, e_y + s / K
 
-    See :func:`labelsmooth.functional.label_smoothing_loss`.
+    The derivative by s is -inf at s = 0. See :func:`labelsmooth.functional.label_smoothing_loss`.
 
     Args:
         smoothing: s, in ``[0, 1]``; a number, a 0-d tensor, or one of :mod:`labelsmooth.schedules`.
