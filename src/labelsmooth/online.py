@@ -7,6 +7,7 @@ from torch import Tensor
 
 from labelsmooth.checks import CLASSES_LAST, accurate, as_rows, as_targets, check_integer
 from labelsmooth.losses import CrossEntropyLoss, LossOptions
+from labelsmooth.overrides import as_node
 from labelsmooth.targets import Mixed, PerSample, Prior
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         denominator: float | Tensor | None = None,
         prior: PerSample | None = None,
     ) -> Tensor:
+        given = {"sample_weight": sample_weight, "denominator": denominator, "prior": prior}
+        if (node := as_node(self, input, target, **given)) is not None:
+            return node
         if prior is not None:
             raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
         if (classes := as_rows(input).size(-1)) != len(self.counts):
