@@ -122,10 +122,12 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
     @torch.no_grad()
     def _observe(self, input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
         # A checkpoint repeats a forward pass within the backward pass, and needs the same operators in it.
-        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-            once = torch.ops.labelsmooth.first_time(self.counts)  # to be asked when the graph runs
-        else:
+        if not torch.compiler.is_compiling():
             once = _first_time(self.counts)
+        elif torch.compiler.is_exporting():
+            once = 1
+        else:  # to be asked when the graph runs
+            once = torch.ops.labelsmooth.first_time(self.counts)
         z = as_rows(input)
         target, counted = as_targets(
             target, input.shape, ignore_index=self.ignore_index, sample_weight=sample_weight
