@@ -71,6 +71,23 @@ def test_collates(name: str) -> None:
     assert_close(loss(Z, again), loss(Z, batch))
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (3, 3, 3), (3, 4, 5), (3, 5, 3)], ids=str)
+def test_a_share_for_each_sample_of_maps(shape: tuple[int, ...]) -> None:
+    """Collated, it is (N,), and N may be the width of a map too."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(3, K, *shape[1:], generator=generator)
+    a, b = torch.randint(K, (2, *shape), generator=generator)
+    lam = torch.tensor([0.2, 0.7, 1.0])
+    as_broadcast = cross_entropy(z, Mixed(a, b, lam.reshape(-1, *[1] * (len(shape) - 1))))
+    assert_close(cross_entropy(z, mixed(a, b, lam)), as_broadcast)
+    items = [mixed(a[i], b[i], float(lam[i])) for i in range(3)]
+    assert_close(cross_entropy(z, default_collate(items)), as_broadcast)
+    if len(shape) == 3:
+        by_column = torch.linspace(0, 1, shape[-1]).expand(1, 1, -1)
+        expected = cross_entropy(z, mixed(a, b, by_column.expand(shape)))
+        assert_close(cross_entropy(z, mixed(a, b, by_column)), expected)
+
+
 @pytest.mark.parametrize("lam", [torch.tensor([0.5, 1.5]), torch.tensor(-0.1), 2.0])
 def test_what_was_put_together_otherwise_is_checked(lam: Any) -> None:
     with pytest.raises(ValueError, match=r"lam must"):

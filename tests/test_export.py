@@ -88,14 +88,31 @@ def test_onnx(name: str, tmp_path: Path) -> None:
     assert_close(torch.as_tensor(found), model(X, Y).detach())
 
 
-@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("name", MODELS)
 def test_symbolic_trace(name: str) -> None:
-    if name == "OnlineLabelSmoothing":
-        pytest.skip("it asks how many classes the logits have, which only a call knows")
     model = MODELS[name]()
     traced = torch.fx.symbolic_trace(model)
     assert_close(traced(X, Y), model(X, Y))
     assert_close(traced(2 * X[:3], Y[:3]), model(2 * X[:3], Y[:3]))
+
+
+def test_symbolic_trace_in_training() -> None:
+    """The means are added to in each call, and not while it is traced."""
+    model = Model(labelsmooth.OnlineLabelSmoothing(K))
+    traced = torch.fx.symbolic_trace(model)
+    assert traced.get_buffer("criterion.sums").count_nonzero() == 0
+    expected = Model(labelsmooth.OnlineLabelSmoothing(K))
+    assert_close(traced(X, Y), expected(X, Y))
+    assert_close(traced.get_buffer("criterion.sums"), expected.get_buffer("criterion.sums"))
+
+
+@pytest.mark.parametrize(
+    "module", [labelsmooth.OnlineLabelSmoothing(K), labelsmooth.LinearCrossEntropyLoss(D, K)]
+)
+def test_symbolic_trace_of_a_loss_that_has_to_be_a_part(module: nn.Module) -> None:
+    name = type(module).__name__
+    with pytest.raises(ValueError, match=f"^{name} must be within the module that torch.fx traces"):
+        torch.fx.symbolic_trace(module)
 
 
 def test_symbolic_trace_of_the_binary_loss() -> None:

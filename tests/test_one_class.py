@@ -1,6 +1,10 @@
 """A distribution over one class cannot change: its gradient is exactly 0, or Adam makes steps of it."""
 
 import itertools
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -25,6 +29,7 @@ from labelsmooth.formulas import (
 cross_entropy: Any = functional.cross_entropy  # which take options from dictionaries here
 linear_cross_entropy: Any = functional.linear_cross_entropy
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 N = 4
 STRENGTHS = [0.1, 0.3, 1 / 3, 0.7, 0.999]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -90,19 +95,54 @@ def test_every_formula(formula: Any, engine: str, K: int) -> None:
         assert grad.count_nonzero() == 0, (dtype, eps, grad)
 
 
-@pytest.mark.parametrize("K", [1, 5])
+def one_hot(y: Tensor, K: int, dtype: torch.dtype) -> Tensor:
+    return torch.nn.functional.one_hot(y, K).to(torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@pytest.mark.parametrize("K", [1, 5, 12])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_several_labels(engine: str, K: int) -> None:
-    """That are the same, and class probabilities that leave no doubt."""
-    for dtype, eps, lam in itertools.product(DTYPES, STRENGTHS, [0.3, 1 / 3]):
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["plain", "prior", "per sample", "few"])
+def test_several_labels(name: str, weighted: bool, engine: str, K: int) -> None:
+    """That are the same, or of which one has no share, and class probabilities that leave no doubt."""
+    weight = torch.linspace(0.3, 1.7, K) if weighted else None
+    for dtype, eps in itertools.product(DTYPES, STRENGTHS):
         z, y = only(K, dtype)
-        hard = torch.nn.functional.one_hot(y, K).to(
-            torch.float64 if dtype == torch.float64 else torch.float32
-        )
-        for target in (mixed(y, y, lam), hard):
-            loss = cross_entropy(z, target, label_smoothing=eps, engine=engine)
+        none = mixed((y + 1) % K, y, 0.0)
+        for target in (mixed(y, y, 0.3), mixed(y, y, 1 / 3), one_hot(y, K, dtype), none):
+            options = OPTIONS[name](K)
+            loss = cross_entropy(z, target, weight, label_smoothing=eps, engine=engine, **options)
             (grad,) = torch.autograd.grad(loss, z)
-            assert grad.count_nonzero() == 0, (dtype, eps, lam, grad)
+            assert grad.count_nonzero() == 0, (dtype, eps, target, grad)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="has a process to itself, as in tests/engines/test_triton.py")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_triton(name: str, dtype: torch.dtype) -> None:
+    K = 49  # of which (1 / K) * K is not 1
+    for eps in (0.1, 0.7, 0.999):
+        z, y = only(K, dtype)
+        targets = [y]
+        if name in ("plain", "prior", "weight and prior", "per sample", "few"):
+            targets += [mixed(y, y, 0.3), one_hot(y, K, dtype)]
+        for target in targets:
+            loss = cross_entropy(z, target, label_smoothing=eps, engine="triton", **OPTIONS[name](K))
+            (grad,) = torch.autograd.grad(loss, z)
+            assert loss == 0
+            assert grad.count_nonzero() == 0, (eps, target, grad)
+
+
+@pytest.mark.skipif(
+    find_spec("triton") is None or INTERPRETED, reason="triton is not installed, or interprets"
+)
+def test_in_the_interpreter() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": ""}
+    run = subprocess.run(
+        [*command, f"{__file__}::test_triton"], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.parametrize("K", [1, 5])

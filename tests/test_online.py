@@ -322,6 +322,19 @@ def test_a_checkpoint_counts_once(how: str) -> None:
     assert_close(observed.sums, 2 * expected.sums)
 
 
+@pytest.mark.parametrize("how", ["plain", "reentrant", "not reentrant"])
+def test_a_checkpoint_counts_a_compiled_loss_once(how: str) -> None:
+    z, target = batch(20)
+    expected, observed = OnlineLabelSmoothing(z.size(-1)), OnlineLabelSmoothing(z.size(-1))
+    compiled = torch.compile(lambda x: observed(2 * x, target), backend="aot_eager", fullgraph=True)
+    leaf = z.clone().requires_grad_()
+    expected(z, target)
+    for _ in range(2):
+        CHECKPOINTS[how](compiled, leaf).backward()
+    assert expected.counts.sum() > 0
+    assert_close(observed.counts, 2 * expected.counts)
+
+
 def test_ending_an_epoch_twice() -> None:
     """The second has nothing to go by."""
     criterion = OnlineLabelSmoothing(K)

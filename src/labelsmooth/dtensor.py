@@ -23,7 +23,7 @@ from labelsmooth.formulas import nll
 from labelsmooth.parallel import vocab_parallel_linear_cross_entropy
 from labelsmooth.reduction import reduce
 from labelsmooth.schedules import ByClass
-from labelsmooth.targets import Mixed, PerSample, Prior
+from labelsmooth.targets import Mixed, PerSample, Prior, by_sample
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor, Placement
@@ -285,7 +285,8 @@ def _local_call(
     if isinstance(target, Mixed):
         _check_target_shape(target.first, layout.rows, input.shape)
         first, second = (place(x, layout.placements) for x in (target.first, target.second))
-        lam = by_row("lam", target.lam) if isinstance(target.lam, Tensor) else target.lam
+        lam = by_sample(target.lam, target.first.shape)
+        lam = by_row("lam", lam) if isinstance(lam, Tensor) else lam
         return Mixed(first, second, lam), weight, local
     check_tensor("target", target)
     _check_target_shape(target, layout.rows, input.shape)

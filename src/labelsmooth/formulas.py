@@ -284,6 +284,8 @@ class LabelRelaxation(Formula):
         (1 - \epsilon) \log \frac{1 - \epsilon}{q_y} + \epsilon \log \frac{\epsilon}{1 - q_y}
         & \text{otherwise} \end{cases}, \qquad \epsilon \in [0, 1]
 
+    The derivative by eps is -inf at eps = 0, so start a strength that is learned above 0.
+
     Example:
         >>> from labelsmooth.functional import cross_entropy
         >>> z, y = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])

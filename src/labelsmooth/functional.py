@@ -412,7 +412,8 @@ def label_smoothing_loss(
         \qquad p = (1 - s)\, e_y + s / K
 
     It is ``KLDivLoss(reduction="batchmean")(log_softmax(pred), p)``: :func:`cross_entropy` less the entropy
-    of the target, so its gradient is cross entropy's and its least value 0.
+    of the target, so its gradient by ``pred`` is cross entropy's and its least value 0. The derivative by s
+    is -inf at s = 0, as that of the entropy is infinite there.
 
     Args:
         pred: Logits of any shape with at least one dimension, the classes in dimension ``dim``.

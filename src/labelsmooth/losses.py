@@ -27,6 +27,7 @@ from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
 from labelsmooth.logits import logits_cross_entropy
 from labelsmooth.options import Exact, keep, own, shown
+from labelsmooth.overrides import as_node
 from labelsmooth.reduction import Reduction
 from labelsmooth.schedules import ByClass, Schedule
 from labelsmooth.schedules.time import check_strengths, step
@@ -39,7 +40,7 @@ class LabelSmoothingLoss(Exact):
     .. math::
         \frac{1}{N} \sum_i \mathrm{KL}(p_i \,\|\, q_\theta), \qquad p = (1 - s)\, e_y + s / K
 
-    See :func:`labelsmooth.functional.label_smoothing_loss`.
+    The derivative by s is -inf at s = 0. See :func:`labelsmooth.functional.label_smoothing_loss`.
 
     Args:
         smoothing: s, in ``[0, 1]``; a number, a 0-d tensor, or one of :mod:`labelsmooth.schedules`.
@@ -316,6 +317,9 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         denominator: float | Tensor | None = None,
         prior: PerSample | None = None,
     ) -> Tensor:
+        given = {"sample_weight": sample_weight, "denominator": denominator, "prior": prior}
+        if (node := as_node(self, input, target, **given)) is not None:
+            return node
         options = self.options(sample_weight, denominator, prior)
         if not _is_its_parameters(self.linear):
             z = self._logits(input)

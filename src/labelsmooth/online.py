@@ -6,11 +6,27 @@ import torch
 from torch import Tensor
 
 from labelsmooth.checks import CLASSES_LAST, accurate, as_rows, as_targets, check_integer
+from labelsmooth.engines.operator import LIBRARY
 from labelsmooth.losses import CrossEntropyLoss, LossOptions
+from labelsmooth.overrides import as_node
 from labelsmooth.targets import Mixed, PerSample, Prior
 
 if TYPE_CHECKING:
     import torch.distributed as dist
+
+
+def _first_time(like: Tensor) -> Tensor:
+    """1, but 0 where a backward pass is under way."""
+    return like.new_full((), 1.0 if torch._C._current_graph_task_id() == -1 else 0.0)
+
+
+LIBRARY.define("first_time(Tensor like) -> Tensor")
+LIBRARY.impl("first_time", _first_time, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("labelsmooth::first_time", lib=LIBRARY)
+def _(like: Tensor) -> Tensor:
+    return like.new_empty(())
 
 
 class OnlineLabelSmoothing(CrossEntropyLoss):
@@ -87,6 +103,9 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         denominator: float | Tensor | None = None,
         prior: PerSample | None = None,
     ) -> Tensor:
+        given = {"sample_weight": sample_weight, "denominator": denominator, "prior": prior}
+        if (node := as_node(self, input, target, **given)) is not None:
+            return node
         if prior is not None:
             raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
         if (classes := as_rows(input).size(-1)) != len(self.counts):
@@ -103,8 +122,12 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
     @torch.no_grad()
     def _observe(self, input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
         # A checkpoint repeats a forward pass within the backward pass, and needs the same operators in it.
-        again = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
-        once = 0 if again else 1
+        if not torch.compiler.is_compiling():
+            once = _first_time(self.counts)
+        elif torch.compiler.is_exporting():
+            once = 1
+        else:  # to be asked when the graph runs
+            once = torch.ops.labelsmooth.first_time(self.counts)
         z = as_rows(input)
         target, counted = as_targets(
             target, input.shape, ignore_index=self.ignore_index, sample_weight=sample_weight
@@ -117,9 +140,9 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         label = target.masked_fill(~right, len(self.counts)).flatten()
         # Of this call first: a sum of very many stops growing where single numbers are added to it.
         added = q.new_zeros(len(self.counts) + 1, q.size(-1)).index_add_(0, label, q)
-        self.sums.add_(added[:-1], alpha=once)
+        self.sums.add_(added[:-1] * once)
         added = q.new_zeros(len(self.counts) + 1).index_add_(0, label, q.new_ones(len(label)))
-        self.counts.add_(added[:-1], alpha=once)
+        self.counts.add_(added[:-1] * once)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

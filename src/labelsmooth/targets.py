@@ -116,7 +116,8 @@ def mixed(first: Tensor, second: Tensor, lam: float | Tensor) -> Mixed:
     Args:
         first: a, class indices in ``[0, K)``, in the input's shape without K.
         second: b, in the shape of ``first``: the labels of the samples that were mixed in.
-        lam: lambda, the share of ``first``, in ``[0, 1]``: a number, or a tensor that broadcasts against it.
+        lam: lambda, the share of ``first``, in ``[0, 1]``: a number; one for each sample, ``(N,)``, whatever
+            else ``first`` is made of; or a tensor that broadcasts against ``first``.
 
     Returns:
         A value for ``target``. A row does not count if a label with a share in it is to be ignored.
@@ -141,8 +142,15 @@ def mixed(first: Tensor, second: Tensor, lam: float | Tensor) -> Mixed:
         raise ValueError(
             f"second must have the shape of first {tuple(first.shape)}, got {tuple(second.shape)}"
         )
-    _check_share(lam, first.shape)
+    _check_share(by_sample(lam, first.shape), first.shape)
     return Mixed(first, second, lam)
+
+
+def by_sample(lam: float | Tensor, rows: torch.Size) -> float | Tensor:
+    """A share for each sample, ``(N,)`` as collated ones are, in a shape that broadcasts against the rows."""
+    if isinstance(lam, Tensor) and lam.dim() == 1 and len(rows) > 1 and lam.numel() == rows[0]:
+        return lam.reshape(-1, *[1] * (len(rows) - 1))
+    return lam
 
 
 def _check_share(lam: float | Tensor, rows: torch.Size) -> None:
@@ -162,8 +170,9 @@ def as_mixed_targets(
         ),
         strict=True,
     )
-    _check_share(target.lam, labels[0].shape)  # again: a collated one is another
-    lam, every = target.lam, torch.ones(labels[0].shape, dtype=dtype, device=labels[0].device)
+    lam = by_sample(target.lam, labels[0].shape)
+    _check_share(lam, labels[0].shape)  # again: a collated one is another
+    every = torch.ones(labels[0].shape, dtype=dtype, device=labels[0].device)
     if isinstance(lam, Tensor):
         lam = torch.where(UNIT.has(lam), lam, torch.nan).to(every)
     lam = every * lam  # arithmetic: torch.compile keeps a float open, one graph for all

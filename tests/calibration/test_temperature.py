@@ -12,7 +12,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from labelsmooth.calibration import accuracy, expected_calibration_error, fit_temperature, noise_floor
+from labelsmooth.calibration import (
+    accuracy,
+    expected_calibration_error,
+    fit_temperature,
+    noise_floor,
+    temperature,
+)
 
 LOW, HIGH = 0.01, 100.0
 
@@ -285,6 +291,28 @@ def test_many_rows_are_the_few_that_they_repeat():
     logits = torch.cat([logits, torch.full((50, 1), -math.inf)], 1)
     many = fit_temperature(logits.repeat(2001, 1), labels.repeat(2001))
     assert many == pytest.approx(fit_temperature(logits, labels), rel=1e-11)
+
+
+def test_few_passes_over_many_rows(monkeypatch: pytest.MonkeyPatch):
+    """A part of them tells where to look, and the rest is Newton's."""
+    logits, labels = rows(0, 200_000, 10, 3.0, 0.4)
+    read, moments = [], temperature._moments
+    monkeypatch.setattr(
+        temperature, "_moments", lambda rows, beta: (read.append(len(rows)), moments(rows, beta))[1]
+    )
+    fit_temperature(logits, labels)
+    assert sum(read) <= 4 * len(logits)
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_part_that_misleads_does_no_harm(odd: int):
+    """Only the part, or only the rest, has rows that are wrong."""
+    logits, labels = rows(0, 100_000, 3, 3.0, 0.0)
+    wrong = torch.arange(odd, 100_000, 16)
+    labels[wrong] = (labels[wrong] + 1) % 3
+    found = fit_temperature(logits, labels)
+    order = torch.randperm(100_000, generator=torch.Generator().manual_seed(0))
+    assert found == pytest.approx(fit_temperature(logits[order], labels[order]), rel=1e-11)
 
 
 def test_it_makes_no_copy_of_the_logits():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from labelsmooth.formulas import ConfidencePenalty, Focal, ForwardCorrection
 from labelsmooth.parallel import vocab_parallel_cross_entropy
 from labelsmooth.schedules import warm_up
 from labelsmooth.targets import Mixed, PerSample, Prior, mixed
+from tests.test_one_class import OPTIONS, one_hot, only
 
 from .harness import (
     CASES,
@@ -346,3 +348,29 @@ def a_group_within_the_group(generator: torch.Generator) -> None:
     assert part.grad is not None
     expected = grad.chunk(world // 2, -1)[mesh.get_local_rank(1)]
     assert_near_as_vectors(part.grad, expected, 1e-12, "gradient")
+
+
+@case
+def one_class_is_left(generator: torch.Generator) -> None:
+    """Nothing can change then: loss and gradient are exactly 0."""
+    for name, options in OPTIONS.items():
+        for dtype, num_classes in product((torch.float32, torch.float64, torch.bfloat16), (1, K)):
+            whole, y = only(num_classes, dtype)
+            z, start = own(whole.detach(), chunked(dist.get_world_size(), num_classes))
+            z.requires_grad_()
+            targets: list[Tensor | Mixed] = [y]
+            if name != "matrix":
+                targets += [mixed(y, y, 0.3), one_hot(y, num_classes, dtype)]
+            for target, eps in product(targets, (0.1, 0.7, 0.999)):
+                loss = functional.vocab_parallel_cross_entropy(
+                    z,
+                    target,
+                    group=None,
+                    num_classes=num_classes,
+                    start=start,
+                    label_smoothing=eps,
+                    **options(num_classes),
+                )
+                (grad,) = torch.autograd.grad(loss, z)
+                assert loss == 0, (name, dtype, eps, loss)
+                assert grad.count_nonzero() == 0, (name, dtype, eps, target, grad)

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Final, Protocol
 
@@ -46,6 +46,15 @@ class Rows:
             some = slice(start, start + step)
             at = some if self.counted is None else self.counted[some]
             yield self.logits[at].double(), labels[at]
+
+    def every(self, step: int) -> "Rows":
+        """Those of every ``step``-th that counts."""
+        counted = (
+            torch.arange(len(self.logits), device=self.logits.device)
+            if self.counted is None
+            else self.counted
+        )
+        return replace(self, counted=counted[::step])
 
     def place(self, position: int) -> int | tuple[int, ...]:
         """Where the caller has the row that is read at ``position``."""

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ from labelsmooth.calibration.checks import (
     as_rows,
     check_possible,
 )
+
+MANY: Final = 100_000
+PART: Final = 16
+"""Of this many rows and more, every 16th tells first about where T is: that spares most of the passes."""
 
 
 def fit_temperature(
@@ -70,10 +75,29 @@ def fit_temperature(
     target, constant = _targets(rows)
     if constant:
         return min(max(1.0, low), high)
-    pull = 1 / (len(rows) * spread**2)
     least, most = 1 / high, 1 / low  # of the inverse temperature
-    unseen = {least, most}
-    beta, moved = (1.0 if least < 1.0 < most else math.sqrt(least * most)), math.inf
+    start = 1.0 if least < 1.0 < most else math.sqrt(least * most)
+    if len(rows) >= MANY:
+        some = rows.every(PART)
+        its_target, constant = _targets(some)
+        if not constant:
+            found, falls = _inverse(some, its_target, spread, least, most, start)
+            start = found if falls is None else start
+    beta, falls = _inverse(rows, target, spread, least, most, start)
+    if falls is None:
+        return min(max(1 / beta, low), high)
+    bound = low if falls else high
+    why = "every row is right" if falls else "the logits mislead"
+    warnings.warn(f"T = {bound} is a bound: the NLL falls all the way to it, as where {why}", stacklevel=2)
+    return bound
+
+
+def _inverse(
+    rows: Rows, target: float, spread: float, least: float, most: float, beta: float
+) -> tuple[float, bool | None]:
+    """The inverse temperature, sought from ``beta``; on a bound, whether the NLL still falls there."""
+    pull = 1 / (len(rows) * spread**2)
+    unseen, moved, newton = {least, most}, math.inf, False
     for _ in range(200):
         mean, variance = _moments(rows, beta)
         slope = mean - target + pull * math.log(beta) / beta
@@ -84,22 +108,21 @@ def fit_temperature(
         else:
             most = beta
         if least == most:  # a bound, which the NLL falls toward from within
-            bound = low if falls else high
-            why = "every row is right" if falls else "the logits mislead"
-            warnings.warn(
-                f"T = {bound} is a bound: the NLL falls all the way to it, as where {why}", stacklevel=2
-            )
-            return bound
+            return beta, falls
         step = -slope / curvature if curvature > 0 else math.inf
         if min(abs(step), most - least) <= 1e-12 * beta:
             break
+        # Of two steps of Newton in a row the errors are as a square: what one more would bring is known.
+        last = newton and abs(step) * (step / moved) ** 2 <= 1e-14 * beta
         newton = least < beta + step < most and abs(step) <= moved / 2
+        if last and newton:
+            return beta + step, None
         end = most if falls else least
         unseen.discard(beta)
         previous = beta
         beta = beta + step if newton else end if end in unseen else math.sqrt(least * most)
         moved = abs(beta - previous)
-    return min(max(1 / beta, low), high)
+    return beta, None
 
 
 def _less_largest(z: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from labelsmooth.engines.statistics import (
     STATISTICS,
     Measures,
     RowStatistics,
-    renormalised,
     sizeable,
     times,
 )
@@ -45,13 +44,15 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
         prior_z, prior_mass, valid_mass = found.prior_z, found.prior_mass, found.valid_mass
         if measures.classes is not None:
             at = _at(z, measures.classes, measures, found.z_max)
-            valid, rows = _prior(at, measures)
-            prior_z, prior_mass, valid_mass = times(rows, at).sum(-1), rows.sum(-1), sizeable(valid.sum(-1))
-            prior_z, prior_mass = renormalised(target_z, prior_z, target_mass, prior_mass, valid_mass)
-        else:
-            empty = valid_mass == 0
-            prior_z = torch.where(empty, target_z, prior_z)
-            prior_mass = torch.where(empty, target_mass, prior_mass)
+            valid = _prior(at, measures)
+            valid_mass = sizeable(valid.sum(-1))
+            # As in the backward pass: of one class alone this is 1 before it is weighted.
+            rows = valid / valid_mass.masked_fill(valid_mass == 0, 1.0).unsqueeze(-1)
+            rows = _weighted(rows, measures.classes, measures)
+            prior_z, prior_mass = times(rows, at).sum(-1), rows.sum(-1)
+        empty = valid_mass == 0
+        prior_z = torch.where(empty, target_z, prior_z)
+        prior_mass = torch.where(empty, target_mass, prior_mass)
         found = found._replace(
             target_z=target_z,
             prior_z=prior_z,
@@ -65,7 +66,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
         grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
     ) -> Tensor:
         measures = _as_wide(measures)
-        plain = _without_few(measures, backward=True)
+        plain = _without_few(measures)
         if plain is measures:
             return backward(grad, z, measures, statistics, out)
         if z.dtype != compute_dtype(z):
@@ -80,7 +81,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
         few, valid, mass = measures.classes, nothing, nothing
         if few is not None:
             # Read now, as ``out`` may be z.
-            valid, _ = _prior(_at(z, few, measures, found.z_max), measures)
+            valid = _prior(_at(z, few, measures, found.z_max), measures)
             mass = found.valid_mass.masked_fill(empty, 1.0).unsqueeze(-1)
         labels, shares = _labels(measures, by_lse)
         of_labels = by_target.unsqueeze(-1) * shares
@@ -88,9 +89,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
         # cancel it to the last digit.
         if few is None:
             assert measures.shares is not None
-            most = shares.argmax(-1, keepdim=True)
-            # The kernel's own label, at which it knows the prior.
-            plain = plain._replace(target=measures.target.gather(-1, most).squeeze(-1))
+            most = measures.shares.argmax(-1, keepdim=True)
             share, label = (x.gather(-1, most) for x in (measures.shares, labels))
             by_target = by_target * share.squeeze(-1)
             found = found._replace(target_mass=_weighted(torch.ones_like(share), label, measures).squeeze(-1))
@@ -141,11 +140,11 @@ def _as_wide(measures: Measures) -> Measures:
     return measures._replace(prior=prior, classes=None, per_row=True)
 
 
-def _without_few(measures: Measures, backward: bool = False) -> Measures:
-    few = measures.shares is not None or (backward and measures.classes is not None)
-    if few:
-        target = torch.full_like(measures.counted, ABSENT, dtype=torch.long)
-        measures = measures._replace(target=target, shares=None)
+def _without_few(measures: Measures) -> Measures:
+    """What is left to the kernel: of several labels one, at which it knows the prior to the last digit."""
+    if measures.shares is not None:
+        target = measures.target.gather(-1, measures.shares.argmax(-1, keepdim=True))
+        measures = measures._replace(target=target.squeeze(-1), shares=None)
     if measures.classes is not None and measures.margin is None:  # else it is for the kernel to refuse
         measures = measures._replace(prior=None, classes=None, per_row=False, exclude_target=False)
     return measures
@@ -172,12 +171,11 @@ def _weighted(share: Tensor, classes: Tensor, measures: Measures) -> Tensor:
     return share if measures.weight is None else share * measures.weight[classes]
 
 
-def _prior(at: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
-    """A prior's mass at its valid classes, and the same weighted."""
+def _prior(at: Tensor, measures: Measures) -> Tensor:
+    """A prior's mass at its valid classes."""
     assert measures.prior is not None
     assert measures.classes is not None
     masked = at == -torch.inf
     if measures.exclude_target:
         masked = masked | (measures.classes == measures.target.unsqueeze(-1))
-    valid = measures.prior.masked_fill(masked, 0.0)
-    return valid, _weighted(valid, measures.classes, measures)
+    return measures.prior.masked_fill(masked, 0.0)

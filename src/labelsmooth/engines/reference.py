@@ -31,12 +31,15 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
     z = blanked(z.to(compute_dtype(z)), measures.counted)
     if measures.per_row and measures.prior is not None:
         measures = measures._replace(prior=blanked(measures.prior, measures.counted))
-    z_max = z.detach().amax(-1)
-    z = z - z_max.unsqueeze(-1)
+    top = z.detach().argmax(-1, keepdim=True)
+    z_max = z.detach().gather(-1, top)
+    z, z_max = z - z_max, z_max.squeeze(-1)
     # The first here is the last that autograd adds to the gradient by z: those of target and prior, which are
     # added before, cancel it exactly where one class is left.
     exp = z.exp()
-    lse = exp.sum(-1).log()
+    # The largest is 1, and comes last: beside it each of the others would be rounded.
+    largest = torch.arange(z.size(-1), device=z.device) == top
+    lse = (1 + (exp - largest.to(z.dtype)).sum(-1)).log()
     if measures.mixed and not measures.soft:
         measures = _whole(measures, z)
     target_z, target_mass = _target(z, measures)
@@ -47,8 +50,7 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
     hinge = slope = model_z = torch.zeros_like(target_z)
     if measures.margin is not None:
         # Measured from itself the largest logit is 0, but not its gradient.
-        top = z.gather(-1, z.argmax(-1, keepdim=True))
-        beyond = (top - torch.where(at == -torch.inf, 0.0, at) - measures.margin).relu()
+        beyond = (z.gather(-1, top) - torch.where(at == -torch.inf, 0.0, at) - measures.margin).relu()
         hinge = (rows * (beyond.square() if measures.squared else beyond)).sum(-1)
         slope = (rows * (2 * beyond if measures.squared else beyond > 0)).sum(-1).detach()
     if kept is not None:

@@ -89,10 +89,6 @@ class LocalLogits(Protocol):
         """A zero for each row, which depends on the logits and has gradient 0 by them."""
         ...
 
-    def masked(self) -> Tensor:
-        """Which classes are masked; broadcasts against the logits."""
-        ...
-
     def statistics(self, measures: Measures) -> RowStatistics:
         """Those of the local classes. Where all of them are masked, z_max is -inf, nothing else infinite or
         NaN, and there is no gradient."""
@@ -107,9 +103,6 @@ class LogitsShard(NamedTuple):
 
     def nothing(self) -> Tensor:
         return self.z[..., :0].sum(-1, dtype=compute_dtype(self.z))
-
-    def masked(self) -> Tensor:
-        return self.z == -torch.inf
 
     def statistics(self, measures: Measures) -> RowStatistics:
         if readable(self.z):
@@ -169,18 +162,16 @@ def row_statistics(
     local = local_measures(measures, span, group)
     if span.size <= 0:
         found = _nothing(shard.nothing(), local)
-    elif measures.by_class:
-        found = _with_class_priors(shard, local, measures, span, group)
     else:
         found = shard.statistics(local)
         # A uniform prior is that over the local classes.
         share = span.size / span.num_classes if local.prior is None else 1.0
-        found = _unnormalised(found, found.valid_mass * share)
+        found = found._replace(valid_mass=found.valid_mass * share)
     return combine(found, measures.spread, group)
 
 
 def local_measures(measures: Measures, span: Span, group: "dist.ProcessGroup | None") -> Measures:
-    """What the rows of a shard are held to; priors for each class become rows of that many classes."""
+    """What the rows of a shard are held to; priors of each class become those of each row."""
 
     def cut(x: Tensor) -> Tensor:
         return replicated(x, group)[..., span.start : span.stop]
@@ -197,9 +188,12 @@ def local_measures(measures: Measures, span: Span, group: "dist.ProcessGroup | N
         prior = replicated(prior, group).masked_fill(outside, 0.0)
     elif prior is not None:
         prior = cut(prior)
+        if measures.by_class:  # the classes of targets that are elsewhere have theirs here, too
+            prior = taken(prior, measures.target)
     return measures._replace(
         target=target,
         prior=prior,
+        per_row=measures.per_row or measures.by_class,
         weight=None if measures.weight is None else cut(measures.weight),
         shares=None if shares is None else replicated(shares, group),
         classes=classes,
@@ -207,10 +201,13 @@ def local_measures(measures: Measures, span: Span, group: "dist.ProcessGroup | N
 
 
 def combine(local: RowStatistics, spread: bool, group: "dist.ProcessGroup | None") -> RowStatistics:
-    """Whole rows' statistics from those of each process's classes, in which the prior is not renormalised."""
-    z_max = local.z_max.detach().clone()
-    dist.all_reduce(z_max, dist.ReduceOp.MAX, group=group)
+    """Whole rows' statistics from those of each process's classes, over which its prior is renormalised."""
+    largest = torch.stack([local.z_max, local.valid_mass.to(local.z_max.dtype)]).detach()
+    dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
+    z_max, most = largest.unbind()
     shift = local.z_max - z_max  # -inf on a process whose classes are all masked
+    # In units of the largest of them: a process that has all of the prior has 1, and nothing is rounded.
+    share = local.valid_mass / most.masked_fill(most == 0, 1.0)
     # Where one class has nearly everything, the digits of lse are those that the sum of exp has beyond 1.
     has_top = shift == 0
     total = (local.lse + shift).exp()
@@ -218,18 +215,17 @@ def combine(local: RowStatistics, spread: bool, group: "dist.ProcessGroup | None
         torch.where(has_top, local.lse.expm1(), total),
         has_top,
         local.target_z + times(local.target_mass, shift),
-        local.prior_z + times(local.prior_mass, shift),
+        times(share, local.prior_z) + times(share * local.prior_mass, shift),
         local.target_mass,
-        local.prior_mass,
-        local.valid_mass,
+        share * local.prior_mass,
+        share,
     ]
     if spread:
         parts.append(times(total, local.model_z + shift))
     stacked = torch.stack([part.to(z_max.dtype) for part in parts])
     sums = summed(stacked, group).unbind()
-    total, tops, target_z, prior_z, target_mass, prior_mass, valid_mass, *model = sums
-    valid_mass = sizeable(valid_mass)
-    prior_z, prior_mass = renormalised(target_z, prior_z, target_mass, prior_mass, valid_mass)
+    total, tops, target_z, prior_z, target_mass, prior_mass, whole, *model = sums
+    prior_z, prior_mass = renormalised(target_z, prior_z, target_mass, prior_mass, whole)
     lse = (total + (tops - 1)).log1p()
     nothing = torch.zeros_like(z_max)
     return RowStatistics(
@@ -240,7 +236,7 @@ def combine(local: RowStatistics, spread: bool, group: "dist.ProcessGroup | None
         model_z=model[0] / (total + tops) if spread else nothing,
         target_mass=target_mass,
         prior_mass=prior_mass,
-        valid_mass=valid_mass,
+        valid_mass=sizeable(whole * most),
         z_max=z_max,
         slope=nothing,
     )
@@ -329,27 +325,3 @@ def _target_mass(measures: Measures) -> Tensor:
     mass = torch.ones_like(target) if weight is None else weight[target.masked_fill(absent, 0)]
     mass = mass.masked_fill(absent, 0)
     return mass if measures.shares is None else (mass * measures.shares).sum(-1)
-
-
-def _unnormalised(found: RowStatistics, valid_mass: Tensor) -> RowStatistics:
-    return found._replace(
-        prior_z=times(valid_mass, found.prior_z),
-        prior_mass=valid_mass * found.prior_mass,
-        valid_mass=valid_mass,
-    )
-
-
-def _with_class_priors(
-    shard: LocalLogits, local: Measures, measures: Measures, span: Span, group: "dist.ProcessGroup | None"
-) -> RowStatistics:
-    """With the prior that each row's own class has, ``(..., K_local)``, as the target of a second pass."""
-    assert local.prior is not None
-    rows = taken(local.prior, measures.target)
-    if measures.exclude_target:
-        own = torch.arange(span.size, device=rows.device) == local.target.unsqueeze(-1)
-        rows = rows.masked_fill(own, 0.0)
-    rows = torch.where(shard.masked(), 0.0, rows)
-    plain = local._replace(prior=None, exclude_target=False)
-    found = shard.statistics(plain)
-    of_prior = shard.statistics(plain._replace(target=rows, spread=False))
-    return found._replace(prior_z=of_prior.target_z, prior_mass=of_prior.target_mass, valid_mass=rows.sum(-1))

@@ -121,6 +121,8 @@ def _launch(kernel: Any, z: Tensor, measures: Measures, out: Tensor | None, **mo
             ALIGN=align,
             BLOCK=block,
             num_warps=num_warps,
+            # Where one class is left its parts cancel the partition's, if none is added unrounded.
+            enable_fp_fusion=False,
             **more,
         )
 
@@ -212,7 +214,7 @@ def _forward_kernel(
     valid_mass = tl.where(valid_mass < LEAST, 0.0, valid_mass)  # too little to be divided by
     empty = valid_mass == 0
     divisor = tl.where(empty, 1.0, valid_mass)
-    prior_mass = tl.where(empty, target_mass, prior_mass / divisor)
+    prior_mass = tl.where(empty, target_mass, _ratio(prior_mass, divisor))
     prior_z = tl.where(empty, target_z, prior_z / divisor)
     if prior is None:
         valid_mass /= classes
@@ -283,16 +285,15 @@ def _backward_kernel(
     valid_mass = tl.load(_at(statistics, num_rows, 7, i))
     top = tl.load(_at(statistics, num_rows, 8, i))
     if prior is None:
-        valid_mass *= classes
+        valid_mass = tl.floor(valid_mass * classes + 0.5)  # the number of valid classes, whole again
     empty = valid_mass == 0
     divisor = tl.where(empty, 1.0, valid_mass)
     by_target += tl.where(empty, by_prior, 0.0)
-    by_prior = tl.where(empty, 0.0, by_prior / divisor)
+    by_prior = tl.where(empty, 0.0, by_prior)
     by_hinge, by_top, by_model, first = 0.0, 0.0, 0.0, classes
     if HINGE:
         by_hinge = tl.load(_at(grad, num_rows, 3, i))
         by_top = by_hinge * tl.load(_at(statistics, num_rows, 9, i))
-        by_hinge /= divisor
     if SPREAD:
         by_model = tl.load(_at(grad, num_rows, 4, i))
         by_lse += by_model * (1 - tl.load(_at(statistics, num_rows, 4, i)))
@@ -303,12 +304,17 @@ def _backward_kernel(
         by_share = by_prior
         if HINGE:
             by_share = by_prior - by_hinge * _slope(_beyond(x, margin), SQUARED)
-        measure = by_share * _prior_of(prior, x, k, y, classes, EXCLUDE)
-        if soft is not None:
-            measure += by_target * _load(soft, k, classes)
+        # Each part is rounded as by_lse has it.
+        share = _ratio(_prior_of(prior, x, k, y, classes, EXCLUDE), divisor)
         if weight is not None:
-            measure *= _load(weight, k, classes)
-        if soft is None:
+            share *= _load(weight, k, classes)
+        measure = by_share * share
+        if soft is not None:
+            share = _load(soft, k, classes)
+            if weight is not None:
+                share *= _load(weight, k, classes)
+            measure += by_target * share
+        else:
             measure += tl.where(k == y, by_target * target_mass, 0.0)
         if HINGE:
             # Only the first of the largest logits.
@@ -359,6 +365,12 @@ def _prior_of(prior, x, k, y, classes, EXCLUDE: tl.constexpr):
     else:
         share = tl.where(allowed, _load(prior, k, classes), 0.0)
     return share
+
+
+@jit
+def _ratio(a, b):
+    """``a / b``, 1 where they are equal, as Triton's own division of float32 need not be."""
+    return tl.div_rn(a, b) if a.dtype == tl.float32 else a / b
 
 
 @jit
