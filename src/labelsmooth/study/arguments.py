@@ -49,3 +49,16 @@ def check_arguments(
             raise ValueError(f"arms must name at least one besides hard, got {list(arms)}")
         raise ValueError(f"eps must hold at least one smoothing above 0, got {list(eps)}")
     return selected
+
+
+def check_keys(key: object, fits: Mapping[str, object]) -> Mapping[str, str]:
+    """The key of each fit that has one, by its name."""
+    if key is None:
+        return {}
+    keys = key if isinstance(key, Mapping) else dict.fromkeys(fits, key)
+    for name, value in keys.items():
+        if name not in fits:
+            raise ValueError(f"key must be by the names of fits, {', '.join(fits)}, got {name!r}")
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"key must be a string, or strings by the names of fits, got {value!r}")
+    return keys

@@ -9,7 +9,7 @@ import joblib
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.summary import summarise
 from labelsmooth.study.analysis.verdict import recommended
-from labelsmooth.study.arguments import check_arguments
+from labelsmooth.study.arguments import check_arguments, check_keys
 from labelsmooth.study.arms.specs import left_out
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.report.progress import Progress, say
@@ -29,6 +29,7 @@ def run(
     workers: int | None = None,
     storage: str | None = None,
     settings: Mapping[str, object] | None = None,
+    key: str | Mapping[str, str] | None = None,
     progress: bool = True,
 ) -> Results:
     """Train with hard and with smoothed targets, paired by seed, and tell whether smoothing helps.
@@ -55,8 +56,14 @@ def run(
         output: The folder for the runs, ``results.json``, ``report.html`` and the recommended models.
         workers: None trains in this process; a number, in that many single-threaded processes.
         storage: A database URL for the runs instead of a file in ``output``, as Optuna takes it.
-        settings: What else the numbers depend on and the source of ``fit`` does not show, such as the
-            version of the data.
+        settings: What else the numbers depend on and ``fit`` does not show, such as the version of files that
+            it reads.
+        key: A name for this version of ``fit``, or of each fit by its name. None recognises a fit by its
+            content: its code, in which comments do not show, its arguments' defaults and fields, and all that
+            it refers to, through modules of your own; of installed packages the version counts, and a list
+            that it writes to is part of it as well. Where that cannot be compared, as of an open file, the
+            study asks for a key. With ``settings``, the key alone then says which runs are those of this fit:
+            give another when the fit changes.
         progress: Whether to show progress.
 
     Returns:
@@ -74,12 +81,18 @@ def run(
     """
     fits = fit if isinstance(fit, Mapping) else {"your data": fit}
     compared = check_arguments(fits, arms, eps, seeds, workers)
+    keys = check_keys(key, fits)
     folder = Path(output)
-    ledgers = {name: Ledger(folder, name, f, settings or {}, storage) for name, f in fits.items()}
+    ledgers = {
+        name: Ledger(folder, name, f, settings or {}, storage, keys.get(name)) for name, f in fits.items()
+    }
     digest = " ".join([*(ledger.digest for ledger in ledgers.values()), *compared, str(seeds)])
     if results := _finished(folder, digest):
         say(f"read back from {folder}, nothing was trained", shown=progress)
         return results
+    for name, ledger in ledgers.items():
+        if why := ledger.why_anew():
+            say(f"{name}: trained again, since {why}", shown=progress)
     if arms is not None and "all" in arms:
         for arm, why in left_out(fits).items():
             say(f"{arm} is left out: {why}", shown=progress)
