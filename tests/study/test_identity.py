@@ -112,9 +112,6 @@ def test_what_refers_to_itself_has_an_end():
 def test_without_a_source_the_code_tells_them_apart():
     script = """
 from labelsmooth.study.trials.identity import identify
-
-from .identity_cases import DIFFER, SAME
-from .made_up import Log
 def one(criterion, seed): return 1
 def two(criterion, seed): return 2
 def same(criterion, seed): return [x + 1 for x in (1,)]
@@ -227,6 +224,16 @@ def test_it_says_by_which_name_what_cannot_be_compared_is_reached():
         identify(closure({"a": (1, generator())}))
     with pytest.raises(ValueError, match=r"^fit refers to fit.rate \(type generator\), "):
         identify(Trainer(generator()))
+
+
+def test_what_pickle_leaves_on_a_class_is_no_part_of_it():
+    class Fit(Trainer):
+        pass
+
+    before = identify(Fit(0.1))
+    Fit(0.1).__reduce_ex__(4)
+    assert "__slotnames__" in vars(Fit)
+    assert identify(Fit(0.1)) == before
 
 
 def test_the_parts_are_by_name_and_short():

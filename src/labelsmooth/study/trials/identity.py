@@ -33,7 +33,7 @@ UNTOLD = {
     "__dict__", "__weakref__", "__module__", "__doc__", "__annotations__", "__annotate__", "__qualname__",
     "__abstractmethods__", "_abc_impl", "__firstlineno__", "__static_attributes__", "__dataclass_params__",
     "__dataclass_fields__", "__parameters__", "__orig_bases__", "__match_args__", "__annotate_func__",
-    "__annotations_cache__",
+    "__annotations_cache__", "__slotnames__",
 }  # fmt: skip
 
 
