@@ -13,6 +13,7 @@ def keep(folder: Path, parts: Mapping[str, str]) -> None:
     """Write the parts of an identity into the folder of its runs, once."""
     path = folder / FILE
     if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps({"Python": platform.python_version(), **parts}, indent=1) + "\n")
         partial.replace(path)
@@ -42,7 +43,7 @@ def differences(earlier: Mapping[str, str], now: Mapping[str, str]) -> list[str]
         ["fit's default width changed from 32 to 64"]
     """
     found = []
-    for name in dict.fromkeys([*earlier, *now]):
+    for name in dict.fromkeys([*now, *earlier]):
         before, after = earlier.get(name), now.get(name)
         if before == after:
             continue

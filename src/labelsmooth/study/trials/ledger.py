@@ -55,7 +55,6 @@ class Ledger:
 
     @cached_property
     def _study(self) -> optuna.Study:
-        self.folder.mkdir(parents=True, exist_ok=True)
         keep(self.folder, self._parts)
         try:
             return optuna.create_study(study_name=self._label, storage=self._storage, load_if_exists=True)
