@@ -70,7 +70,7 @@ def test_example(name: str, tmp_path: Path):
 @needs_digits
 def test_a_recommended_model_is_loaded_back(tmp_path: Path):
     fit = study.DigitsFit(rows=200, epochs=10, hidden=16)
-    results = study.run({"a few rows": fit}, eps=[0.1], seeds=2, output=tmp_path, progress=False)
+    results = study.run({"a few rows": fit}, eps=[0.1], seeds=3, output=tmp_path, progress=False)
     arm = recommended(results.settings[0])
     line = run_example("load_model.py", tmp_path, str(tmp_path))
     found = re.fullmatch(r"a few rows: (\S+), T [\d.]+, test accuracy ([\d.]+)%, mean confidence .*\n", line)

@@ -187,9 +187,16 @@ def bare(criterion: Criterion, seed: int) -> FitResult:
     return {"val": result["val"], "test": result["test"]}
 
 
+class Log(list[Any]):
+    """What a fit writes down, which is no part of what it is: ``pickle`` would keep nothing of it."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple[()]]:
+        return Log, ()
+
+
 def counted() -> tuple[Callable[[Criterion, int], FitResult], list[tuple[float, int]]]:
     """The bare fit, and the (eps, seed) it was called with; for the study, each is the same fit."""
-    calls: list[tuple[float, int]] = []
+    calls: list[tuple[float, int]] = Log()
 
     def fit(criterion: Criterion, seed: int) -> FitResult:
         assert isinstance(criterion.loss, CrossEntropyLoss)

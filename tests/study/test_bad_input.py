@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from labelsmooth.study import Criterion, DigitsFit, FitResult
-from labelsmooth.study.fits.checks import check_result
+from labelsmooth.study.fits.checks import as_result
 
 from .made_up import altered, bare, study
 
@@ -23,11 +23,38 @@ BAD_RETURNS: dict[str, tuple[Any, str]] = {
     "neither": ({}, FORM + "no test and no val"),
     "logits alone": ({"val": PAIR, "test": FLAT}, FORM + "Tensor for 'test'"),
     "three of them": ({"val": (FLAT, FLAT, LABELS), "test": PAIR}, FORM + "tuple for 'val'"),
-    "lists": ({"val": PAIR, "test": (FLAT.tolist(), LABELS)}, FORM + "tuple for 'test'"),
+    "names": (
+        {"val": PAIR, "test": (["a", "b"], LABELS)},
+        r"fit's 'test': logits must be a tensor, an array or a nested list of numbers, got list",
+    ),
     "None for labels": ({"val": (FLAT, None), "test": PAIR}, FORM + "tuple for 'val'"),
     "logits of 3 dimensions": (
         {"val": PAIR, "test": (FLAT[None], LABELS)},
-        r"fit's 'test': logits must be .* \(N, K\), got torch.float32 \(1, 6, 4\)",
+        r"fit's 'test': labels must be integers of shape \(1, 6\), got torch.int64 \(6,\)",
+    ),
+    "rows of 2 dimensions": (
+        {"val": PAIR, "test": (FLAT[None], LABELS[None])},
+        r"fit's 'test': logits must be of shape \(N, K\), or \(N,\) of two classes, got \(1, 6, 4\)",
+    ),
+    "one number": (
+        {"val": PAIR, "test": (FLAT[0, 0], LABELS)},
+        r"fit's 'test': logits must be floating point .* got torch.float32 \(\)",
+    ),
+    "a class that is ruled out and right": (
+        {"val": (FLAT.index_fill(1, torch.tensor([2]), -math.inf), LABELS), "test": PAIR},
+        r"fit's 'val': labels must name classes whose logits are above -inf, .* class 2 in row 2",
+    ),
+    "one column of three classes": (
+        {"val": PAIR, "test": (FLAT[:, 0], LABELS)},
+        r"fit's 'test': labels must lie in \[0, 2\), got 0 to 3",
+    ),
+    "logits that are declared": (
+        {"val": PAIR, "test": PAIR, "probabilities": True},
+        r"fit's 'val|test': probabilities must be at least 0 and sum to 1 in every row, got \[0.0, .* row 0",
+    ),
+    "a word that declares": (
+        {"val": PAIR, "test": PAIR, "probabilities": "yes"},
+        r"fit's 'probabilities' must be True or False, got str",
     ),
     "integer logits": (
         {"val": (FLAT.long(), LABELS), "test": PAIR},
@@ -52,15 +79,16 @@ BAD_RETURNS: dict[str, tuple[Any, str]] = {
     ),
     "logits that are NaN": (
         {"val": (FLAT + math.nan, LABELS), "test": PAIR},
-        r"fit's 'val': logits must be finite, got nan",
+        r"fit's 'val': logits must be finite, or -inf for some of a row's classes, got nan",
     ),
     "logits that are infinite": (
         {"val": PAIR, "test": (FLAT - math.inf, LABELS)},
-        r"fit's 'test': logits must be finite, got -inf",
+        r"fit's 'test': logits must be finite, or -inf for some of a row's classes, got -inf",
     ),
     "probabilities": (
         {"val": PAIR, "test": (FLAT + 0.25, LABELS)},
-        "fit's 'test': must be logits, got probabilities: every row is at least 0 and sums to 1$",
+        "fit's 'test': must be logits, got probabilities: every row is at least 0 and sums to 1; "
+        'return "probabilities": True beside them if that is what they are$',
     ),
     "short probabilities": (
         {"val": ((FLAT + LABELS[:, None] * torch.arange(4)).softmax(1).bfloat16(), LABELS), "test": PAIR},
@@ -76,19 +104,19 @@ BAD_RETURNS: dict[str, tuple[Any, str]] = {
     ),
     "clean labels of other rows": (
         {"val": PAIR, "test": PAIR, "train": PAIR, "clean": LABELS[:3]},
-        r"fit's 'clean' must be a tensor of shape \(6,\), got \(3,\)",
+        r"fit's 'clean' must be of shape \(6,\), got \(3,\)",
     ),
     "features of other rows": (
         {"val": PAIR, "test": PAIR, "features": FLAT[:3]},
-        r"fit's 'features' must be a tensor of shape \(6, D\), got \(3, 4\)",
+        r"fit's 'features' must be of shape \(6, D\), got \(3, 4\)",
     ),
     "a head of other classes": (
         {"val": PAIR, "test": PAIR, "head": FLAT},
-        r"fit's 'head' must be a tensor of shape \(4, D\), got \(6, 4\)",
+        r"fit's 'head' must be of shape \(4, D\), got \(6, 4\)",
     ),
-    "features in a list": (
-        {"val": PAIR, "test": PAIR, "features": FLAT.tolist()},
-        r"fit's 'features' must be a tensor of shape \(6, D\), got list",
+    "features that are a name": (
+        {"val": PAIR, "test": PAIR, "features": "last"},
+        r"fit's 'features' must be a tensor, an array or a nested list of numbers, got str",
     ),
     "features and a head that do not fit": (
         {"val": PAIR, "test": PAIR, "features": FLAT[:, :2], "head": FLAT[:4]},
@@ -96,11 +124,11 @@ BAD_RETURNS: dict[str, tuple[Any, str]] = {
     ),
     "a history of tensors": (
         {"val": PAIR, "test": PAIR, "history": {"loss": [torch.tensor(1.0)]}},
-        r"fit's 'history' must hold lists of Python numbers by name",
+        r"fit's 'history' must hold lists of numbers by name",
     ),
     "a history of numbers": (
         {"val": PAIR, "test": PAIR, "history": {"loss": 1.0}},
-        r"fit's 'history' must hold lists of Python numbers by name",
+        r"fit's 'history' must hold lists of numbers by name",
     ),
     "a whole model": (
         {"val": PAIR, "test": PAIR, "state": torch.nn.Linear(2, 2)},
@@ -127,7 +155,7 @@ def test_logits_may_look_like_probabilities_here_and_there():
     logits = FLAT + LABELS[:, None] * torch.arange(4)
     but_one = logits.softmax(1).index_copy(0, torch.tensor([5]), torch.tensor([[0.5, 0.6, 0.0, 0.0]]))
     for rows in (but_one, but_one - torch.tensor([1.0, 0.0, 0.0, 0.0]), logits.log_softmax(1)):
-        check_result("my fit", {"val": (rows, LABELS), "test": PAIR})
+        as_result("my fit", {"val": (rows, LABELS), "test": PAIR})
 
 
 def test_a_fit_that_never_calls_the_criterion_is_told_to(folder: Path):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_help_of_the_study_names_each_option_with_its_unit_and_default(capsys: p
     ):
         assert said in text
     for option in fields(cli.Study):
-        assert text.count(f"--{option.name} ") >= 1
+        assert text.count(f"--{option.name.replace('_', '-')} ") >= 1
     assert text.count("(default: ") == len(fields(cli.Study))
 
 
@@ -185,6 +186,18 @@ def test_an_error_of_several_lines_is_told_in_one(
     assert capsys.readouterr().err == "labelsmooth: error: first line second line\n"
 
 
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    def remark(*_: object, **__: object) -> Results:
+        warnings.warn("few rows", UserWarning, stacklevel=1)
+        return Results([], "", Path("x"))
+
+    monkeypatch.setattr(cli, "run", remark)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        cli.main(["study"])
+    assert capsys.readouterr().err == "labelsmooth: warning: few rows\n"
+
+
 def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     asked: dict[str, object] = {}
 
@@ -194,7 +207,7 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
     monkeypatch.setattr(cli, "run", remember)
     given = "--eps 0.3 0.4 --arms kl others:eps=0.2 --seeds 7 --settings noisy clean noisy --flipped 0.4"
-    given += " -o a --workers 3 --storage b"
+    given += " -o a --workers 3 --storage b --check-deterministic"
     cli.main(["study", *map(str, given.split())])
     fits = asked.pop("fits")
     assert isinstance(fits, dict)
@@ -209,6 +222,7 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "output": Path("a"),
         "workers": 3,
         "storage": "b",
+        "check_deterministic": True,
     }
 
 

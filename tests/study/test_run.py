@@ -21,13 +21,13 @@ from labelsmooth.study.trials.files import load
 from labelsmooth.study.trials.workers import deaf_workers
 
 from . import made_up
-from .made_up import LinearFit, altered, bare, counted, study, written
+from .made_up import LinearFit, Log, altered, bare, counted, study, written
 
 DIGITS = DigitsFit(rows=60, epochs=2, hidden=8)
 
 
 def trial_files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("trials/*/*"))
+    return sorted(path.name for path in folder.glob("trials/*/*.safetensors"))
 
 
 @pytest.mark.usefixtures("no_report")
@@ -37,8 +37,10 @@ def test_every_smoothing_is_trained_with_every_seed_once(tmp_path: Path):
     (setting,) = results.settings
     assert [arm.eps for arm in setting.arms] == [0, 0.1, 0.3]
     assert sorted(calls) == [(eps, seed) for eps in (0.0, 0.1, 0.3) for seed in range(3)]
-    # In the order that completes pairs first: what an interruption leaves can be compared.
-    assert [seed for _, seed in calls] == sorted(seed for _, seed in calls)
+    # First what tells whether the fit can be studied, then in the order that completes pairs: what an
+    # interruption leaves can be compared.
+    assert calls[:3] == [(0, 0), (0.1, 0), (0, 1)]
+    assert [seed for _, seed in calls[3:]] == sorted(seed for _, seed in calls[3:])
     assert (setting.name, setting.description, setting.seeds, setting.test_rows) == ("your data", "", 3, 50)
     assert len(trial_files(tmp_path)) == 9
 
@@ -72,7 +74,7 @@ def test_what_was_lost_is_made_again_without_training(lost: str, tmp_path: Path)
 )
 def test_an_interrupted_study_goes_on(interruption: type[BaseException], n: int, tmp_path: Path):
     fit, calls = counted()
-    limit = [n]
+    limit = Log([n])
 
     def interrupted(criterion: Criterion, seed: int) -> FitResult:
         if len(calls) == limit[0]:
@@ -132,7 +134,7 @@ def test_two_fresh_runs_give_the_same_bytes(tmp_path: Path):
     first, second = (written(study(DIGITS, tmp_path / name)) for name in ("first", "second"))
     models = {"models/your-data.safetensors", "models/your-data.json"}
     assert {"results.json", "report.html"} | models < first.keys()
-    assert len(first) == 4 + 4
+    assert len(first) == 4 + 5
     assert first == second
 
 

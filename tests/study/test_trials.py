@@ -188,12 +188,6 @@ def test_another_study_has_another_digest(one: dict, another: dict):
     assert digest(**one) != digest(**another)
 
 
-def test_a_source_that_changed_is_another_fit(monkeypatch: pytest.MonkeyPatch):
-    before = digest(bare)
-    monkeypatch.setattr("inspect.getsource", lambda fit: "def bare(criterion, seed): ...")
-    assert digest(bare) != before
-
-
 def test_a_fit_typed_at_a_prompt_is_told_by_its_code():
     def typed(text: str) -> Fit:
         names: dict[str, Fit] = {}

@@ -13,6 +13,7 @@ from torch import Tensor
 from labelsmooth.checks import ROUNDING, check_tensor
 
 CHUNK: Final = 1 << 17  # numbers that are read at once: a MiB of float64 stays in a core's cache
+SMALLEST: Final = torch.finfo(torch.float32).tiny  # of a probability, about 1e-38
 WIDEST: Final = 1e90  # a temperature's bounds; the clamp of logits at -1e100 holds within
 
 
@@ -76,14 +77,25 @@ def as_rows(logits: object, labels: object = None, ignore_index: int | None = -1
     return rows
 
 
-def as_labelled(logits: object, labels: object, ignore_index: int | None) -> Rows:
-    """Rows whose shapes, types and labels are right; their logits may be anything."""
-    logits = as_logits(logits)
+def as_labelled(
+    logits: object, labels: object, ignore_index: int | None, *, name: str = "logits", binary: bool = False
+) -> Rows:
+    """Rows whose shapes, types and labels are right; their logits may be anything.
+
+    ``binary`` takes one column too, ``(N,)`` or ``(N, 1)``, which tells class 1 from class 0.
+    """
+    logits = as_logits(logits, name)
+    if binary and (logits.dim() == 1 or logits.shape[1:] == (1,)):
+        # The other class's: a logit of 0, or what is left of a probability.
+        column = logits.reshape(-1, 1)
+        logits = torch.cat([torch.zeros_like(column) if name == "logits" else 1 - column, column], 1)
+    if logits.dim() < 2:
+        raise ValueError(_shape_rule(name, logits))
     shape, num_classes = logits.shape[:-1], logits.size(-1)
     flat = logits if logits.dim() == 2 else logits.reshape(-1, num_classes)
     if labels is None:
         return Rows(flat, shape=shape)
-    labels = _as_tensor("labels", labels)
+    labels = as_tensor("labels", labels)
     if labels.device != logits.device:
         raise ValueError(f"labels must be on the logits' device {logits.device}, got {labels.device}")
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
@@ -112,16 +124,18 @@ def as_labelled(logits: object, labels: object, ignore_index: int | None) -> Row
     return Rows(flat, labels, counted, shape)
 
 
-def as_logits(logits: object) -> Tensor:
-    logits = _as_tensor("logits", logits).detach()
-    if logits.dim() < 2 or not logits.is_floating_point():
-        raise ValueError(
-            "logits must be floating point of shape (..., K), classes last, such as (N, K), "
-            f"got {logits.dtype} {tuple(logits.shape)}"
-        )
+def as_logits(logits: object, name: str = "logits") -> Tensor:
+    logits = as_tensor(name, logits).detach()
+    if not logits.dim() or not logits.is_floating_point():
+        raise ValueError(_shape_rule(name, logits))
     if not logits.numel():
-        raise ValueError(f"logits must have at least one row and class, got shape {tuple(logits.shape)}")
+        raise ValueError(f"{name} must have at least one row and class, got shape {tuple(logits.shape)}")
     return logits
+
+
+def _shape_rule(name: str, got: Tensor) -> str:
+    rule = "be floating point of shape (..., K), classes last, such as (N, K)"
+    return f"{name} must {rule}, got {got.dtype} {tuple(got.shape)}"
 
 
 def check_finite(rows: Rows, *, masked: bool) -> None:
@@ -163,6 +177,19 @@ def are_probabilities(rows: Rows) -> bool:
     )
 
 
+def log_of_probabilities(rows: Rows) -> Tensor:
+    """Logits of probabilities, ``(N, K)``: their logarithms, 0 as if it were ``SMALLEST``."""
+    z = rows.logits
+    good = (z >= 0).all(-1) & ((z.double().sum(-1) - 1).abs() <= ROUNDING)  # False of NaN
+    if not bool(good.all()):
+        first = int((~good).nonzero()[0])
+        raise ValueError(
+            "probabilities must be at least 0 and sum to 1 in every row, "
+            f"got {z[first].tolist()} in row {rows.place(first)}"
+        )
+    return z.to(torch.promote_types(z.dtype, torch.float32)).clamp_min(SMALLEST).log()
+
+
 def as_count(name: str, value: object) -> int:
     if as_integer(name, value) < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
@@ -201,7 +228,7 @@ def as_bounds(bounds: object) -> tuple[float, float]:
     return low, high
 
 
-def _as_tensor(name: str, value: Any) -> Tensor:
+def as_tensor(name: str, value: Any) -> Tensor:
     """A tensor as it is, an array without a copy where torch can, numbers in lists in full."""
     if not isinstance(value, Tensor):
         is_array = hasattr(value, "__array__")
@@ -215,7 +242,7 @@ def _as_tensor(name: str, value: Any) -> Tensor:
                 warnings.filterwarnings(
                     "ignore", "The given NumPy array is not writable|Creating a tensor from"
                 )
-                listed = torch.float64 if name == "logits" and not is_array else None
+                listed = torch.float64 if name in ("logits", "probabilities") and not is_array else None
                 value = torch.as_tensor(value, dtype=listed)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             batches = isinstance(value, list | tuple) and any(isinstance(part, Tensor) for part in value)

@@ -1,6 +1,7 @@
 """What a study is asked for: each message names the argument, the value and the rule."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 
 import torch
@@ -41,6 +42,7 @@ def check_arguments(
     for name, fit in fits.items():
         if not isinstance(name, str) or not callable(fit):
             raise ValueError(f"fit must be a function, or functions by name, got {fit!r} named {name!r}")
+        _check_signature(name, fit)
     if len({slug(name) for name in fits} - {""}) < len(fits):
         raise ValueError(f"fit must have names that differ in letters or digits, got {', '.join(fits)}")
     selected = select([*(f"ls:eps={e}" for e in sorted(set(map(float, eps)))), *(arms or ())], fits)
@@ -49,3 +51,28 @@ def check_arguments(
             raise ValueError(f"arms must name at least one besides hard, got {list(arms)}")
         raise ValueError(f"eps must hold at least one smoothing above 0, got {list(eps)}")
     return selected
+
+
+def _check_signature(name: str, fit: Callable[..., object]) -> None:
+    """Whether a fit takes what it will be given; a builtin may not say."""
+    try:
+        signature = inspect.signature(fit)
+    except ValueError:
+        return
+    try:
+        signature.bind("criterion", 0)
+    except TypeError as error:
+        raise ValueError(f"{name}: fit must take (criterion, seed), got {signature}: {error}") from None
+
+
+def check_keys(key: object, fits: Mapping[str, object]) -> Mapping[str, str]:
+    """The key of each fit that has one, by its name."""
+    if key is None:
+        return {}
+    keys = key if isinstance(key, Mapping) else dict.fromkeys(fits, key)
+    for name, value in keys.items():
+        if name not in fits:
+            raise ValueError(f"key must be by the names of fits, {', '.join(fits)}, got {name!r}")
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"key must be a string, or strings by the names of fits, got {value!r}")
+    return keys

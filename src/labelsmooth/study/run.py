@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 import joblib
@@ -9,14 +10,17 @@ import joblib
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.summary import analyse
 from labelsmooth.study.analysis.verdict import recommended
-from labelsmooth.study.arguments import check_arguments
+from labelsmooth.study.arguments import check_arguments, check_keys
 from labelsmooth.study.arms.specs import facts_of, left_out
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.report.progress import Progress, say
 from labelsmooth.study.trials.files import Job, Stored, load, save_model
 from labelsmooth.study.trials.ledger import Ledger
 from labelsmooth.study.trials.training import Summary, summarise_run, train
+from labelsmooth.study.trials.watch import Watch, first_jobs, same_logits, warn
 from labelsmooth.study.trials.workers import closing, deaf_workers
+
+FEW_SEEDS = 3
 
 
 def run(
@@ -29,6 +33,8 @@ def run(
     workers: int | None = None,
     storage: str | None = None,
     settings: Mapping[str, object] | None = None,
+    key: str | Mapping[str, str] | None = None,
+    check_deterministic: bool = False,
     progress: bool = True,
 ) -> Results:
     """Train with hard and with smoothed targets, paired by seed, and tell whether smoothing helps.
@@ -51,39 +57,62 @@ def run(
         arms: Other methods to compare, each as ``"name"`` or ``"name:option=value,option=value"``:
             ``["maxsup:eps=0.2", "ols"]``; ``["all"]`` is every one that the fits can serve. The command
             ``labelsmooth arms`` lists them.
-        seeds: Number of pairs, at least 2.
+        seeds: Number of pairs, at least 2; 5 or more tell something.
         output: The folder for the runs, ``results.json``, ``report.html`` and the recommended models.
         workers: None trains in this process; a number, in that many single-threaded processes.
         storage: A database URL for the runs instead of a file in ``output``, as Optuna takes it.
-        settings: What else the numbers depend on and the source of ``fit`` does not show, such as the
-            version of the data.
+        settings: What else the numbers depend on and ``fit`` does not show, such as the version of files that
+            it reads.
+        key: A name for this version of ``fit``, or of each fit by its name. None recognises a fit by its
+            content: its code, in which comments do not show, its arguments' defaults and fields, and all that
+            it refers to, through modules of your own; of installed packages the version counts, and a list
+            that it writes to is part of it as well. Where that cannot be compared, as of an open file, the
+            study asks for a key. With ``settings``, the key alone then says which runs are those of this fit:
+            give another when the fit changes.
+        check_deterministic: Whether to train hard targets with seed 0 once more at the start, and to warn
+            unless it gives the same logits to the bit.
         progress: Whether to show progress.
 
     Returns:
         The numbers; printed, the answer.
 
+    Warns:
+        UserWarning: if there are 2 seeds alone, or the validation rows are few, of one class, or the test
+            rows once more.
+
     Raises:
         ValueError: naming the argument that is out of range, the arm that cannot be read or that needs what
-            a fit does not know, or what ``fit`` returned, or did not call, instead.
+            a fit does not know, or what ``fit`` returned, or did not call, instead; if a fit cannot be
+            recognised, its rows differ between calls, or its logits are the same whatever the criterion.
 
     Example:
         >>> from labelsmooth.study import DigitsFit, run
-        >>> results = run(DigitsFit(rows=100, epochs=2), eps=[0.1], seeds=2, output=folder, progress=False)
+        >>> results = run(DigitsFit(rows=100, epochs=2), eps=[0.1], seeds=3, output=folder, progress=False)
         >>> [arm.name for arm in results.settings[0].arms]
         ['hard', 'ls:eps=0.1']
     """
     fits = fit if isinstance(fit, Mapping) else {"your data": fit}
     compared = check_arguments(fits, arms, eps, seeds, workers)
+    keys = check_keys(key, fits)
     folder = Path(output)
-    ledgers = {name: Ledger(folder, name, f, settings or {}, storage) for name, f in fits.items()}
+    ledgers = {
+        name: Ledger(folder, name, f, settings or {}, storage, keys.get(name)) for name, f in fits.items()
+    }
     digest = " ".join([*(ledger.digest for ledger in ledgers.values()), *compared, str(seeds)])
+    jobs = first_jobs([Job(arm, seed) for seed in range(seeds) for arm in compared])
+    if seeds < FEW_SEEDS:
+        warn(f"seeds={seeds}: intervals from {seeds} pairs are very wide; 5 or more are advised")
+    if check_deterministic:
+        _check_deterministic(fits, ledgers, jobs[0], workers is not None, progress)
     if results := _finished(folder, digest):
         say(f"read back from {folder}, nothing was trained", shown=progress)
         return results
+    for name, ledger in ledgers.items():
+        if why := ledger.why_anew():
+            say(f"{name}: trained again, since {why}", shown=progress)
     if arms is not None and "all" in arms:
         for arm, why in left_out(fits).items():
             say(f"{arm} is left out: {why}", shown=progress)
-    jobs = [Job(arm, seed) for seed in range(seeds) for arm in compared]
     _train_all(fits, ledgers, jobs, workers, progress)
 
     stored = {name: Stored({job: ledger.path(job) for job in jobs}) for name, ledger in ledgers.items()}
@@ -122,6 +151,34 @@ def _finished(folder: Path, digest: str) -> Results | None:
     return results if results.digest == digest else None
 
 
+def _check_deterministic(
+    fits: Mapping[str, Fit], ledgers: Mapping[str, Ledger], job: Job, single_threaded: bool, progress: bool
+) -> None:
+    """Train one job of every setting twice, and keep the first of the two."""
+    for name, fit in fits.items():
+        ledger = ledgers[name]
+        if job not in ledger.done():
+            trial = ledger.start(job)
+            try:
+                *_, summary = train(name, fit, job, ledger.path(job), single_threaded)
+            except BaseException:
+                ledger.give_up(trial)
+                raise
+            ledger.finish(trial, summary.validation_nll)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "again.safetensors"
+            train(name, fit, job, path, single_threaded)
+            same = same_logits(load(ledger.path(job)), load(path))
+        what = f"{name}: {job.arm} with seed {job.seed}, trained once more, gave"
+        if same:
+            say(f"{what} the same logits to the bit", shown=progress)
+        else:
+            warn(
+                f"{what} other logits, so that a pair differs in more than its arm: let all that is random "
+                "follow from seed, and see torch.use_deterministic_algorithms"
+            )
+
+
 def _train_all(
     fits: Mapping[str, Fit],
     ledgers: Mapping[str, Ledger],
@@ -134,6 +191,7 @@ def _train_all(
     done = {(name, job) for name, ledger in ledgers.items() for job in ledger.done()}
     running = {}
     rows: dict[str, str] = {}
+    watch = Watch(jobs[0].arm)
 
     def started() -> Iterator:
         for name, job in every:
@@ -147,6 +205,7 @@ def _train_all(
             raise ValueError(
                 f"{name}: fit must return the same 'val' and 'test' labels, and K, in every call"
             )
+        watch.see(name, job, ledgers[name].path(job))
         shown.update(name, job, summary)
 
     parallel = joblib.Parallel(n_jobs=workers or 1, return_as="generator_unordered", pre_dispatch="n_jobs")

@@ -6,6 +6,7 @@ import io
 import shutil
 import sys
 import textwrap
+import warnings
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -62,6 +63,9 @@ class Study:
     storage: str | None = None
     """Database URL for the runs (as Optuna takes it) instead of a file in the output folder."""
 
+    check_deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Train hard targets with seed 0 once more at the start, and warn unless the logits are the same."""
+
     def __call__(self) -> None:
         if not self.settings:
             raise ValueError(f"--settings must name at least one of {', '.join(SETTINGS)}")
@@ -77,6 +81,7 @@ class Study:
             output=self.output,
             workers=self.workers,
             storage=self.storage,
+            check_deterministic=self.check_deterministic,
         )
         _print(render(results))
 
@@ -113,7 +118,9 @@ def _print(what: RenderableType) -> None:
 def main(args: list[str] | None = None) -> None:
     command = _parse(args)
     try:
-        command()
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            command()
     except (ValueError, OSError, *STORAGE_ERRORS) as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -156,6 +163,10 @@ def _sentences(box: str) -> str:
     message, *hints = parts
     named = [hint[:2] for hint in hints if hint[0] != "Argument helptext:"]
     return ". ".join(" ".join(part).removesuffix(".") for part in [message, *named])
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"labelsmooth: warning: {message}", file=sys.stderr)
 
 
 def _fail(message: str) -> None:

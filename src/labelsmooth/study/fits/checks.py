@@ -1,35 +1,56 @@
 """What a fit returned and called: each message names the fit, the entry, the value and the rule."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from numbers import Real
+from typing import Any, cast
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from labelsmooth.calibration.checks import are_probabilities, as_labelled, check_finite
+from labelsmooth.calibration.checks import (
+    are_probabilities,
+    as_labelled,
+    as_tensor,
+    check_finite,
+    check_possible,
+    log_of_probabilities,
+)
 from labelsmooth.study.arms.specs import Spec, by_epoch, facts_of
 from labelsmooth.study.fits.criterion import Criterion
 from labelsmooth.study.fits.result import FitResult
 
 
-def check_result(name: str, result: FitResult) -> None:
+def as_result(name: str, result: object) -> FitResult:
+    """What a fit returned, in tensors; a column of its own for each of two classes."""
     form = 'fit must return {"val": (logits, labels), "test": (logits, labels)}'
     if not isinstance(result, Mapping):
         raise ValueError(f"{name}: {form}, got {type(result).__name__}")
     if missing := {"val", "test"} - result.keys():
         raise ValueError(f"{name}: {form}, got no {' and no '.join(sorted(missing))}")
+    declared = result.get("probabilities", False)
+    if not isinstance(declared, bool):
+        raise ValueError(
+            f"{name}: fit's 'probabilities' must be True or False, got {type(declared).__name__}"
+        )
+    read: dict[str, Any] = {str(key): value for key, value in result.items() if value is not None}
+    read.pop("probabilities", None)
     for split in ("val", "test", "train"):
-        if (pair := result.get(split)) is None:
+        if split not in read:
             continue
-        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
-        if not is_pair or not all(isinstance(t, torch.Tensor) for t in pair):
+        pair = read[split]
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or pair[0] is None or pair[1] is None:
             raise ValueError(f"{name}: {form}, got {type(pair).__name__} for {split!r}")
+        logits, labels = pair
         try:
-            _check_pair(*pair)
+            read[split] = _as_pair(logits, labels, declared, judged=split != "train")
         except ValueError as error:
             raise ValueError(f"{name}: fit's {split!r}: {error}") from None
-    classes = sorted({result["val"][0].size(1), result["test"][0].size(1)})
+    classes = sorted({read["val"][0].size(1), read["test"][0].size(1)})
     if len(classes) > 1:
         raise ValueError(f"{name}: fit must return logits of the same K classes in every call, got {classes}")
-    _check_extras(name, result)
+    return cast("FitResult", read | _as_extras(name, read))
 
 
 def check_calls(name: str, fit: object, arm: Spec, criterion: Criterion) -> None:
@@ -49,44 +70,58 @@ def check_calls(name: str, fit: object, arm: Spec, criterion: Criterion) -> None
         raise ValueError(f"{rule} of fit.epochs = {epochs}, got {criterion.epochs} calls")
 
 
-def _check_pair(logits: torch.Tensor, labels: torch.Tensor) -> None:
-    """Stricter than a metric: what is compared over many runs has no rows left out and no class masked."""
-    if logits.dim() != 2:
+def _as_pair(logits: object, labels: object, declared: bool, judged: bool) -> tuple[Tensor, Tensor]:
+    """Stricter than a metric: what is compared over many runs has no rows left out."""
+    what = "probabilities" if declared else "logits"
+    rows = as_labelled(logits, labels, ignore_index=None, name=what, binary=True)
+    if rows.shape is None or len(rows.shape) != 1:
+        got = tuple(rows.shape or ())
         raise ValueError(
-            f"logits must be floating point of shape (N, K), got {logits.dtype} {tuple(logits.shape)}"
+            f"{what} must be of shape (N, K), or (N,) of two classes, got {(*got, rows.logits.size(1))}"
         )
-    rows = as_labelled(logits, labels, ignore_index=None)
-    check_finite(rows, masked=False)
-    if are_probabilities(rows):
-        raise ValueError("must be logits, got probabilities: every row is at least 0 and sums to 1")
+    if declared:
+        rows = replace(rows, logits=log_of_probabilities(rows))
+    check_finite(rows, masked=True)
+    if judged:
+        check_possible(rows)
+    if not declared and are_probabilities(rows):
+        raise ValueError(
+            "must be logits, got probabilities: every row is at least 0 and sums to 1; "
+            'return "probabilities": True beside them if that is what they are'
+        )
+    assert rows.labels is not None
+    return rows.logits, rows.labels
 
 
-def _check_extras(name: str, result: FitResult) -> None:
+def _as_extras(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
     """What a fit may return besides."""
     rows, num_classes = result["test"][0].shape
-    train = result.get("train")
     shapes: dict[str, tuple[int | None, ...]] = {"features": (rows, None), "head": (num_classes, None)}
-    if train is not None:
-        shapes["clean"] = tuple(train[1].shape)
-    for key, shape in shapes.items():
-        if (value := result.get(key)) is None:
-            continue
-        got = tuple(value.shape) if isinstance(value, torch.Tensor) else None
-        if got is None or len(got) != len(shape) or got[0] != shape[0]:
+    if "train" in result:
+        shapes["clean"] = tuple(result["train"][1].shape)
+    read: dict[str, Any] = {}
+    for key in shapes.keys() & result.keys():
+        shape = shapes[key]
+        try:
+            value = read[key] = as_tensor(repr(key), result[key]).detach()
+        except ValueError as error:
+            raise ValueError(f"{name}: fit's {error}") from None
+        if key == "head" and num_classes == 2 and value.dim() == 2 and len(value) == 1:
+            value = read[key] = torch.cat([torch.zeros_like(value), value])  # as the logits' columns
+        if value.dim() != len(shape) or len(value) != shape[0]:
             form = str(shape).replace("None", "D")
-            raise ValueError(
-                f"{name}: fit's {key!r} must be a tensor of shape {form}, got {got or type(value).__name__}"
-            )
-    features, head = result.get("features"), result.get("head")
+            raise ValueError(f"{name}: fit's {key!r} must be of shape {form}, got {tuple(value.shape)}")
+    features, head = read.get("features"), read.get("head")
     if features is not None and head is not None and features.size(1) != head.size(1):
         raise ValueError(
             f"{name}: fit's 'features' and 'head' must agree in D, got {features.size(1)} and {head.size(1)}"
         )
     history, state = result.get("history", {}), result.get("state", {})
     if not isinstance(history, Mapping) or not all(
-        isinstance(curve, list | tuple) and all(isinstance(x, int | float) for x in curve)
+        isinstance(curve, list | tuple | np.ndarray) and all(isinstance(x, Real) for x in curve)
         for curve in history.values()
     ):
-        raise ValueError(f"{name}: fit's 'history' must hold lists of Python numbers by name")
-    if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise ValueError(f"{name}: fit's 'history' must hold lists of numbers by name")
+    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
         raise ValueError(f"{name}: fit's 'state' must hold tensors by name, as a state_dict does")
+    return read | {"history": {title: [float(x) for x in curve] for title, curve in history.items()}}

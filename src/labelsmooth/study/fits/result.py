@@ -1,7 +1,7 @@
 """A fit trains one model with the criterion it is given, and returns what the model makes of the data."""
 
-from collections.abc import Callable
-from typing import NotRequired, TypedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -13,6 +13,10 @@ LogitsAndLabels = tuple[Tensor, Tensor]  # (N, K) and (N,)
 class FitResult(TypedDict):
     """What a fit returns: ``val`` and ``test``, with the same rows in every call, and what else it has.
 
+    Arrays and lists do as well as tensors, labels may be integers of any type, and classes that are ruled out
+    may have logits of -inf. Of two classes one column is enough, ``(N,)`` or ``(N, 1)``: the logit of class 1
+    against class 0.
+
     Attributes:
         val: Logits, ``(N, K)``, before any softmax, and labels, ``(N,)``, of the validation rows. Free of
             wrong labels: they choose the arm and fit the temperature. Needed.
@@ -23,6 +27,8 @@ class FitResult(TypedDict):
         features: The penultimate layer on the test rows, ``(N, D)``.
         head: The last layer's weight, ``(K, D)``.
         state: The model's ``state_dict()``, to be saved.
+        probabilities: True where probabilities are returned in the place of logits. Their logarithms are
+            taken, that of 0 as of about 1e-38.
     """
 
     val: LogitsAndLabels
@@ -33,6 +39,7 @@ class FitResult(TypedDict):
     features: NotRequired[Tensor]
     head: NotRequired[Tensor]
     state: NotRequired[dict[str, Tensor]]
+    probabilities: NotRequired[bool]
 
 
-Fit = Callable[[Criterion, int], FitResult]
+Fit = Callable[[Criterion, int], FitResult | Mapping[str, Any]]  # arrays, say

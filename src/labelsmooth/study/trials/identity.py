@@ -1,95 +1,331 @@
-"""What tells one fit from another, so that the runs of two are never mixed."""
+"""What tells one fit from another, so that the runs of two are never mixed.
 
-import dataclasses
+A fit is a graph of objects: its code and all that it refers to. Each node has a text of its own and others
+that it refers to; two fits are one if their graphs look the same from the fit on.
+"""
+
+import copyreg
 import functools
 import hashlib
-import inspect
 import types
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from labelsmooth.study.trials.names import (
+    installed,
+    is_importable,
+    is_own,
+    is_own_module,
+    place_of,
+    read_by,
+)
 
-def identify(fit: object) -> str:
-    """A digest of a fit's source and of what it refers to: its fields, arguments, closure and globals.
+LEAVES = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
+MOST = 20  # parts of one object that are written down one by one
+SHORT = 60  # letters of a text that is written down in full
+# What a class has that says nothing about what it computes.
+UNTOLD = {
+    "__dict__", "__weakref__", "__module__", "__doc__", "__annotations__", "__annotate__", "__qualname__",
+    "__abstractmethods__", "_abc_impl", "__firstlineno__", "__static_attributes__", "__dataclass_params__",
+    "__dataclass_fields__", "__parameters__", "__orig_bases__", "__match_args__", "__annotate_func__",
+    "__annotations_cache__", "__slotnames__",
+}  # fmt: skip
 
-    Functions and classes count by their source if they are of the fit's own module, and by name otherwise;
-    numbers, strings, tuples, mappings and arrays by their values; anything else by its type, a data loader,
-    say, or a list, which is where a fit may write down what it did.
+
+@dataclass(frozen=True)
+class Identity:
+    """A digest of all that was recognised, and its parts by name, for a person to read."""
+
+    digest: str
+    parts: Mapping[str, str] = field(compare=False)
+
+
+def identify(value: object, name: str = "fit") -> Identity:
+    """Recognise a fit by its content, the same in every process.
+
+    Functions, and classes with all that they inherit, count by their compiled code, in which comments do
+    not show, with their defaults, what they enclose and the globals they read, through the user's own
+    modules. Those of Python and of installed packages count by name and version. Data counts by its content
+    now: tensors and arrays by their numbers, anything else by what ``pickle`` would keep of it.
+
+    Raises:
+        ValueError: naming what cannot be compared: an open file, say, a generator or a thread.
     """
-    return hashlib.sha256(repr(_describe(fit, _module(fit), set())).encode()).hexdigest()
-
-
-def _describe(value: Any, home: str, seen: set[int]) -> object:
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
-        return value
-    if id(value) in seen:
-        return "..."
-    seen = seen | {id(value)}
-
-    def inside(x: object) -> object:
-        return _describe(x, home, seen)
-
-    match value:
-        case torch.Tensor():
-            return (
-                "tensor",
-                tuple(value.shape),
-                str(value.dtype),
-                _bytes(value.detach().cpu().double().numpy()),
-            )
-        case np.ndarray():
-            return "array", value.shape, str(value.dtype), _bytes(value)
-        case Mapping():
-            return [(str(key), inside(x)) for key, x in value.items()]
-        case tuple():
-            return [inside(x) for x in value]
-        case functools.partial():
-            return "partial", inside(value.func), inside(value.args), inside(value.keywords)
-        case types.MethodType():
-            return inside(value.__func__), inside(value.__self__)
-        case types.FunctionType() if value.__module__ == home:
-            names = inspect.getclosurevars(value)
-            return (
-                _source(value),
-                inside(dict(names.nonlocals)),
-                inside(dict(names.globals)),
-                inside(vars(value)),
-            )
-        case type() if value.__module__ == home:
-            return _source(value)
-        case types.FunctionType() | types.BuiltinFunctionType() | type() | types.ModuleType():
-            return value.__name__
-        case _ if dataclasses.is_dataclass(value) or _module(value) == home:
-            return inside(type(value)), inside(vars(value)) if hasattr(value, "__dict__") else None
-        case _:
-            return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def _module(value: Any) -> str:
-    if isinstance(value, functools.partial):
-        return _module(value.func)
-    return value.__module__ if inspect.isroutine(value) else type(value).__module__
-
-
-def _source(value: Any) -> str:
+    walk = _Walk()
     try:
-        return inspect.getsource(value)
-    except (OSError, TypeError):  # typed at a prompt
-        functions = (
-            [value]
-            if inspect.isfunction(value)
-            else [f for f in vars(value).values() if inspect.isfunction(f)]
+        root = walk.visit(value, name)
+    except OpaqueError as error:
+        hint = (
+            "give study.run(..., key='name of this version')"
+            if name == "fit"
+            else "give a string that names it"
         )
-        return repr([_code(f.__code__) for f in functions])
+        about = f"{name} refers to {error}, whose content cannot be compared"
+        raise ValueError(f"{about}: {hint}") from None
+    return Identity(walk.digest(root), walk.parts)
 
 
-def _code(code: types.CodeType) -> list[object]:
-    inner = [_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-    return [code.co_name, code.co_code.hex(), code.co_names, inner]
+class OpaqueError(TypeError):
+    """What has no content that could be compared, by its name and type."""
 
 
-def _bytes(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+Child = tuple[str | None, object]  # what it is called, for a person, and what it is
+
+
+@dataclass(frozen=True)
+class _Node:
+    text: str
+    children: Sequence[Child] = ()  # the name of each, and what it is
+    ordered: bool = True
+
+
+@dataclass(frozen=True)
+class _Visit:
+    number: int
+    value: object
+    name: str | None
+    node: _Node
+    found: list[str | int] = field(default_factory=list)  # of its children, so far
+
+
+@dataclass
+class _Walk:
+    """From an object to all that it refers to.
+
+    What does not refer to itself has a digest as soon as it has been seen; the others have a number until all
+    have been.
+    """
+
+    parts: dict[str, str] = field(default_factory=dict)
+    _known: dict[int, tuple[object, str | int]] = field(
+        default_factory=dict
+    )  # kept, or an id would come again
+    _open: dict[int, _Visit] = field(default_factory=dict)
+
+    def visit(self, value: object, name: str | None) -> str | int:
+        """Without recursion, since what refers to what may be a long way."""
+        waiting: list[_Visit] = []
+        result = self._meet(value, name, waiting)
+        while waiting:
+            now = waiting[-1]
+            if result is not None:
+                now.found.append(result)
+            if len(now.found) < len(now.node.children):
+                part, child = now.node.children[len(now.found)]
+                result = self._meet(child, part, waiting)
+            else:
+                result = self._leave(waiting.pop())
+        assert result is not None
+        return result
+
+    def _meet(self, value: object, name: str | None, waiting: list[_Visit]) -> str | int | None:
+        if type(value) in LEAVES:
+            text = repr(value)
+            self._write(name, _short(text))
+            return f"{type(value).__name__} {text if len(text) <= SHORT else _hash(text)}"
+        if id(value) in self._known:
+            return self._known[id(value)][1]
+        number = len(self._known)
+        self._known[id(value)] = value, number
+        waiting.append(_Visit(number, value, name, self._node(value, name)))
+        return None
+
+    def _leave(self, visit: _Visit) -> str | int:
+        node, found = visit.node, visit.found
+        if any(isinstance(part, int) for part in found):
+            self._open[visit.number] = visit
+            return visit.number
+        digest = _hash(node.text, found if node.ordered else sorted(map(str, found)))
+        self._known[id(visit.value)] = visit.value, digest
+        if isinstance(visit.value, list | tuple | set | frozenset | dict) and len(found) > MOST:
+            self._write(visit.name, f"{type(visit.value).__name__} of {len(visit.value)}, {digest[:8]}")
+        return digest
+
+    def digest(self, root: str | int) -> str:
+        """Nodes in cycles are told apart by ever more of what they refer to, until no more of them differ."""
+        if isinstance(root, str):
+            return _hash(root)
+        colours, before = {number: visit.node.text for number, visit in self._open.items()}, 0
+        while before < (before := len(set(colours.values()))):
+            colours = {number: self._colour(number, colours) for number in self._open}
+        return _hash(colours[root], sorted(set(colours.values())))
+
+    def _colour(self, number: int, colours: Mapping[int, str]) -> str:
+        node = self._open[number].node
+        parts = [colours[part] if isinstance(part, int) else part for part in self._open[number].found]
+        return _hash(node.text, parts if node.ordered else sorted(parts))
+
+    def _write(self, name: str | None, text: str) -> None:
+        if name is not None:
+            self.parts.setdefault(name, text)
+
+    def _node(self, value: Any, name: str | None) -> _Node:
+        match value:
+            case torch.Tensor() if value.layout == torch.strided and not (
+                value.is_quantized or value.is_meta
+            ):
+                return self._array(value, name, value.requires_grad, _tensor_bytes(value))
+            case np.ndarray() if not value.dtype.hasobject:
+                return self._array(
+                    value, name, str(value.dtype.descr), np.ascontiguousarray(value).view(np.uint8)
+                )
+            case np.ndarray():
+                return _Node(f"array {value.shape}", [(None, value.ravel().tolist())])
+            case list() | tuple() if type(value) in (list, tuple) and _is_plain(value):
+                text = repr(value)
+                self._write(name, _short(text))
+                return _Node(f"{type(value).__name__} plain {_hash(text)}")
+            case list() | tuple() if type(value) in (list, tuple):
+                return _Node(type(value).__name__, _items(name, enumerate(value), len(value)))
+            case set() | frozenset():
+                return _Node(f"set {_type_name(value)}", [(None, x) for x in value], ordered=False)
+            case dict() | types.MappingProxyType() if type(value) in (dict, types.MappingProxyType):
+                keys = [(None, key) for key in value]
+                return _Node("dict", [*keys, *_items(name, value.items(), len(value))])
+            case types.CodeType():
+                return _Node(_code_text(value), [(None, constant) for constant in value.co_consts])
+            case types.FunctionType():
+                return self._function(value, name)
+            case types.MethodType():
+                return _Node("method", [(name, value.__self__), (name, value.__func__)])
+            case type():
+                return self._class(value)
+            case types.ModuleType() if is_own_module(value):
+                own = {x: part for x, part in vars(value).items() if not x.startswith("__")}
+                return _Node(f"module {list(own)}", [(f"{value.__name__}.{x}", own[x]) for x in own])
+            case types.ModuleType():
+                return _Node(f"module {installed(value.__name__)}")
+            case types.BuiltinFunctionType() if value.__module__:
+                return _Node(f"builtin {installed(value.__module__, value.__qualname__)}")
+            case property():
+                return _Node("property", [(name, value.fget), (name, value.fset), (name, value.fdel)])
+            case classmethod() | staticmethod():
+                return _Node(type(value).__name__, [(name, value.__func__)])
+            case functools.cached_property():
+                return _Node("cached property", [(name, value.func)])
+            case functools._lru_cache_wrapper():
+                return _Node("cached", [(name, value.__wrapped__)])
+            case _:
+                return _pickled(value, name)
+
+    def _array(self, value: Any, name: str | None, kind: object, content: np.ndarray) -> _Node:
+        text = f"{type(value).__name__} {value.dtype} {tuple(value.shape)} "
+        digest = hashlib.sha256(content.reshape(-1).data).hexdigest()
+        self._write(name, text + digest[:8])
+        own = (
+            None if isinstance(value, np.memmap) else getattr(value, "__dict__", None) or None
+        )  # a subclass's
+        return _Node(f"{text}{kind} {digest}", [(None, type(value)), (None, own)])
+
+    def _function(self, value: types.FunctionType, name: str | None) -> _Node:
+        name = place_of(value, name or "a function") if name != "fit" else name
+        enclosed = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        inside = [(f"{name}'s variable {x}", cell.cell_contents) for x, cell in enclosed if _is_filled(cell)]
+        # One of those that torch.compile adds is an address.
+        inside += [
+            (f"{name}.{x}", part) for x, part in vars(value).items() if not x.startswith("_torchdynamo")
+        ]
+        if is_importable(value):
+            return _Node(f"function {installed(value.__module__, value.__qualname__)}")
+        if not is_own(value):  # a decorator's, say: what it wraps may be the user's own
+            return _Node(f"function {installed(value.__module__, value.__code__.co_qualname)}", inside)
+        self._write(name, f"code {self.visit(value.__code__, None)!s:.8}")
+        taking = value.__code__.co_varnames[: value.__code__.co_argcount]
+        defaults = value.__defaults__ or ()
+        by_name = [*zip(taking[len(taking) - len(defaults) :], defaults, strict=True)]
+        by_name += (value.__kwdefaults__ or {}).items()
+        found = dict(read_by(value))
+        read = [place.rpartition(".")[2] for place in found]
+        text = f"function {[x for x, _ in by_name]} {[x for x, _ in inside]} {read}"
+        given = [(f"{name}'s default {x}", default) for x, default in by_name]
+        return _Node(text, [(None, value.__code__), *given, *inside, *found.items()])
+
+    def _class(self, value: type) -> _Node:
+        if not is_own(value):
+            return _Node(f"class {installed(value.__module__, value.__qualname__)}")
+        name = place_of(value, value.__qualname__)
+        own = [(x, part) for x, part in vars(value).items() if x not in UNTOLD]
+        above = [(None, part) for part in (type(value), *value.__bases__)]
+        parts = [(f"{name}.{x}", part) for x, part in own if not isinstance(part, types.GetSetDescriptorType)]
+        return _Node(f"class {value.__qualname__} {[x for x, _ in own]}", [*above, *parts])
+
+
+def _pickled(value: Any, name: str | None) -> _Node:
+    """What pickle would keep: that is all of it, or it is refused."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            reduce = copyreg.dispatch_table.get(type(value))
+            reduced = reduce(value) if reduce else value.__reduce_ex__(4)
+    except Exception:
+        raise OpaqueError(f"{name or 'an object'} (type {_type_name(value)})") from None
+    if isinstance(reduced, str):
+        return _Node(f"named {installed(getattr(value, '__module__', None) or '', reduced)}")
+    maker, arguments, state, *items = [*reduced, None, None, None][:5]
+    children: list[Child] = [(None, maker), (name if arguments else None, arguments)]
+    for some in state if isinstance(state, tuple) else (state,):
+        if isinstance(some, dict) and all(isinstance(key, str) for key in some):
+            # What is private and empty would be in the way of what a person looks for.
+            told = {key for key, part in some.items() if not (key.startswith("_") and _is_empty(part))}
+            children.append((None, list(some)))
+            children += [
+                (f"{name}.{key}" if name and key in told else None, part) for key, part in some.items()
+            ]
+        else:
+            children.append((None if some is None else name, some))
+    children += [(None, None) if some is None else (name, list(some)) for some in items]
+    return _Node(f"object {_type_name(value)} {type(state).__name__}", children)
+
+
+def _items(name: str | None, items: Iterable[tuple[object, object]], number: int) -> list[Child]:
+    written = name is not None and number <= MOST
+    return [(f"{name}[{key!r}]" if written and type(key) in LEAVES else None, part) for key, part in items]
+
+
+def _code_text(code: types.CodeType) -> str:
+    arguments = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    return f"code {_hash(code.co_code, code.co_exceptiontable, *arguments, *names)}"
+
+
+def _tensor_bytes(tensor: torch.Tensor) -> np.ndarray:
+    whole = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return whole.reshape(-1).view(torch.uint8).numpy()
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, dict | list | tuple | set) and not value)
+
+
+def _is_plain(value: object, depth: int = 3) -> bool:
+    """Whether lists and tuples hold nothing but leaves, so that they can be read at once."""
+    if type(value) in (list, tuple):
+        return depth > 0 and all(_is_plain(part, depth - 1) for part in value)  # pyright: ignore[reportGeneralTypeIssues]
+    return type(value) in LEAVES
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:  # a name that is given later
+        return False
+    return True
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _short(text: str) -> str:
+    """In full, or its beginning and a digest of it all."""
+    return text if len(text) <= SHORT else f"{text[:40]}... {_hash(text)[:16]}"
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode(errors="surrogatepass")).hexdigest()

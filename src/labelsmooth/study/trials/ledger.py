@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from sqlalchemy.exc import SQLAlchemyError
 
 from labelsmooth.study.fits.result import Fit
+from labelsmooth.study.trials.changes import keep, why_anew
 from labelsmooth.study.trials.files import Job, readable, slug
-from labelsmooth.study.trials.identity import identify
+from labelsmooth.study.trials.identity import Identity, identify
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -30,10 +31,22 @@ class Ledger:
     """The runs of one setting: which are done, and where their tensors are."""
 
     def __init__(
-        self, folder: Path, name: str, fit: Fit, settings: Mapping[str, object], storage: str | None
+        self,
+        folder: Path,
+        name: str,
+        fit: Fit,
+        settings: Mapping[str, object],
+        storage: str | None,
+        key: str | None = None,
     ) -> None:
+        try:
+            known = identify(fit) if key is None else Identity(f"key {key}", {"key": repr(key)})
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        said = identify({name: settings[name] for name in sorted(settings)}, "settings")
         versions = {"labelsmooth": version("labelsmooth"), "torch": torch.__version__}
-        self.digest = _digest({"name": name, "fit": identify(fit), "settings": settings, **versions})
+        self.digest = _digest({"name": name, "fit": known.digest, "settings": said.digest, **versions})
+        self._parts = {**versions, **said.parts, **known.parts}
         self._label = f"{slug(name)}-{self.digest}"
         self.folder = folder / "trials" / self._label
         # Quoted, since a path may hold what means something in a URL.
@@ -42,7 +55,7 @@ class Ledger:
 
     @cached_property
     def _study(self) -> optuna.Study:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        keep(self.folder, self._parts)
         try:
             return optuna.create_study(study_name=self._label, storage=self._storage, load_if_exists=True)
         except (*STORAGE_ERRORS, ImportError) as error:
@@ -51,6 +64,10 @@ class Ledger:
     def path(self, job: Job) -> Path:
         # The colon is for no file's name; an arm's own name has no dash, so no two arms share a file.
         return self.folder / f"{job.arm.replace(':', '-')}-seed{job.seed}.safetensors"
+
+    def why_anew(self) -> str | None:
+        """What has changed since this setting was last trained, if nothing of it is there as it is now."""
+        return why_anew(self.folder, self._parts)
 
     def done(self) -> set[Job]:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

@@ -12,7 +12,7 @@ import torch
 
 from labelsmooth.calibration import accuracy
 from labelsmooth.study.arms.specs import facts_of, parse
-from labelsmooth.study.fits.checks import check_calls, check_result
+from labelsmooth.study.fits.checks import as_result, check_calls
 from labelsmooth.study.fits.criterion import Criterion
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.trials.files import Job, Outcome, load, save
@@ -32,11 +32,11 @@ def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> t
     criterion = Criterion(arm.loss(facts_of(fit)))
     with seeded(job.seed, single_threaded):
         try:
-            result = fit(criterion, job.seed)
+            returned = fit(criterion, job.seed)
         except Exception as error:
             error.add_note(f"in the fit of {name!r} with {job.arm} and seed {job.seed}")
             raise
-    check_result(name, result)
+    result = as_result(name, returned)
     check_calls(name, fit, arm, criterion)
     save(path, result)
     return name, job, summarise_run(load(path))

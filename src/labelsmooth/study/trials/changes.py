@@ -1,0 +1,56 @@
+"""What a setting was recognised by, written down beside its runs, and what of it has changed since."""
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+FILE = "fit.json"
+MOST = 3  # changes that are named
+
+
+def keep(folder: Path, parts: Mapping[str, str]) -> None:
+    """Write the parts of an identity into the folder of its runs, once."""
+    path = folder / FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps({"Python": platform.python_version(), **parts}, indent=1) + "\n")
+        partial.replace(path)
+
+
+def why_anew(folder: Path, parts: Mapping[str, str]) -> str | None:
+    """How the parts differ from those of the newest other folder of the setting, ``<setting>-<digest>``."""
+    setting = folder.name.rpartition("-")[0]
+    others = [
+        path
+        for path in folder.parent.glob(f"*/{FILE}")
+        if path.parent.name.rpartition("-")[0] == setting and path.parent != folder
+    ]
+    if (folder / FILE).exists() or not others:
+        return None
+    earlier = json.loads(max(others, key=lambda path: path.stat().st_mtime_ns).read_text())
+    found = differences(earlier, {"Python": platform.python_version(), **parts})
+    more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
+    return ", ".join(found[:MOST]) + more or "the order of what fit refers to changed"
+
+
+def differences(earlier: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Each difference in words.
+
+    Example:
+        >>> differences({"fit's default width": "32"}, {"fit's default width": "64"})
+        ["fit's default width changed from 32 to 64"]
+    """
+    found = []
+    for name in dict.fromkeys([*now, *earlier]):
+        before, after = earlier.get(name), now.get(name)
+        if before == after:
+            continue
+        if before is None or after is None:
+            found.append(f"{name} is {'new' if before is None else 'gone'}")
+        elif before.startswith("code ") and after.startswith("code "):
+            found.append(f"the code of {name} changed")
+        else:
+            found.append(f"{name} changed from {before} to {after}")
+    return found
