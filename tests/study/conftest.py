@@ -48,7 +48,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Results:
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures, which take longer than all else."""
 
-    def write_nothing(results: Results, outcomes: object) -> None:
+    def write_nothing(results: Results, *_: object) -> None:
         (results.folder / "report.html").write_text("")
 
     monkeypatch.setattr("labelsmooth.study.report.page.write_report", write_nothing)

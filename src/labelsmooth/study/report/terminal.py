@@ -13,7 +13,6 @@ from labelsmooth.study.analysis.verdict import (
     Effect,
     Promise,
     answer,
-    comparisons,
     criteria,
     effect,
     recommended,
@@ -52,7 +51,7 @@ def render(results: Results) -> RenderableType:
     figures: list[RenderableType] = [_figures(results.settings), LEGEND]
     if any(setting.ranked for setting in results.settings):
         figures = [*map(_ranking, results.settings), RANKING_LEGEND]
-    figures.append(criteria(max(results.settings, key=comparisons)))
+    figures += dict.fromkeys(map(criteria, results.settings))
     return Group(*answers, *figures, _promises(results.settings), _to_paste(results))
 
 
