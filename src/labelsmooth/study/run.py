@@ -1,10 +1,8 @@
 """Run a study: every arm with every seed, in pairs, and the comparison."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
-
-import joblib
 
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.summary import summarise
@@ -13,10 +11,9 @@ from labelsmooth.study.arguments import check_arguments
 from labelsmooth.study.arms.specs import left_out
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.report.progress import Progress, say
-from labelsmooth.study.trials.files import Job, load, save_model
+from labelsmooth.study.trials.files import Job, Outcome, load, save_model
 from labelsmooth.study.trials.ledger import Ledger
-from labelsmooth.study.trials.training import Summary, summarise_run, train
-from labelsmooth.study.trials.workers import closing, deaf_workers
+from labelsmooth.study.trials.loop import Training
 
 
 def run(
@@ -72,6 +69,8 @@ def run(
         >>> [arm.name for arm in results.settings[0].arms]
         ['hard', 'ls:eps=0.1']
     """
+    if str(output) == "":
+        raise ValueError("output must name a folder, got ''")
     fits = fit if isinstance(fit, Mapping) else {"your data": fit}
     compared = check_arguments(fits, arms, eps, seeds, workers)
     folder = Path(output)
@@ -84,13 +83,18 @@ def run(
         for arm, why in left_out(fits).items():
             say(f"{arm} is left out: {why}", shown=progress)
     jobs = [Job(arm, seed) for seed in range(seeds) for arm in compared]
-    _train_all(fits, ledgers, jobs, workers, progress)
+    with Progress(fits, compared, len(jobs), shown=progress) as shown:
+        training = Training(fits, ledgers, jobs, shown)
+        training.run(workers)
 
-    outcomes = {name: {job: load(ledger.path(job)) for job in jobs} for name, ledger in ledgers.items()}
-    summaries = [
-        summarise(name, getattr(f, "description", ""), outcomes[name], compared, range(seeds))
-        for name, f in fits.items()
-    ]
+    outcomes: dict[str, dict[Job, Outcome]] = {}
+    summaries = []
+    for name, f in fits.items():
+        failed = training.left_out(name)
+        kept = [seed for seed in range(seeds) if seed not in failed]
+        outcomes[name] = {job: load(ledgers[name].path(job)) for job in jobs if job.seed in kept}
+        setting = summarise(name, getattr(f, "description", ""), outcomes[name], compared, kept)
+        summaries.append(replace(setting, left_out={str(seed): why for seed, why in failed.items()}))
     results = Results(summaries, digest, folder)
     for setting in summaries:
         arm = recommended(setting)
@@ -107,54 +111,11 @@ def run(
 
 
 def _finished(folder: Path, digest: str) -> Results | None:
-    if not (folder / "results.json").exists() or not (folder / "report.html").exists():
-        return None
+    """The results, if there are any, whole and of this very study, with all its seeds."""
     try:
         results = Results.load(folder)
-    except (ValueError, LookupError, TypeError):  # damaged, or of another version: made again from the runs
+        written = (folder / "report.html").stat().st_size > 0
+    except (OSError, ValueError, LookupError, TypeError):  # damaged, or of another version: made again
         return None
-    return results if results.digest == digest else None
-
-
-def _train_all(
-    fits: Mapping[str, Fit],
-    ledgers: Mapping[str, Ledger],
-    jobs: Sequence[Job],
-    workers: int | None,
-    progress: bool,
-) -> None:
-    """Train what is not done yet, every setting's first seed first."""
-    every = [(name, job) for job in jobs for name in fits]
-    done = {(name, job) for name, ledger in ledgers.items() for job in ledger.done()}
-    running = {}
-    rows: dict[str, str] = {}
-
-    def started() -> Iterator:
-        for name, job in every:
-            if (name, job) not in done:
-                running[name, job] = ledgers[name].start(job)
-                path = ledgers[name].path(job)
-                yield joblib.delayed(train)(name, fits[name], job, path, workers is not None)
-
-    def finished(name: str, job: Job, summary: Summary) -> None:
-        if rows.setdefault(name, summary.rows) != summary.rows:
-            raise ValueError(
-                f"{name}: fit must return the same 'val' and 'test' labels, and K, in every call"
-            )
-        shown.update(name, job, summary)
-
-    parallel = joblib.Parallel(n_jobs=workers or 1, return_as="generator_unordered", pre_dispatch="n_jobs")
-    try:
-        with Progress(fits, list(dict.fromkeys(job.arm for job in jobs)), len(jobs), shown=progress) as shown:
-            for name, job in every:
-                if (name, job) in done:
-                    finished(name, job, summarise_run(load(ledgers[name].path(job))))
-            with joblib.parallel_config(backend="loky", inner_max_num_threads=1), deaf_workers():
-                trained = cast("Generator[tuple[str, Job, Summary]]", parallel(started()))
-            with closing(trained):
-                for name, job, summary in trained:
-                    ledgers[name].finish(running.pop((name, job)), summary.validation_nll)
-                    finished(name, job, summary)
-    finally:
-        for (name, _), trial in running.items():
-            ledgers[name].give_up(trial)
+    whole = written and not any(setting.left_out for setting in results.settings)
+    return results if whole and results.digest == digest else None

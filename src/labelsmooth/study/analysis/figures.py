@@ -89,6 +89,7 @@ class Setting:
     test_rows: int
     flipped: float | None  # share of the training labels that is wrong, where known
     arms: list[Arm]
+    left_out: dict[str, str] = field(default_factory=dict)  # seeds with which an arm failed, and why
 
     @property
     def hard(self) -> Arm:

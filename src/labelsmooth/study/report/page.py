@@ -10,6 +10,7 @@ from labelsmooth.study.analysis.verdict import PROMISES, answer, effect, effects
 from labelsmooth.study.arms.table import ARMS, GRADES
 from labelsmooth.study.report import charts
 from labelsmooth.study.report.terminal import change, interval, number
+from labelsmooth.study.trials.files import replacing
 
 
 def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> None:
@@ -60,6 +61,5 @@ def write_report(results: Results, outcomes: Mapping[str, charts.Outcomes]) -> N
         change=change,
         arm_name=charts.arm_name,
     )
-    partial = results.folder / "report.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(results.folder / "report.html")
+    with replacing(results.folder / "report.html") as partial:
+        partial.write_text(page, encoding="utf-8")

@@ -27,7 +27,7 @@ class Summary:
     rows: str  # a digest of the labels: they are the same in every run
 
 
-def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> tuple[str, Job, Summary]:
+def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> Summary:
     arm = parse(job.arm)
     criterion = Criterion(arm.loss(facts_of(fit)))
     with seeded(job.seed, single_threaded):
@@ -39,7 +39,7 @@ def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> t
     check_result(name, result)
     check_calls(name, fit, arm, criterion)
     save(path, result)
-    return name, job, summarise_run(load(path))
+    return summarise_run(load(path))
 
 
 def summarise_run(run: Outcome) -> Summary:
