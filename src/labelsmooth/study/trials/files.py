@@ -75,8 +75,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         with replacing(path) as partial:
             save_file(tensors, partial, metadata)
     except (OSError, SafetensorError) as error:
-        reason = error.strerror or error if isinstance(error, OSError) else "is there space left on the disk?"
-        raise WriteError(f"could not write {path}: {reason}") from error
+        raise WriteError(f"could not write {path}, is there space left on the disk? ({error})") from error
 
 
 @contextmanager
@@ -108,11 +107,12 @@ def load(path: Path) -> Outcome:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
             run = json.loads((file.metadata() or {})["run"])
-    except (SafetensorError, LookupError, ValueError) as error:
+            expected, encoded = run["sha256"], run["history"]
+    except (SafetensorError, LookupError, ValueError, TypeError) as error:
         raise DamageError(f"{path} is damaged, or no run of a study") from error
-    if run["sha256"] != _checksum(tensors, run["history"]):
+    if expected != _checksum(tensors, encoded):
         raise DamageError(f"{path} is damaged: its checksum differs")
-    history = json.loads(run["history"])
+    history = json.loads(encoded)
 
     def pair(split: str) -> tuple[Tensor, Tensor]:
         return tensors[f"{split}.logits"], tensors[f"{split}.labels"]

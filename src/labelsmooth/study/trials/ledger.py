@@ -216,8 +216,10 @@ class Ledger:
 
 
 def masked(text: str) -> str:
-    """Without the password of any URL in it."""
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+    """An address without its password."""
+    # With an @ of its own, too, and where there is no scheme.
+    text = re.sub(r"((?:^|://)[^:/@\s]*):(?!//)\S*@", r"\1:***@", text)
+    return re.sub(r"(?<=password=)[^&\s]+", "***", text)
 
 
 def _digest(value: object) -> str:
