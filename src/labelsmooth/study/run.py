@@ -14,6 +14,7 @@ from labelsmooth.study.report.progress import Progress, say
 from labelsmooth.study.trials.files import Job, Outcome, load, save_model
 from labelsmooth.study.trials.ledger import Ledger
 from labelsmooth.study.trials.loop import Training
+from labelsmooth.study.trials.ranks import are_together, lead_or_follow
 
 
 def run(
@@ -33,6 +34,16 @@ def run(
     What is done is kept in ``output``: called again, the study goes on where it stopped, and one that is
     complete is read back. Runs of another fit, or other settings, are never mixed in.
 
+    Started several times at once, on one machine or on many, it shares the work: each run is trained by one
+    process, what a dead process had begun is taken over, and all of them report when the last run is done.
+    Many machines need a database server (``storage``) and an ``output`` that all of them see.
+
+    Where each run takes several processes, as ``torchrun`` starts them, each makes the process group and then
+    calls this function: all take part in every run, and what the first returns is kept.
+
+    A seed with which a fit raises, or its process is killed twice, is left out
+    (``Results.settings[...].left_out``), and tried again by the next call.
+
     Args:
         fit: Trains one model:
             ``fit(criterion, seed) -> {"val": (logits, labels), "test": (logits, labels)}``. Logits are
@@ -49,9 +60,12 @@ def run(
             ``["maxsup:eps=0.2", "ols"]``; ``["all"]`` is every one that the fits can serve. The command
             ``labelsmooth arms`` lists them.
         seeds: Number of pairs, at least 2.
-        output: The folder for the runs, ``results.json``, ``report.html`` and the recommended models.
+        output: For the runs, ``results.json``, ``report.html`` and the recommended models. Machines that
+            share a study need one on a file system that they share: the database holds no tensors.
         workers: None trains in this process; a number, in that many single-threaded processes.
-        storage: A database URL for the runs instead of a file in ``output``, as Optuna takes it.
+        storage: A database URL, as Optuna takes it, instead of a file in ``output``: who trains what. Many
+            machines need a server, ``"postgresql+psycopg://user@host/name"``; a process that shows no sign of
+            life there for a minute is taken for dead.
         settings: What else the numbers depend on and the source of ``fit`` does not show, such as the
             version of the data.
         progress: Whether to show progress.
@@ -62,6 +76,8 @@ def run(
     Raises:
         ValueError: naming the argument that is out of range, the arm that cannot be read or that needs what
             a fit does not know, or what ``fit`` returned, or did not call, instead.
+        OSError: naming the file that could not be written, or the run whose process was killed twice.
+        Exception: what ``fit`` raised, once fewer than 2 seeds are left.
 
     Example:
         >>> from labelsmooth.study import DigitsFit, run
@@ -73,8 +89,27 @@ def run(
         raise ValueError("output must name a folder, got ''")
     fits = fit if isinstance(fit, Mapping) else {"your data": fit}
     compared = check_arguments(fits, arms, eps, seeds, workers)
-    folder = Path(output)
-    ledgers = {name: Ledger(folder, name, f, settings or {}, storage) for name, f in fits.items()}
+    if workers is not None and are_together():
+        raise ValueError(f"workers must be None where processes train together, got {workers}")
+
+    def study() -> Results:
+        return _study(fits, compared, arms, seeds, Path(output), workers, storage, settings or {}, progress)
+
+    return lead_or_follow(fits, study)
+
+
+def _study(
+    fits: Mapping[str, Fit],
+    compared: Sequence[str],
+    arms: Sequence[str] | None,
+    seeds: int,
+    folder: Path,
+    workers: int | None,
+    storage: str | None,
+    settings: Mapping[str, object],
+    progress: bool,
+) -> Results:
+    ledgers = {name: Ledger(folder, name, f, settings, storage) for name, f in fits.items()}
     digest = " ".join([*(ledger.digest for ledger in ledgers.values()), *compared, str(seeds)])
     if results := _finished(folder, digest):
         say(f"read back from {folder}, nothing was trained", shown=progress)

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import optuna
 import torch
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from safetensors import SafetensorError
@@ -33,6 +33,7 @@ from labelsmooth.study.trials.identity import identify
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError, SafetensorError)
+HAS_ENDED = RuntimeError  # what Optuna raises of a trial that another has ended
 TRIES = 8  # to open a database, since several processes may make its tables at once
 LAG = 30.0  # seconds that a shared folder may take to show another machine's file
 
@@ -103,7 +104,7 @@ class Ledger:
     def fail(self, job: Job, why: str) -> None:
         """Tell other processes too, which need not try what failed just now."""
         if (trial := self._mine.pop(job, None)) is not None:
-            with self._told(), suppress(UpdateFinishedTrialError):
+            with self._told(), suppress(HAS_ENDED):
                 self._store.set_trial_user_attr(trial, "error", why)
             self._end(trial, TrialState.FAIL)
 
@@ -112,7 +113,7 @@ class Ledger:
         self._end(self._mine.pop(job), TrialState.FAIL)
 
     def _end(self, trial: int, state: TrialState, values: list[float] | None = None) -> None:
-        with self._told(), suppress(UpdateFinishedTrialError):  # taken over meanwhile; the file counts
+        with self._told(), suppress(HAS_ENDED):  # taken over meanwhile; the file counts
             self._store.set_trial_state_values(trial, state, values)
 
     def failures(self) -> dict[Job, str]:
@@ -127,7 +128,7 @@ class Ledger:
     def beat(self) -> None:
         """A sign of life for every claim of this process."""
         for trial in [*self._mine.values()]:
-            with suppress(*STORAGE_ERRORS, UpdateFinishedTrialError, KeyError):
+            with suppress(*STORAGE_ERRORS, HAS_ENDED, KeyError):
                 beat = self._store.get_trial_user_attrs(trial)["beat"]
                 self._store.set_trial_user_attr(trial, "beat", beat + 1)
 
@@ -135,7 +136,7 @@ class Ledger:
         # Ctrl-C in the midst of a write locks the database; others find out that this process is gone.
         while self._mine:
             _, trial = self._mine.popitem()
-            with suppress(*STORAGE_ERRORS, UpdateFinishedTrialError):
+            with suppress(*STORAGE_ERRORS, HAS_ENDED):
                 self._store.set_trial_state_values(trial, TrialState.FAIL)
 
     def _claims(self) -> dict[Job, int]:
@@ -143,7 +144,7 @@ class Ledger:
         claims: dict[Job, int] = {}
         for trial in self._trials(TrialState.RUNNING):  # in the order of their numbers
             if self._watch.is_dead(trial.number, trial.user_attrs):
-                with suppress(UpdateFinishedTrialError):  # another was faster, or it lives after all
+                with suppress(HAS_ENDED):  # another was faster, or it lives after all
                     self._store.set_trial_state_values(self._trial(trial.number), TrialState.FAIL)
             else:
                 claims.setdefault(Job(trial.user_attrs["arm"], trial.user_attrs["seed"]), trial.number)
@@ -207,8 +208,8 @@ class Ledger:
             reason = masked(str(cause or error).splitlines()[0])
             if self._file is not None:
                 raise ValueError(
-                    f"{self._file} cannot be used ({reason}): free the disk if it is full, or delete this "
-                    "file; the runs beside it are kept and not trained again"
+                    f"{self._file} cannot be used ({reason}); if it is damaged, delete it: the runs beside "
+                    "it are kept and not trained again"
                 ) from None
             raise ValueError(
                 f"storage must be a database URL that opens, got {masked(self._url)!r} ({reason})"

@@ -1,15 +1,16 @@
 """Train what is not done yet, and let other processes and machines do their part of it."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from typing import NamedTuple, Protocol
 
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.trials.claims import beating
 from labelsmooth.study.trials.files import DamageError, Job, WriteError
 from labelsmooth.study.trials.ledger import Ledger
+from labelsmooth.study.trials.ranks import Team, are_together
 from labelsmooth.study.trials.training import Summary, summarise_run, train
-from labelsmooth.study.trials.workers import Pool, was_killed
+from labelsmooth.study.trials.workers import Here, Pool, was_killed
 
 LOOK = 1.0  # seconds between two looks at what other processes do
 PAIRS = 2  # fewer say nothing
@@ -53,7 +54,7 @@ class Training:
             ledger.open()
         self._waiting = [task for task in self._waiting if not self._is_done(task, trained=False)]
         try:
-            with beating(self._beat), Pool(workers) as pool:
+            with beating(self._beat), Pool(_workers(workers)) as pool:
                 while self._waiting or self._running:
                     self._hear_of_failures()
                     self._start(pool, single_threaded=workers is not None)
@@ -146,6 +147,12 @@ class Training:
         if len(self._seeds - self.left_out(name).keys()) < PAIRS:
             raise next(error for task, error in self._errors.items() if task.name == name)
         self._listener.say(f"{name}: seed {job.seed} is left out, {job.arm} failed with it: {_reason(error)}")
+
+
+def _workers(number: int | None) -> int | Executor:
+    if number is not None:
+        return number
+    return Team() if are_together() else Here()
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,7 @@ from labelsmooth.calibration import accuracy
 from labelsmooth.study.arms.specs import facts_of, parse
 from labelsmooth.study.fits.checks import check_calls, check_result
 from labelsmooth.study.fits.criterion import Criterion
-from labelsmooth.study.fits.result import Fit
+from labelsmooth.study.fits.result import Fit, FitResult
 from labelsmooth.study.trials.files import Job, Outcome, load, save
 
 
@@ -28,18 +28,21 @@ class Summary:
 
 
 def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> Summary:
-    arm = parse(job.arm)
-    criterion = Criterion(arm.loss(facts_of(fit)))
+    criterion, result = fit_once(name, fit, job, single_threaded=single_threaded)
+    check_result(name, result)
+    check_calls(name, fit, parse(job.arm), criterion)
+    save(path, result)
+    return summarise_run(load(path))
+
+
+def fit_once(name: str, fit: Fit, job: Job, *, single_threaded: bool) -> tuple[Criterion, FitResult]:
+    criterion = Criterion(parse(job.arm).loss(facts_of(fit)))
     with seeded(job.seed, single_threaded):
         try:
-            result = fit(criterion, job.seed)
+            return criterion, fit(criterion, job.seed)
         except Exception as error:
             error.add_note(f"in the fit of {name!r} with {job.arm} and seed {job.seed}")
             raise
-    check_result(name, result)
-    check_calls(name, fit, arm, criterion)
-    save(path, result)
-    return summarise_run(load(path))
 
 
 def summarise_run(run: Outcome) -> Summary:

@@ -23,12 +23,12 @@ ONE_THREAD = dict.fromkeys(
 class Pool:
     """So many processes, each with a pool of its own: one that is killed takes no other's work with it.
 
-    None is this very process, which works while it is given the work.
+    An executor is one that does one thing at a time, as this very process does.
     """
 
-    def __init__(self, workers: int | None) -> None:
-        self._size = workers or 1
-        self._start = Here if workers is None else _start
+    def __init__(self, workers: int | Executor) -> None:
+        self._size = workers if isinstance(workers, int) else 1
+        self._start = _start if isinstance(workers, int) else lambda: workers
         self._idle: list[Executor] = []
         self._busy: dict[Future, Executor] = {}
 
