@@ -1,8 +1,8 @@
 """Files that are not as they were written, and a disk or a database that takes none."""
 
-import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +67,7 @@ def test_a_damaged_database_is_named_and_may_be_deleted(part: slice, tmp_path: P
 
 
 def test_a_full_disk_is_named(tmp_path: Path):
+    resource: Any = pytest.importorskip("resource")
     path = tmp_path / "run.safetensors"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))

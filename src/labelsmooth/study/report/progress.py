@@ -40,6 +40,7 @@ class Progress:
             console=self._console,
         )
         self._total, self._trained, self._start = runs * len(self._runs), 0, time.monotonic()
+        self._end: float | None = None
         self._tasks = {name: self._bars.add_task(name, total=runs) for name in self._runs}
         self._live = Live(self, console=self._console, transient=True, refresh_per_second=4)
 
@@ -54,6 +55,9 @@ class Progress:
         """Count a run; what was trained earlier does not tell how long the rest takes."""
         self._runs[name][job] = summary
         self._trained += trained
+        if trained:
+            now = time.monotonic()
+            self._end = now + (now - self._start) / self._trained * (self._total - self._done)
         self._bars.advance(self._tasks[name])
         if trained and not self._console.is_terminal:
             self.say(", ".join([f"{self._done} of {self._total} runs done", _run(name, job), *self._left()]))
@@ -67,10 +71,9 @@ class Progress:
 
     def _left(self) -> list[str]:
         """The time that the rest takes, if it takes any and one can tell."""
-        if not self._trained or self._done == self._total:
+        if self._end is None or self._done == self._total:
             return []
-        each = (time.monotonic() - self._start) / self._trained
-        return [f"about {_duration(each * (self._total - self._done))} left"]
+        return [f"about {_duration(self._end - time.monotonic())} left"]
 
     def __rich__(self) -> Group:
         few = len(self._arms) < FEW
