@@ -16,6 +16,7 @@ from labelsmooth.study.arms.specs import parse
 from labelsmooth.study.fits.criterion import Criterion
 from labelsmooth.study.fits.result import Fit, FitResult
 from labelsmooth.study.trials.files import Job, Outcome
+from labelsmooth.study.trials.ledger import Ledger
 
 Interval = tuple[float, float, float]  # mean, low, high
 NOTHING: Interval = (0.0, -0.01, 0.01)
@@ -226,6 +227,16 @@ def altered(**changes: Any) -> Fit:
 def study(fit: Any, folder: Path, **options: Any) -> Results:
     """A small one, and silent."""
     return run(fit, **{"eps": [0.1], "seeds": 2, "output": folder, "progress": False, **options})
+
+
+def ledger(
+    folder: Path,
+    fit: Fit = bare,
+    name: str = "a name",
+    settings: Mapping[str, object] | None = None,
+    storage: str | None = None,
+) -> Ledger:
+    return Ledger(folder, name, fit, settings or {}, storage)
 
 
 def written(results: Results) -> dict[str, bytes]:

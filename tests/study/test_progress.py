@@ -51,3 +51,28 @@ def test_nothing_is_shown_of_what_has_no_pair(arms: Sequence[str]):
     lines = seen(arms, {(arms[1], 0): 0.9})
     row = next(line for line in lines if "plenty, noisy" in line and "│" in line)
     assert {cell.strip() for cell in row.split("│")[2:-1]} == {"-"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left"), [(0.2, "2 s"), (8, "80 s"), (9, "2 min"), (360, "60 min"), (600, "1.7 h")]
+)
+def test_the_time_left_is_that_of_what_was_trained_here(
+    seconds: float, left: str, monkeypatch: pytest.MonkeyPatch
+):
+    now = [0.0]
+    monkeypatch.setattr("labelsmooth.study.report.progress.time.monotonic", lambda: now[0])
+    progress = Progress(["a"], ["hard", "ls:eps=0.1"], 12, shown=False)
+    file = io.StringIO()
+    progress.update("a", Job("hard", 0), Summary(0.5, 0.9, "rows"), trained=False)
+    Console(file=file, width=80).print(progress)
+    assert "left" not in file.getvalue()
+    now[0] += seconds
+    progress.update("a", Job("hard", 1), Summary(0.5, 0.9, "rows"))
+    Console(file=file, width=80).print(progress)
+    assert f"about {left} left" in file.getvalue()
+    # It grows less while the next is trained.
+    now[0] += 5 * seconds
+    file = io.StringIO()
+    Console(file=file, width=80).print(progress)
+    assert "left" in file.getvalue()
+    assert f"about {left} left" not in file.getvalue()

@@ -193,6 +193,13 @@ def test_a_temperature_that_leaves_the_ece_far_from_its_floor_is_no_advice():
     assert "no temperature is advised: with the one of the validation rows ECE is 38.0 %" in answer(setting)
 
 
+def test_seeds_that_failed_are_named():
+    setting = replace(made_up.setting(), left_out={"3": "ls:eps=0.1: RuntimeError: no"})
+    assert answer(setting) == (
+        f"{answer(made_up.setting())} Left out, since an arm failed: seed 3 (ls:eps=0.1: RuntimeError: no)."
+    )
+
+
 # The whole sentence, for each thing it can say. T is 2 with hard targets and 0.5 with smoothed ones.
 
 

@@ -1,24 +1,21 @@
 """Run a study: every arm with every seed, in pairs, and the comparison."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import cast
-
-import joblib
 
 from labelsmooth.study.analysis.results import Results
-from labelsmooth.study.analysis.summary import analyse
+from labelsmooth.study.analysis.summary import Analysis, analyse
 from labelsmooth.study.analysis.verdict import recommended
 from labelsmooth.study.arguments import check_arguments, check_keys
 from labelsmooth.study.arms.specs import facts_of, left_out
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.report.progress import Progress, say
-from labelsmooth.study.trials.files import Job, Stored, load, save_model
+from labelsmooth.study.trials.early import check_repeated, first_jobs, warn
+from labelsmooth.study.trials.files import Job, Stored, save_model
 from labelsmooth.study.trials.ledger import Ledger
-from labelsmooth.study.trials.training import Summary, summarise_run, train
-from labelsmooth.study.trials.watch import Watch, first_jobs, same_logits, warn
-from labelsmooth.study.trials.workers import closing, deaf_workers
+from labelsmooth.study.trials.loop import Training
+from labelsmooth.study.trials.ranks import are_together, lead_or_follow
 
 FEW_SEEDS = 3
 
@@ -52,15 +49,19 @@ def run(
             ``criterion.end_epoch()``; arms that change with time need it. Some arms need to know more of a
             fit: its attributes ``num_classes``, ``epochs`` (how often it calls ``end_epoch()``), ``counts``
             (training rows of each class, ``(K,)``) and ``embeddings`` (a vector for each class, ``(K, D)``).
+            The report calls classes by its attribute ``class_names``, K strings.
         eps: The smoothings to compare with hard targets, each in ``(0, 1]``; None is 0.05, 0.1 and 0.2,
             unless ``arms`` are given.
         arms: Other methods to compare, each as ``"name"`` or ``"name:option=value,option=value"``:
             ``["maxsup:eps=0.2", "ols"]``; ``["all"]`` is every one that the fits can serve. The command
             ``labelsmooth arms`` lists them.
         seeds: Number of pairs, at least 2; 5 or more tell something.
-        output: The folder for the runs, ``results.json``, ``report.html`` and the recommended models.
+        output: For the runs, ``results.json``, ``report.html`` and the recommended models. Machines that
+            share a study need one on a file system that they share: the database holds no tensors.
         workers: None trains in this process; a number, in that many single-threaded processes.
-        storage: A database URL for the runs instead of a file in ``output``, as Optuna takes it.
+        storage: A database URL, as Optuna takes it, instead of a file in ``output``: who trains what. Many
+            machines need a server, ``"postgresql+psycopg://user@host/name"``; a process that shows no sign of
+            life there for a minute is taken for dead.
         settings: What else the numbers depend on and ``fit`` does not show, such as the version of files that
             it reads.
         key: A name for this version of ``fit``, or of each fit by its name. None recognises a fit by its
@@ -84,6 +85,8 @@ def run(
         ValueError: naming the argument that is out of range, the arm that cannot be read or that needs what
             a fit does not know, or what ``fit`` returned, or did not call, instead; if a fit cannot be
             recognised, its rows differ between calls, or its logits are the same whatever the criterion.
+        OSError: naming the file that could not be written, or the run whose process was killed twice.
+        Exception: what ``fit`` raised, once fewer than 2 seeds are left.
 
     Example:
         >>> from labelsmooth.study import DigitsFit, run
@@ -91,43 +94,77 @@ def run(
         >>> [arm.name for arm in results.settings[0].arms]
         ['hard', 'ls:eps=0.1']
     """
+    if str(output) == "":
+        raise ValueError("output must name a folder, got ''")
     fits = fit if isinstance(fit, Mapping) else {"your data": fit}
     compared = check_arguments(fits, arms, eps, seeds, workers)
     keys = check_keys(key, fits)
     folder = Path(output)
-    ledgers = {
-        name: Ledger(folder, name, f, settings or {}, storage, keys.get(name)) for name, f in fits.items()
-    }
-    digest = " ".join([*(ledger.digest for ledger in ledgers.values()), *compared, str(seeds)])
-    jobs = first_jobs([Job(arm, seed) for seed in range(seeds) for arm in compared])
-    if seeds < FEW_SEEDS:
-        warn(f"seeds={seeds}: intervals from {seeds} pairs are very wide; 5 or more are advised")
-    if check_deterministic:
-        _check_deterministic(fits, ledgers, jobs[0], workers is not None, progress)
-    if results := _finished(folder, digest):
-        say(f"read back from {folder}, nothing was trained", shown=progress)
-        return results
-    for name, ledger in ledgers.items():
-        if why := ledger.why_anew():
-            say(f"{name}: trained again, since {why}", shown=progress)
-    if arms is not None and "all" in arms:
-        for arm, why in left_out(fits).items():
-            say(f"{arm} is left out: {why}", shown=progress)
-    _train_all(fits, ledgers, jobs, workers, progress)
+    if are_together():
+        for name, asked in (("workers", workers), ("check_deterministic", check_deterministic)):
+            if asked:
+                raise ValueError(f"{name} must be left out where processes train together, got {asked}")
 
-    stored = {name: Stored({job: ledger.path(job) for job in jobs}) for name, ledger in ledgers.items()}
-    analyses = [
-        analyse(
-            name,
-            getattr(f, "description", ""),
-            stored[name],
-            compared,
-            range(seeds),
-            facts_of(f),
-            getattr(f, "class_names", None),
-        )
-        for name, f in fits.items()
-    ]
+    def study() -> Results:
+        ledgers = {
+            name: Ledger(folder, name, f, settings or {}, storage, keys.get(name)) for name, f in fits.items()
+        }
+        digest = " ".join([*(ledger.digest for ledger in ledgers.values()), *compared, str(seeds)])
+        jobs = first_jobs([Job(arm, seed) for seed in range(seeds) for arm in compared])
+        if seeds < FEW_SEEDS:
+            warn(f"seeds={seeds}: intervals from {seeds} pairs are very wide; 5 or more are advised")
+        if check_deterministic:
+            for name, ledger in ledgers.items():
+                if check_repeated(name, fits[name], ledger, jobs[0], single_threaded=workers is not None):
+                    what = f"{name}: {jobs[0].arm} with seed {jobs[0].seed}, trained once more"
+                    say(f"{what}, gave the same logits to the bit", shown=progress)
+        if results := _finished(folder, digest):
+            say(f"read back from {folder}, nothing was trained", shown=progress)
+            return results
+        for name, ledger in ledgers.items():
+            if why := ledger.why_anew():
+                say(f"{name}: trained again, since {why}", shown=progress)
+        if arms is not None and "all" in arms:
+            for arm, why in left_out(fits).items():
+                say(f"{arm} is left out: {why}", shown=progress)
+        with Progress(fits, compared, len(jobs), shown=progress) as shown:
+            training = Training(fits, ledgers, jobs, shown)
+            training.run(workers)
+        failed = {name: training.left_out(name) for name in fits}
+        stored = {
+            name: Stored({job: ledger.path(job) for job in jobs if job.seed not in failed[name]})
+            for name, ledger in ledgers.items()
+        }
+        analyses = [_analysed(name, fits[name], stored[name], compared, failed[name]) for name in fits]
+        return _concluded(fits, analyses, stored, digest, folder)
+
+    return lead_or_follow(fits, study)
+
+
+def _analysed(
+    name: str, fit: Fit, stored: Stored, compared: Sequence[str], failed: Mapping[int, str]
+) -> Analysis:
+    analysis = analyse(
+        name,
+        getattr(fit, "description", ""),
+        stored,
+        compared,
+        sorted({job.seed for job in stored}),
+        facts_of(fit),
+        getattr(fit, "class_names", None),
+    )
+    said = {str(seed): why for seed, why in failed.items()}
+    return replace(analysis, setting=replace(analysis.setting, left_out=said))
+
+
+def _concluded(
+    fits: Mapping[str, Fit],
+    analyses: Sequence[Analysis],
+    stored: Mapping[str, Stored],
+    digest: str,
+    folder: Path,
+) -> Results:
+    """Write down what came of the runs: the numbers, the report, the recommended models."""
     results = Results([analysis.setting for analysis in analyses], digest, folder)
     for setting in results.settings:
         arm = recommended(setting)
@@ -142,84 +179,11 @@ def run(
 
 
 def _finished(folder: Path, digest: str) -> Results | None:
-    if not (folder / "results.json").exists() or not (folder / "report.html").exists():
-        return None
+    """The results, if there are any, whole and of this very study, with all its seeds."""
     try:
         results = Results.load(folder)
-    except (ValueError, LookupError, TypeError):  # damaged, or of another version: made again from the runs
+        written = (folder / "report.html").stat().st_size > 0
+    except (OSError, ValueError, LookupError, TypeError):  # damaged, or of another version: made again
         return None
-    return results if results.digest == digest else None
-
-
-def _check_deterministic(
-    fits: Mapping[str, Fit], ledgers: Mapping[str, Ledger], job: Job, single_threaded: bool, progress: bool
-) -> None:
-    """Train one job of every setting twice, and keep the first of the two."""
-    for name, fit in fits.items():
-        ledger = ledgers[name]
-        if job not in ledger.done():
-            trial = ledger.start(job)
-            try:
-                *_, summary = train(name, fit, job, ledger.path(job), single_threaded)
-            except BaseException:
-                ledger.give_up(trial)
-                raise
-            ledger.finish(trial, summary.validation_nll)
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "again.safetensors"
-            train(name, fit, job, path, single_threaded)
-            same = same_logits(load(ledger.path(job)), load(path))
-        what = f"{name}: {job.arm} with seed {job.seed}, trained once more, gave"
-        if same:
-            say(f"{what} the same logits to the bit", shown=progress)
-        else:
-            warn(
-                f"{what} other logits, so that a pair differs in more than its arm: let all that is random "
-                "follow from seed, and see torch.use_deterministic_algorithms"
-            )
-
-
-def _train_all(
-    fits: Mapping[str, Fit],
-    ledgers: Mapping[str, Ledger],
-    jobs: Sequence[Job],
-    workers: int | None,
-    progress: bool,
-) -> None:
-    """Train what is not done yet, every setting's first seed first."""
-    every = [(name, job) for job in jobs for name in fits]
-    done = {(name, job) for name, ledger in ledgers.items() for job in ledger.done()}
-    running = {}
-    rows: dict[str, str] = {}
-    watch = Watch(jobs[0].arm)
-
-    def started() -> Iterator:
-        for name, job in every:
-            if (name, job) not in done:
-                running[name, job] = ledgers[name].start(job)
-                path = ledgers[name].path(job)
-                yield joblib.delayed(train)(name, fits[name], job, path, workers is not None)
-
-    def finished(name: str, job: Job, summary: Summary) -> None:
-        if rows.setdefault(name, summary.rows) != summary.rows:
-            raise ValueError(
-                f"{name}: fit must return the same 'val' and 'test' labels, and K, in every call"
-            )
-        watch.see(name, job, ledgers[name].path(job))
-        shown.update(name, job, summary)
-
-    parallel = joblib.Parallel(n_jobs=workers or 1, return_as="generator_unordered", pre_dispatch="n_jobs")
-    try:
-        with Progress(fits, list(dict.fromkeys(job.arm for job in jobs)), len(jobs), shown=progress) as shown:
-            for name, job in every:
-                if (name, job) in done:
-                    finished(name, job, summarise_run(load(ledgers[name].path(job))))
-            with joblib.parallel_config(backend="loky", inner_max_num_threads=1), deaf_workers():
-                trained = cast("Generator[tuple[str, Job, Summary]]", parallel(started()))
-            with closing(trained):
-                for name, job, summary in trained:
-                    ledgers[name].finish(running.pop((name, job)), summary.validation_nll)
-                    finished(name, job, summary)
-    finally:
-        for (name, _), trial in running.items():
-            ledgers[name].give_up(trial)
+    whole = written and not any(setting.left_out for setting in results.settings)
+    return results if whole and results.digest == digest else None

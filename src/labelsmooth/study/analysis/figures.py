@@ -102,6 +102,7 @@ class Setting:
     flipped: float | None  # share of the training labels that is wrong, where known
     arms: list[Arm]
     class_names: list[str] | None = None
+    left_out: dict[str, str] = field(default_factory=dict)  # seeds with which an arm failed, and why
 
     @property
     def hard(self) -> Arm:

@@ -7,6 +7,7 @@ from typing import Any
 
 from labelsmooth.study.analysis.figures import Arm, Difference, Estimate, Setting
 from labelsmooth.study.analysis.verdict import answer
+from labelsmooth.study.trials.files import replacing
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,8 @@ class Results:
 
     def save(self) -> None:
         content = {"digest": self.digest, "settings": [asdict(s) for s in self.settings]}
-        partial = self.folder / "results.json.partial"
-        partial.write_text(json.dumps(content, indent=1))
-        partial.replace(self.folder / "results.json")
+        with replacing(self.folder / "results.json") as partial:
+            partial.write_text(json.dumps(content, indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> "Results":

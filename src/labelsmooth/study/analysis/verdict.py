@@ -87,7 +87,7 @@ def answer(setting: Setting) -> str:
                 f"{_not_sure(setting) if word == 'undecided' else ''}."
             )
     other = setting.hard if arm is chosen else chosen
-    warned = f" {warning}" if (warning := suspicion(setting)) else ""
+    warned = "".join(f" {warning}" for warning in (suspicion(setting), missing(setting)) if warning)
     if not trusted(setting, arm):
         return f"{advice}. {change} {confidence(arm, scaled=False)}; {untrusted(arm)}.{warned}"
     return (
@@ -136,6 +136,14 @@ def suspicion(setting: Setting) -> str:
         "rows differ in kind, or validation labels are wrong. The temperature and the choice of the arm rest "
         "on them; check them first."
     )
+
+
+def missing(setting: Setting) -> str:
+    """Which seeds are not in the numbers, and why; empty where all are."""
+    if not setting.left_out:
+        return ""
+    each = "; ".join(f"seed {seed} ({why})" for seed, why in setting.left_out.items())
+    return f"Left out, since an arm failed: {each}."
 
 
 def trusted(setting: Setting, arm: Arm) -> bool:

@@ -25,6 +25,7 @@ from labelsmooth.study.analysis.verdict import (
 from labelsmooth.study.arms.table import ARMS, GRADES
 from labelsmooth.study.report import changes, charts
 from labelsmooth.study.report.terminal import change, interval, number, probability, to_paste
+from labelsmooth.study.trials.files import replacing
 
 
 def write_report(
@@ -85,9 +86,8 @@ def write_report(
         by_class={name: changes.by_class(analysis) for name, analysis in seen.items()},
         made=_made(),
     )
-    partial = results.folder / "report.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(results.folder / "report.html")
+    with replacing(results.folder / "report.html") as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def _made() -> dict[str, str]:

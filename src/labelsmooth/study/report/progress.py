@@ -1,6 +1,7 @@
 """What is seen while a study runs: a bar per setting, and the pairs that are finished."""
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 from typing import Self
 
@@ -25,10 +26,10 @@ def say(text: str, *, shown: bool) -> None:
 
 
 class Progress:
-    """Bars and a partial table on a terminal; elsewhere a line per finished setting."""
+    """Bars and a partial table on a terminal; elsewhere a line per finished run."""
 
     def __init__(self, names: Iterable[str], arms: Sequence[str], runs: int, *, shown: bool) -> None:
-        self._console = Console(stderr=True, quiet=not shown, markup=False)
+        self._console = Console(stderr=True, quiet=not shown, markup=False, highlight=False)
         self._hard, *self._arms = arms
         self._runs: dict[str, dict[Job, Summary]] = {name: {} for name in names}
         self._bars = Bars(
@@ -38,6 +39,8 @@ class Progress:
             TimeElapsedColumn(),
             console=self._console,
         )
+        self._total, self._trained, self._start = runs * len(self._runs), 0, time.monotonic()
+        self._end: float | None = None
         self._tasks = {name: self._bars.add_task(name, total=runs) for name in self._runs}
         self._live = Live(self, console=self._console, transient=True, refresh_per_second=4)
 
@@ -48,11 +51,29 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def update(self, name: str, job: Job, summary: Summary) -> None:
+    def update(self, name: str, job: Job, summary: Summary, *, trained: bool = True) -> None:
+        """Count a run; what was trained earlier does not tell how long the rest takes."""
         self._runs[name][job] = summary
+        self._trained += trained
+        if trained:
+            now = time.monotonic()
+            self._end = now + (now - self._start) / self._trained * (self._total - self._done)
         self._bars.advance(self._tasks[name])
-        if not self._console.is_terminal and self._bars.tasks[self._tasks[name]].finished:
-            self._console.print(f"{name}: {len(self._runs[name])} runs done")
+        if trained and not self._console.is_terminal:
+            self.say(", ".join([f"{self._done} of {self._total} runs done", _run(name, job), *self._left()]))
+
+    def say(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)
+
+    @property
+    def _done(self) -> int:
+        return sum(map(len, self._runs.values()))
+
+    def _left(self) -> list[str]:
+        """The time that the rest takes, if it takes any and one can tell."""
+        if self._end is None or self._done == self._total:
+            return []
+        return [f"about {_duration(self._end - time.monotonic())} left"]
 
     def __rich__(self) -> Group:
         few = len(self._arms) < FEW
@@ -70,7 +91,7 @@ class Progress:
                 best = sorted(self._arms, key=lambda arm: -means[arm][0])[:BEST]
                 cells = [f"{_label(arm)} {_cell(means[arm])}" if means[arm][1] else "-" for arm in best]
             table.add_row(Text(name), *cells)
-        return Group(self._bars, title, table)
+        return Group(self._bars, *self._left(), title, table)
 
     def _mean_difference(self, runs: dict[Job, Summary], arm: str) -> tuple[float, int]:
         """In points, and of how many pairs."""
@@ -80,6 +101,18 @@ class Progress:
             if job.arm == arm and (hard := Job(self._hard, job.seed)) in runs
         ]
         return (sum(pairs) / len(pairs) * 100, len(pairs)) if pairs else (-math.inf, 0)
+
+
+def _run(name: str, job: Job) -> str:
+    return f"{name} {job.arm} seed {job.seed}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def _cell(mean_and_pairs: tuple[float, int]) -> str:

@@ -5,6 +5,8 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from labelsmooth.study.trials.files import replacing
+
 FILE = "fit.json"
 MOST = 3  # changes that are named
 
@@ -12,11 +14,10 @@ MOST = 3  # changes that are named
 def keep(folder: Path, parts: Mapping[str, str]) -> None:
     """Write the parts of an identity into the folder of its runs, once."""
     path = folder / FILE
+    folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({"Python": platform.python_version(), **parts}, indent=1) + "\n")
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps({"Python": platform.python_version(), **parts}, indent=1) + "\n")
 
 
 def why_anew(folder: Path, parts: Mapping[str, str]) -> str | None:

@@ -1,10 +1,13 @@
 """Training runs as files: one run's tensors, and a recommended model."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -56,20 +59,60 @@ def save(path: Path, result: FitResult) -> None:
             tensors[name] = tensor
     tensors |= {f"state.{name}": tensor for name, tensor in result.get("state", {}).items()}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_tensors(path, tensors, {"history": json.dumps(result.get("history", {}))})
+    history = json.dumps(result.get("history", {}))
+    # Under one key: of several, safetensors does not keep the order, and files would differ.
+    run = {"history": history, "sha256": _checksum(tensors, history)}
+    write_tensors(path, tensors, {"run": json.dumps(run)})
+
+
+class WriteError(OSError):
+    """The disk is full, say: no fault of a fit, and no other run would fare better."""
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata)
-    partial.replace(path)
+    try:
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata)
+    except (OSError, SafetensorError) as error:
+        raise WriteError(f"could not write {path}, is there space left on the disk? ({error})") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which then takes the place of ``path``: what is there is always whole.
+
+    Its name is like no other's: several processes may write the same file.
+    """
+    partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partials(path: Path) -> None:
+    """What a killed process has left of a file."""
+    for partial in path.parent.glob(f"{path.name}.*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+class DamageError(ValueError):
+    """A file in a run's place that is not as it was written, or was never a run."""
 
 
 def load(path: Path) -> Outcome:
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-        history = json.loads(file.metadata()["history"])
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            run = json.loads((file.metadata() or {})["run"])
+            expected, encoded = run["sha256"], run["history"]
+    except (SafetensorError, LookupError, ValueError, TypeError) as error:
+        raise DamageError(f"{path} is damaged, or no run of a study") from error
+    if expected != _checksum(tensors, encoded):
+        raise DamageError(f"{path} is damaged: its checksum differs")
+    history = json.loads(encoded)
 
     def pair(split: str) -> tuple[Tensor, Tensor]:
         return tensors[f"{split}.logits"], tensors[f"{split}.labels"]
@@ -114,15 +157,16 @@ def save_model(folder: Path, name: str, job: Job, outcome: Outcome, fit: Fit) ->
         "temperature": outcome.temperature,
         "fit": _fields(fit),
     }
-    path.with_suffix(".json").write_text(json.dumps(content, indent=1, default=repr) + "\n")
+    with replacing(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(content, indent=1, default=repr) + "\n")
 
 
-def readable(path: Path) -> bool:
-    try:
-        with safe_open(path, framework="pt"):
-            return True
-    except (OSError, SafetensorError):
-        return False
+def _checksum(tensors: Mapping[str, Tensor], history: str) -> str:
+    digest = hashlib.sha256(history.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _fields(fit: Fit) -> dict[str, object]:

@@ -1,9 +1,16 @@
-"""What has been trained: kept by Optuna, which no other file knows of, with the tensors beside it."""
+"""Who trains what: kept by Optuna, which no other file knows of, with the tensors beside it.
+
+A job's claim is a running trial. Optuna numbers the trials of a study in the order in which they come to
+be, so of two processes that claim one job, both see whose claim is the first.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+import random
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
@@ -13,22 +20,27 @@ from urllib.parse import quote
 import optuna
 import torch
 from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from safetensors import SafetensorError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.trials.changes import keep, why_anew
-from labelsmooth.study.trials.files import Job, readable, slug
+from labelsmooth.study.trials.claims import Watch, owner
+from labelsmooth.study.trials.files import DamageError, Job, Outcome, load, remove_partials, slug
 from labelsmooth.study.trials.identity import Identity, identify
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError, SafetensorError)
+HAS_ENDED = RuntimeError  # what Optuna raises of a trial that another has ended
+TRIES = 8  # to open a database, since several processes may make its tables at once
+LAG = 30.0  # seconds that a shared folder may take to show another machine's file
 
 
 class Ledger:
-    """The runs of one setting: which are done, and where their tensors are."""
+    """The runs of one setting: which are done, who is at work on which, and where their tensors are."""
 
     def __init__(
         self,
@@ -50,16 +62,13 @@ class Ledger:
         self._label = f"{slug(name)}-{self.digest}"
         self.folder = folder / "trials" / self._label
         # Quoted, since a path may hold what means something in a URL.
-        file = quote(str((folder / "trials.db").absolute()))
-        self._storage = storage or f"sqlite:///{file}"
-
-    @cached_property
-    def _study(self) -> optuna.Study:
-        keep(self.folder, self._parts)
-        try:
-            return optuna.create_study(study_name=self._label, storage=self._storage, load_if_exists=True)
-        except (*STORAGE_ERRORS, ImportError) as error:
-            raise ValueError(f"storage must be a database URL that opens, got {self._storage!r}") from error
+        self._file = None if storage else (folder / "trials.db").absolute()
+        self._url = storage or f"sqlite:///{quote(str(self._file))}"
+        self._watch = Watch()
+        self._mine: dict[Job, int] = {}
+        self._others: dict[Job, int] = {}
+        self._missed: dict[Job, float] = {}
+        self._damaged: dict[Path, int] = {}
 
     def path(self, job: Job) -> Path:
         # The colon is for no file's name; an arm's own name has no dash, so no two arms share a file.
@@ -69,24 +78,166 @@ class Ledger:
         """What has changed since this setting was last trained, if nothing of it is there as it is now."""
         return why_anew(self.folder, self._parts)
 
-    def done(self) -> set[Job]:
-        trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        jobs = {Job(t.user_attrs["arm"], t.user_attrs["seed"]) for t in trials}
-        return {job for job in jobs if readable(self.path(job))}
+    def read(self, job: Job) -> Outcome | None:
+        """The run if its file is whole, whoever wrote it; raises ``DamageError`` once if it is not."""
+        path = self.path(job)
+        try:
+            changed = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        if self._damaged.get(path) == changed:
+            return None
+        try:
+            return load(path)
+        except DamageError:
+            self._damaged[path] = changed
+            raise
 
-    def start(self, job: Job) -> optuna.Trial:
-        trial = self._study.ask()
-        for name, value in asdict(job).items():
-            trial.set_user_attr(name, value)
-        return trial
+    def held(self) -> set[Job]:
+        """What other processes are at work on."""
+        with self._told():
+            others = {job: number for job, number in self._claims().items() if job not in self._mine}
+        self._others |= others
+        return set(others)
 
-    def finish(self, trial: optuna.Trial, validation_nll: float) -> None:
-        self._study.tell(trial, validation_nll)
+    def claim(self, job: Job) -> bool:
+        """Whether this process is to train the job: no other is at it."""
+        with self._told():
+            if self._claims().get(job) is not None or self._is_on_its_way(job):
+                return False
+            claim = create_trial(state=TrialState.RUNNING, user_attrs={**asdict(job), **owner()})
+            trial = self._store.create_new_trial(self._id, template_trial=claim)
+            if self._claims().get(job) != self._store.get_trial_number_from_id(trial):
+                self._store.set_trial_state_values(trial, TrialState.PRUNED)
+                return False
+        self._mine[job] = trial
+        remove_partials(self.path(job))
+        return True
 
-    def give_up(self, trial: optuna.Trial) -> None:
-        # Ctrl-C in the midst of a write locks the database; what is not marked is not done either.
-        with suppress(StorageInternalError):
-            self._study.tell(trial, state=TrialState.FAIL)
+    def finish(self, job: Job, validation_nll: float) -> None:
+        if (trial := self._mine.pop(job, None)) is not None:
+            self._end(trial, TrialState.COMPLETE, [validation_nll])
+
+    def fail(self, job: Job, why: str) -> None:
+        """Tell other processes too, which need not try what failed just now."""
+        if (trial := self._mine.pop(job, None)) is not None:
+            with self._told(), suppress(HAS_ENDED):
+                self._store.set_trial_user_attr(trial, "error", why)
+            self._end(trial, TrialState.FAIL)
+
+    def drop(self, job: Job) -> None:
+        """Leave it to whoever claims it next."""
+        self._end(self._mine.pop(job), TrialState.FAIL)
+
+    def _end(self, trial: int, state: TrialState, values: list[float] | None = None) -> None:
+        with self._told(), suppress(HAS_ENDED):  # taken over meanwhile; the file counts
+            self._store.set_trial_state_values(trial, state, values)
+
+    def failures(self) -> dict[Job, str]:
+        """What failed since this process came, here or elsewhere; what failed before is tried again."""
+        with self._told():
+            return {
+                Job(trial.user_attrs["arm"], trial.user_attrs["seed"]): trial.user_attrs["error"]
+                for trial in self._trials(TrialState.FAIL)
+                if trial.number >= self._first and "error" in trial.user_attrs
+            }
+
+    def beat(self) -> None:
+        """A sign of life for every claim of this process."""
+        for trial in [*self._mine.values()]:
+            with suppress(*STORAGE_ERRORS, HAS_ENDED, KeyError):
+                beat = self._store.get_trial_user_attrs(trial)["beat"]
+                self._store.set_trial_user_attr(trial, "beat", beat + 1)
+
+    def give_up(self) -> None:
+        # Ctrl-C in the midst of a write locks the database; others find out that this process is gone.
+        while self._mine:
+            _, trial = self._mine.popitem()
+            with suppress(*STORAGE_ERRORS, HAS_ENDED):
+                self._store.set_trial_state_values(trial, TrialState.FAIL)
+
+    def _claims(self) -> dict[Job, int]:
+        """The number of the first claim on each job by a process that lives."""
+        claims: dict[Job, int] = {}
+        for trial in self._trials(TrialState.RUNNING):  # in the order of their numbers
+            if self._watch.is_dead(trial.number, trial.user_attrs):
+                with suppress(HAS_ENDED):  # another was faster, or it lives after all
+                    self._store.set_trial_state_values(self._trial(trial.number), TrialState.FAIL)
+            else:
+                claims.setdefault(Job(trial.user_attrs["arm"], trial.user_attrs["seed"]), trial.number)
+        return claims
+
+    def _is_on_its_way(self, job: Job) -> bool:
+        """Whether a machine that was seen at work has finished, and its file does not show here yet."""
+        if (other := self._others.get(job)) is None:
+            return False
+        trial = self._store.get_trial(self._trial(other))
+        if trial.state != TrialState.COMPLETE or self.path(job).exists():
+            return False
+        if time.monotonic() - self._missed.setdefault(job, time.monotonic()) < LAG:
+            return True
+        raise ValueError(
+            f"output must be a folder that every process sees, got {self.folder.parents[1]}: there is no "
+            f"file of {job.arm} with seed {job.seed}, which {trial.user_attrs.get('place')} has trained"
+        )
+
+    def _trials(self, state: TrialState) -> list[FrozenTrial]:
+        return self._store.get_all_trials(self._id, deepcopy=False, states=(state,))
+
+    def _trial(self, number: int) -> int:
+        return self._store.get_trial_id_from_study_id_trial_number(self._id, number)
+
+    @cached_property
+    def _store(self) -> RDBStorage:
+        keep(self.folder, self._parts)
+        sqlite = self._url.startswith("sqlite")
+        options = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
+        for tries in range(TRIES):
+            try:
+                return RDBStorage(self._url, options)
+            except DBAPIError as error:
+                # "file is not a database" stays so; "table exists", where another was faster, does not.
+                if tries == TRIES - 1 or "not a database" in str(error) or "malformed" in str(error):
+                    raise
+                time.sleep(random.uniform(0.05, 0.3))
+        raise AssertionError
+
+    @cached_property
+    def _id(self) -> int:
+        optuna.create_study(study_name=self._label, storage=self._store, load_if_exists=True)
+        return self._store.get_study_id_from_name(self._label)
+
+    @cached_property
+    def _first(self) -> int:
+        return self._store.get_n_trials(self._id)
+
+    def open(self) -> None:
+        with self._told():
+            _ = self._first
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say what is wrong with the database in words that name it, and keep its password."""
+        try:
+            yield
+        except (*STORAGE_ERRORS, ImportError) as error:
+            cause = error.__cause__ if isinstance(error, StorageInternalError) else None
+            reason = masked(str(cause or error).splitlines()[0])
+            if self._file is not None:
+                raise ValueError(
+                    f"{self._file} cannot be used ({reason}); if it is damaged, delete it: the runs beside "
+                    "it are kept and not trained again"
+                ) from None
+            raise ValueError(
+                f"storage must be a database URL that opens, got {masked(self._url)!r} ({reason})"
+            ) from None
+
+
+def masked(text: str) -> str:
+    """An address without its password."""
+    # With an @ of its own, too, and where there is no scheme.
+    text = re.sub(r"((?:^|://)[^:/@\s]*):(?!//)\S*@", r"\1:***@", text)
+    return re.sub(r"(?<=password=)[^&\s]+", "***", text)
 
 
 def _digest(value: object) -> str:

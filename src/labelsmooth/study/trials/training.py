@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,19 +28,23 @@ class Summary:
     rows: str  # a digest of the labels: they are the same in every run
 
 
-def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> tuple[str, Job, Summary]:
-    arm = parse(job.arm)
-    criterion = Criterion(arm.loss(facts_of(fit)))
+def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> Summary:
+    criterion, returned = fit_once(name, fit, job, single_threaded=single_threaded)
+    result = as_result(name, returned)
+    check_calls(name, fit, parse(job.arm), criterion)
+    save(path, result)
+    return summarise_run(load(path))
+
+
+def fit_once(name: str, fit: Fit, job: Job, *, single_threaded: bool) -> tuple[Criterion, Any]:
+    """What the fit was given, and what it returned, whatever that is."""
+    criterion = Criterion(parse(job.arm).loss(facts_of(fit)))
     with seeded(job.seed, single_threaded):
         try:
-            returned = fit(criterion, job.seed)
+            return criterion, fit(criterion, job.seed)
         except Exception as error:
             error.add_note(f"in the fit of {name!r} with {job.arm} and seed {job.seed}")
             raise
-    result = as_result(name, returned)
-    check_calls(name, fit, arm, criterion)
-    save(path, result)
-    return name, job, summarise_run(load(path))
 
 
 def summarise_run(run: Outcome) -> Summary:

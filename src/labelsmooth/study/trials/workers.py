@@ -1,10 +1,113 @@
 """The processes that train side by side."""
 
+import multiprocessing
+import os
 import signal
 import threading
-import warnings
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
+from typing import Any, Self
+
+from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
+
+WATCH = 0.5  # seconds between two looks for the parent
+# One thread each: what is loaded in a worker reads these when it is loaded.
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+    "1",
+)
+
+
+class Pool:
+    """So many processes, each with a pool of its own: one that is killed takes no other's work with it.
+
+    An executor is one that does one thing at a time, as this very process does.
+    """
+
+    def __init__(self, workers: int | Executor) -> None:
+        self._size = workers if isinstance(workers, int) else 1
+        self._start = _start if isinstance(workers, int) else lambda: workers
+        self._idle: list[Executor] = []
+        self._busy: dict[Future, Executor] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for executor in [*self._idle, *self._busy.values()]:
+            _stop(executor)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._busy) == self._size
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._busy
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future:
+        executor = self._idle.pop() if self._idle else self._start()
+        future = executor.submit(function, *args)
+        self._busy[future] = executor
+        return future
+
+    def wait(self, seconds: float) -> Collection[Future]:
+        """What has ended since, after so long at the latest."""
+        if not self._busy:
+            time.sleep(seconds)
+        ended = wait(self._busy, seconds, FIRST_COMPLETED).done
+        for future in ended:
+            executor = self._busy.pop(future)
+            if was_killed(future):
+                _stop(executor)
+            else:
+                self._idle.append(executor)
+        return ended
+
+
+class Here(Executor):
+    """This process, as a pool."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(function(*args, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def was_killed(future: Future) -> bool:
+    """Whether the process is gone that was at work, for want of memory, say."""
+    return isinstance(future.exception(), BrokenProcessPool)
+
+
+def _start() -> Executor:
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    executor = ProcessPoolExecutor(1, initializer=_prepare, initargs=(os.getpid(), method), env=ONE_THREAD)
+    with deaf_workers():
+        executor.submit(os.getpid)  # the first work starts the process
+    return executor
+
+
+def _stop(executor: Executor) -> None:
+    if isinstance(executor, ProcessPoolExecutor):
+        executor.shutdown(kill_workers=True)
+
+
+def _prepare(parent: int, method: str) -> None:
+    """In a new worker: end with its parent, however that ends, and start processes as the parent does."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    # Loky has set its own, which others cannot be started by.
+    multiprocessing.set_start_method(method, force=True)
 
 
 @contextmanager
@@ -18,14 +121,3 @@ def deaf_workers() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def closing(generator: Generator[object]) -> Iterator[None]:
-    """Stop what is still running at the end, and spare the reader joblib's warning that it was."""
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            generator.close()

@@ -4,10 +4,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
+from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.trials.files import Job, Outcome, load
+from labelsmooth.study.trials.ledger import Ledger
+from labelsmooth.study.trials.training import train
 
 FEW_ROWS = 50
 
@@ -20,7 +24,7 @@ def first_jobs(jobs: Sequence[Job]) -> list[Job]:
     return [*dict.fromkeys([first, *pair[:1], *seeds[:1], *jobs])]
 
 
-class Watch:
+class FirstRuns:
     """Looks at the first runs of each setting, whatever the order that they are done in."""
 
     def __init__(self, hard: str) -> None:
@@ -55,6 +59,30 @@ class Watch:
             self._runs[name] = {}  # they may be large
             return
         runs[job] = run
+
+
+def check_repeated(name: str, fit: Fit, ledger: Ledger, job: Job, *, single_threaded: bool) -> bool:
+    """Whether a job that is trained twice agrees to the bit; warns if not. The first of the two is kept."""
+    ledger.open()
+    try:
+        if ledger.read(job) is None:
+            if not ledger.claim(job):
+                warn(f"{name}: another process trains {job.arm} with seed {job.seed}, so it was not repeated")
+                return False
+            ledger.finish(job, train(name, fit, job, ledger.path(job), single_threaded).validation_nll)
+    finally:
+        ledger.give_up()
+    with TemporaryDirectory() as folder:
+        again = Path(folder) / "again.safetensors"
+        train(name, fit, job, again, single_threaded)
+        same = same_logits(load(ledger.path(job)), load(again))
+    if not same:
+        warn(
+            f"{name}: {job.arm} with seed {job.seed}, trained once more, gave other logits, so that a pair "
+            "differs in more than its arm: let all that is random follow from seed, and see "
+            "torch.use_deterministic_algorithms"
+        )
+    return same
 
 
 def same_logits(one: Outcome, other: Outcome) -> bool:

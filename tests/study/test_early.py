@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from labelsmooth.study import Criterion, FitResult
+from labelsmooth.study.trials.early import first_jobs
 from labelsmooth.study.trials.files import Job
-from labelsmooth.study.trials.watch import first_jobs
 
 from .made_up import LinearFit, Log, altered, bare, counted, hard, study
 

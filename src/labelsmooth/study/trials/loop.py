@@ -1,0 +1,162 @@
+"""Train what is not done yet, and let other processes and machines do their part of it."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future
+from typing import NamedTuple, Protocol
+
+from labelsmooth.study.fits.result import Fit
+from labelsmooth.study.trials.claims import beating
+from labelsmooth.study.trials.early import FirstRuns
+from labelsmooth.study.trials.files import DamageError, Job, WriteError
+from labelsmooth.study.trials.ledger import Ledger
+from labelsmooth.study.trials.ranks import Team, are_together
+from labelsmooth.study.trials.training import Summary, summarise_run, train
+from labelsmooth.study.trials.workers import Here, Pool, was_killed
+
+LOOK = 1.0  # seconds between two looks at what other processes do
+PAIRS = 2  # fewer say nothing
+
+
+class Task(NamedTuple):
+    """A job of a setting."""
+
+    name: str
+    job: Job
+
+
+class Listener(Protocol):
+    """Who is told how it goes."""
+
+    def update(self, name: str, job: Job, summary: Summary, *, trained: bool = True) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Training:
+    """What is left to do, and what came of the rest."""
+
+    def __init__(
+        self, fits: Mapping[str, Fit], ledgers: Mapping[str, Ledger], jobs: Sequence[Job], listener: Listener
+    ) -> None:
+        self._fits = fits
+        self._ledgers = ledgers
+        self._listener = listener
+        self._seeds = {job.seed for job in jobs}
+        # Every setting's first seed first: what an interruption leaves can be compared.
+        self._waiting = [Task(name, job) for job in jobs for name in fits]
+        self._running: dict[Future, Task] = {}
+        self._killed: set[Task] = set()
+        self._errors: dict[Task, Exception] = {}
+        self._rows: dict[str, str] = {}
+        self._first_runs = FirstRuns(hard=jobs[0].arm)
+        self._said_waiting = False
+
+    def run(self, workers: int | None) -> None:
+        for ledger in self._ledgers.values():
+            ledger.open()
+        self._waiting = [task for task in self._waiting if not self._is_done(task, trained=False)]
+        try:
+            with beating(self._beat), Pool(_workers(workers)) as pool:
+                while self._waiting or self._running:
+                    self._hear_of_failures()
+                    self._start(pool, single_threaded=workers is not None)
+                    self._end(pool)
+        finally:
+            for ledger in self._ledgers.values():
+                ledger.give_up()
+
+    def left_out(self, name: str) -> dict[int, str]:
+        """The seeds of a setting with which an arm failed, and why."""
+        left_out: dict[int, str] = {}
+        for task, error in self._errors.items():
+            if task.name == name:
+                left_out.setdefault(task.job.seed, f"{task.job.arm}: {_reason(error)}")
+        return left_out
+
+    def _beat(self) -> None:
+        for ledger in self._ledgers.values():
+            ledger.beat()
+
+    def _start(self, pool: Pool, *, single_threaded: bool) -> None:
+        """Count what others have done, and give work to whoever has none."""
+        held = {} if pool.is_full else {name: ledger.held() for name, ledger in self._ledgers.items()}
+        left = []
+        for task in self._waiting:
+            name, job = task
+            if self._is_done(task):
+                continue
+            if pool.is_full or job in held[name] or not self._ledgers[name].claim(job):
+                left.append(task)
+            elif not self._is_done(task):  # another may have finished it just before
+                path = self._ledgers[name].path(job)
+                self._running[pool.submit(train, name, self._fits[name], job, path, single_threaded)] = task
+        self._waiting = left
+        if left and pool.is_empty and not self._said_waiting:
+            self._listener.say(f"waiting for {len(left)} runs that other processes train")
+            self._said_waiting = True
+
+    def _end(self, pool: Pool) -> None:
+        if not self._running and not self._waiting:
+            return
+        for future in pool.wait(LOOK):
+            task = self._running.pop(future)
+            error = future.exception()
+            if error is None:
+                self._count(task, future.result())
+            elif was_killed(future) and task not in self._killed:
+                self._killed.add(task)
+                self._ledgers[task.name].drop(task.job)
+                self._waiting.insert(0, task)
+            elif was_killed(future):
+                place = f"in the fit of {task.name!r} with {task.job.arm} and seed {task.job.seed}"
+                self._fail(task, ChildProcessError(f"a worker was killed twice {place}: out of memory?"))
+            elif isinstance(error, WriteError) or not isinstance(error, Exception):
+                raise error
+            else:
+                self._fail(task, error)
+
+    def _is_done(self, task: Task, *, trained: bool = True) -> bool:
+        """Whether the run's file is whole; if so, it is counted."""
+        try:
+            outcome = self._ledgers[task.name].read(task.job)
+        except DamageError as error:
+            self._listener.say(f"{error}; it is trained again")
+            return False
+        if outcome is not None:
+            self._count(task, summarise_run(outcome), trained=trained)
+        return outcome is not None
+
+    def _count(self, task: Task, summary: Summary, *, trained: bool = True) -> None:
+        self._ledgers[task.name].finish(task.job, summary.validation_nll)
+        if self._rows.setdefault(task.name, summary.rows) != summary.rows:
+            raise ValueError(
+                f"{task.name}: fit must return the same 'val' and 'test' labels, and K, in every call"
+            )
+        self._first_runs.see(task.name, task.job, self._ledgers[task.name].path(task.job))
+        self._listener.update(task.name, task.job, summary, trained=trained)
+
+    def _hear_of_failures(self) -> None:
+        for name, ledger in self._ledgers.items():
+            for job, why in ledger.failures().items():
+                if (task := Task(name, job)) in self._waiting:
+                    self._fail(task, RuntimeError(f"{why} (in another process)"))
+
+    def _fail(self, task: Task, error: Exception) -> None:
+        """Leave a seed out, since it has no pairs of every arm; what is left of it need not be trained."""
+        name, job = task
+        self._ledgers[name].fail(job, _reason(error))
+        self._errors[task] = error
+        self._waiting = [t for t in self._waiting if (t.name, t.job.seed) != (name, job.seed)]
+        if len(self._seeds - self.left_out(name).keys()) < PAIRS:
+            raise next(error for task, error in self._errors.items() if task.name == name)
+        self._listener.say(f"{name}: seed {job.seed} is left out, {job.arm} failed with it: {_reason(error)}")
+
+
+def _workers(number: int | None) -> int | Executor:
+    if number is not None:
+        return number
+    return Team() if are_together() else Here()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
