@@ -102,14 +102,14 @@ def run(
     jobs = first_jobs([Job(arm, seed) for seed in range(seeds) for arm in compared])
     if seeds < FEW_SEEDS:
         warn(f"seeds={seeds}: intervals from {seeds} pairs are very wide; 5 or more are advised")
+    for name, ledger in ledgers.items():
+        if why := ledger.why_anew():
+            say(f"{name}: trained again, since {why}", shown=progress)
     if check_deterministic:
         _check_deterministic(fits, ledgers, jobs[0], workers is not None, progress)
     if results := _finished(folder, digest):
         say(f"read back from {folder}, nothing was trained", shown=progress)
         return results
-    for name, ledger in ledgers.items():
-        if why := ledger.why_anew():
-            say(f"{name}: trained again, since {why}", shown=progress)
     if arms is not None and "all" in arms:
         for arm, why in left_out(fits).items():
             say(f"{arm} is left out: {why}", shown=progress)

@@ -144,7 +144,7 @@ def installed(module: str, name: str = "") -> str:
 
 @cache
 def _version(package: str) -> str:
-    if package in sys.stdlib_module_names:
+    if not package or package in sys.stdlib_module_names:
         return ""
     try:
         return str(getattr(sys.modules.get(package), "__version__", None) or version(package))
