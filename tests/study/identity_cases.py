@@ -100,6 +100,18 @@ DIFFER: dict[str, str | dict[str, str]] = {
         "fitting": "def fit(c, s):\n from helpers import width\n return width()",
         "helpers": "def width(): return X",
     },
+    "a package's module imported within": {
+        "fitting": "def fit(c, s):\n from house import room\n return room.width()",
+        "house/__init__": "",
+        "house/room": "def width(): return X",
+    },
+    "a package imported by its module within": {
+        "fitting": "def fit(c, s):\n import house.room\n return house.N",
+        "house/__init__": "N = X",
+        "house/room": "",
+    },
+    "a global by its name": "N = X\ndef fit(c, s): return globals()['N']",
+    "a global in a text": "N = X\ndef fit(c, s): return eval('N')",
     "a module handed on": {
         "fitting": "import helpers\ndef fit(c, s): return getattr(helpers, 'width')()",
         "helpers": "def width(): return X",

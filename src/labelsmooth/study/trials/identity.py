@@ -18,9 +18,11 @@ import torch
 
 from labelsmooth.study.trials.names import (
     installed,
+    is_compiled,
     is_importable,
     is_own,
     is_own_module,
+    is_own_name,
     place_of,
     read_by,
 )
@@ -207,7 +209,7 @@ class _Walk:
                 return _Node(f"module {list(own)}", [(f"{value.__name__}.{x}", own[x]) for x in own])
             case types.ModuleType():
                 return _Node(f"module {installed(value.__name__)}")
-            case types.BuiltinFunctionType() if value.__module__:
+            case types.BuiltinFunctionType() if value.__module__ and not is_compiled(value.__module__):
                 return _Node(f"builtin {installed(value.__module__, value.__qualname__)}")
             case property():
                 return _Node("property", [(name, value.fget), (name, value.fset), (name, value.fdel)])
@@ -256,6 +258,8 @@ class _Walk:
         if not is_own(value):
             return _Node(f"class {installed(value.__module__, value.__qualname__)}")
         name = place_of(value, value.__qualname__)
+        if is_compiled(value.__module__):
+            raise OpaqueError(f"{name} (a compiled class)")
         own = [(x, part) for x, part in vars(value).items() if x not in UNTOLD]
         above = [(None, part) for part in (type(value), *value.__bases__)]
         parts = [(f"{name}.{x}", part) for x, part in own if not isinstance(part, types.GetSetDescriptorType)]
@@ -274,6 +278,9 @@ def _pickled(value: Any, name: str | None) -> _Node:
             raise OpaqueError(f"{name or 'an object'} (type {_type_name(value)})") from None
         reduced = type(value), (), vars(value)  # a parametrised one is not for pickle, but holds no more
     if isinstance(reduced, str):
+        home = getattr(value, "__module__", None)
+        if home and is_own_name(home) and type(value).__module__ != "typing":
+            raise OpaqueError(f"{name or 'an object'} (type {_type_name(value)}, told by its name alone)")
         return _Node(f"named {installed(getattr(value, '__module__', None) or '', reduced)}")
     maker, arguments, state, *items = [*reduced, None, None, None][:5]
     children: list[Child] = [(None, maker), (name if arguments else None, arguments)]
