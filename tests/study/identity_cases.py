@@ -100,6 +100,18 @@ DIFFER: dict[str, str | dict[str, str]] = {
         "fitting": "def fit(c, s):\n from helpers import width\n return width()",
         "helpers": "def width(): return X",
     },
+    "a package's module imported within": {
+        "fitting": "def fit(c, s):\n from house import room\n return room.width()",
+        "house/__init__": "",
+        "house/room": "def width(): return X",
+    },
+    "a package imported by its module within": {
+        "fitting": "def fit(c, s):\n import house.room\n return house.N",
+        "house/__init__": "N = X",
+        "house/room": "",
+    },
+    "a global by its name": "N = X\ndef fit(c, s): return globals()['N']",
+    "a global in a text": "N = X\ndef fit(c, s): return eval('N')",
     "a module handed on": {
         "fitting": "import helpers\ndef fit(c, s): return getattr(helpers, 'width')()",
         "helpers": "def width(): return X",
@@ -156,6 +168,18 @@ DIFFER: dict[str, str | dict[str, str]] = {
     "a tensor": "import torch\nx = torch.tensor([0.0, X])\ndef fit(c, s): return x",
     "a tensor's type": "import torch\nx = torch.ones(2, dtype=[torch.int8, torch.bool][X - 1])\ndef fit(c, s): return x",
     "a sparse tensor": "import torch\nx = torch.tensor([0.0, X]).to_sparse()\ndef fit(c, s): return x",
+    "a quantised tensor": (
+        "import torch\nx = torch.quantize_per_tensor(torch.tensor([X / 1]), 0.1, 0, torch.qint8)\ndef fit(c, s): return x"
+    ),
+    "a nested tensor": (
+        "import torch\nx = torch.nested.nested_tensor([torch.ones(2), torch.ones(1) * X])\ndef fit(c, s): return x"
+    ),
+    "a parametrised network": (
+        "import torch\nnet = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(2, 2, False))\n"
+        "torch.nn.init.constant_(net.parametrizations.weight.original0, X)\n"
+        "torch.nn.init.ones_(net.parametrizations.weight.original1)\ndef fit(c, s): return net"
+    ),
+    "an attribute of a kind of set": "class S(set): pass\na = S('ab')\na.n = X\ndef fit(c, s): return a",
     "an array": "import numpy as np\nx = np.array([0.0, X])\ndef fit(c, s): return x",
     "an array of objects": "import numpy as np\nx = np.array(['a', X], object)\ndef fit(c, s): return x",
     "a NumPy number": "import numpy as np\nx = np.float32(X)\ndef fit(c, s): return x",

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -217,6 +219,26 @@ def test_what_cannot_be_compared_is_asked_about(case: str, make: str):
         rule = r"whose content cannot be compared: give study.run\(..., key='name of this version'\)$"
         with pytest.raises(ValueError, match=rf"^fit refers to .+ \(type .*{kind}, {rule}"):
             identify(MADE_FROM[make](opened))
+
+
+class Singleton:
+    """Told by its name alone."""
+
+    def __reduce__(self) -> str:
+        return "ONE"
+
+
+def test_what_has_a_name_alone_is_asked_about(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(
+        ValueError, match=r"variable x \(type .*Singleton, told by its name alone\), whose content"
+    ):
+        identify(closure(Singleton()))
+    identify(closure(TypeVar("T")))
+    kernels = types.ModuleType("kernels")
+    kernels.__file__ = f"/home/me/kernels{EXTENSION_SUFFIXES[0]}"
+    monkeypatch.setitem(sys.modules, "kernels", kernels)
+    with pytest.raises(ValueError, match=r"^fit refers to kernels.Adam \(a compiled class\), whose content"):
+        identify(closure(type("Adam", (), {"__module__": "kernels"})))
 
 
 def test_it_says_by_which_name_what_cannot_be_compared_is_reached():

@@ -87,7 +87,7 @@ def with_width(width: int) -> Any:
 def test_it_says_why_it_trains_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     study(with_width(32), tmp_path, progress=True)
     assert "trained again" not in capfd.readouterr().err
-    study(with_width(64), tmp_path, progress=True)
+    study(with_width(64), tmp_path, check_deterministic=True, progress=True)
     said = "your data: trained again, since fit's default width changed from 32 to 64\n"
     assert capfd.readouterr().err.startswith(said)
     # Another setting, whose name begins alike, and one that goes on, are not trained again.

@@ -113,6 +113,9 @@ def run(
         jobs = first_jobs([Job(arm, seed) for seed in range(seeds) for arm in compared])
         if seeds < FEW_SEEDS:
             warn(f"seeds={seeds}: intervals from {seeds} pairs are very wide; 5 or more are advised")
+        for name, ledger in ledgers.items():
+            if why := ledger.why_anew():
+                say(f"{name}: trained again, since {why}", shown=progress)
         if check_deterministic:
             for name, ledger in ledgers.items():
                 if check_repeated(name, fits[name], ledger, jobs[0], single_threaded=workers is not None):
@@ -121,9 +124,6 @@ def run(
         if results := _finished(folder, digest):
             say(f"read back from {folder}, nothing was trained", shown=progress)
             return results
-        for name, ledger in ledgers.items():
-            if why := ledger.why_anew():
-                say(f"{name}: trained again, since {why}", shown=progress)
         if arms is not None and "all" in arms:
             for arm, why in left_out(fits).items():
                 say(f"{arm} is left out: {why}", shown=progress)

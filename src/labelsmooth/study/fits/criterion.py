@@ -15,6 +15,7 @@ class Criterion(nn.Module):
         loss: A module that takes logits and labels; its ``end_epoch()`` is called where it has one.
 
     Example:
+        >>> import torch
         >>> from labelsmooth import CrossEntropyLoss
         >>> criterion = Criterion(CrossEntropyLoss(label_smoothing=0.1))
         >>> criterion(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]))

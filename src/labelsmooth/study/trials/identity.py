@@ -18,9 +18,11 @@ import torch
 
 from labelsmooth.study.trials.names import (
     installed,
+    is_compiled,
     is_importable,
     is_own,
     is_own_module,
+    is_own_name,
     place_of,
     read_by,
 )
@@ -166,10 +168,13 @@ class _Walk:
 
     def _node(self, value: Any, name: str | None) -> _Node:
         match value:
-            case torch.Tensor() if value.layout == torch.strided and not (
-                value.is_quantized or value.is_meta
-            ):
-                return self._array(value, name, value.requires_grad, _tensor_bytes(value))
+            case torch.Tensor() if (content := _tensor_bytes(value)) is not None:
+                return self._array(value, name, value.requires_grad, content)
+            case torch.UntypedStorage():  # pickle would keep its address
+                whole = torch.empty(0, dtype=torch.uint8, device=value.device).set_(value)
+                return _Node("storage", [(name, whole)])
+            case torch.storage.TypedStorage():
+                return _Node(f"storage {value.dtype}", [(name, value._untyped_storage)])
             case np.ndarray() if not value.dtype.hasobject:
                 return self._array(
                     value, name, str(value.dtype.descr), np.ascontiguousarray(value).view(np.uint8)
@@ -182,8 +187,12 @@ class _Walk:
                 return _Node(f"{type(value).__name__} plain {_hash(text)}")
             case list() | tuple() if type(value) in (list, tuple):
                 return _Node(type(value).__name__, _items(name, enumerate(value), len(value)))
+            case set() | frozenset() if type(value) in (set, frozenset):
+                return _Node(type(value).__name__, [(None, x) for x in value], ordered=False)
             case set() | frozenset():
-                return _Node(f"set {_type_name(value)}", [(None, x) for x in value], ordered=False)
+                return _Node(
+                    "a kind of set", [(None, x) for x in (type(value), vars(value), frozenset(value))]
+                )
             case dict() | types.MappingProxyType() if type(value) in (dict, types.MappingProxyType):
                 keys = [(None, key) for key in value]
                 return _Node("dict", [*keys, *_items(name, value.items(), len(value))])
@@ -200,7 +209,7 @@ class _Walk:
                 return _Node(f"module {list(own)}", [(f"{value.__name__}.{x}", own[x]) for x in own])
             case types.ModuleType():
                 return _Node(f"module {installed(value.__name__)}")
-            case types.BuiltinFunctionType() if value.__module__:
+            case types.BuiltinFunctionType() if value.__module__ and not is_compiled(value.__module__):
                 return _Node(f"builtin {installed(value.__module__, value.__qualname__)}")
             case property():
                 return _Node("property", [(name, value.fget), (name, value.fset), (name, value.fdel)])
@@ -249,6 +258,8 @@ class _Walk:
         if not is_own(value):
             return _Node(f"class {installed(value.__module__, value.__qualname__)}")
         name = place_of(value, value.__qualname__)
+        if is_compiled(value.__module__):
+            raise OpaqueError(f"{name} (a compiled class)")
         own = [(x, part) for x, part in vars(value).items() if x not in UNTOLD]
         above = [(None, part) for part in (type(value), *value.__bases__)]
         parts = [(f"{name}.{x}", part) for x, part in own if not isinstance(part, types.GetSetDescriptorType)]
@@ -263,8 +274,13 @@ def _pickled(value: Any, name: str | None) -> _Node:
             reduce = copyreg.dispatch_table.get(type(value))
             reduced = reduce(value) if reduce else value.__reduce_ex__(4)
     except Exception:
-        raise OpaqueError(f"{name or 'an object'} (type {_type_name(value)})") from None
+        if not isinstance(value, torch.nn.Module):
+            raise OpaqueError(f"{name or 'an object'} (type {_type_name(value)})") from None
+        reduced = type(value), (), vars(value)  # a parametrised one is not for pickle, but holds no more
     if isinstance(reduced, str):
+        home = getattr(value, "__module__", None)
+        if home and is_own_name(home) and type(value).__module__ != "typing":
+            raise OpaqueError(f"{name or 'an object'} (type {_type_name(value)}, told by its name alone)")
         return _Node(f"named {installed(getattr(value, '__module__', None) or '', reduced)}")
     maker, arguments, state, *items = [*reduced, None, None, None][:5]
     children: list[Child] = [(None, maker), (name if arguments else None, arguments)]
@@ -293,7 +309,11 @@ def _code_text(code: types.CodeType) -> str:
     return f"code {_hash(code.co_code, code.co_exceptiontable, *arguments, *names)}"
 
 
-def _tensor_bytes(tensor: torch.Tensor) -> np.ndarray:
+def _tensor_bytes(tensor: torch.Tensor) -> np.ndarray | None:
+    """The numbers, or None where they are not what makes a tensor: one that is sparse, say, or quantised."""
+    odd = tensor.is_quantized or tensor.is_meta or tensor.is_nested
+    if tensor.layout != torch.strided or odd:
+        return None
     whole = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     return whole.reshape(-1).view(torch.uint8).numpy()
 

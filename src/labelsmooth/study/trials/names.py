@@ -6,6 +6,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import resolve_name
 from pathlib import Path
@@ -19,6 +20,7 @@ INSTALLED = (
     sysconfig.get_path("platstdlib"),
     str(Path(labelsmooth.__file__).parent),
 )
+BY_ANY_NAME = ("globals", "eval", "exec")  # builtins that may read every global
 MISSING = object()
 
 
@@ -30,7 +32,12 @@ def read_by(function: FunctionType) -> Iterator[tuple[str, object]]:
     """
     scope = function.__globals__
     home = scope.get("__name__", "")
-    for start, attributes in dict.fromkeys(_chains(function.__code__, scope)):
+    chains = dict.fromkeys(_chains(function.__code__, scope))
+    if any(start in BY_ANY_NAME and start not in scope for start, _ in chains):
+        yield from (
+            (_within(home, name), value) for name, value in scope.items() if not name.startswith("__")
+        )
+    for start, attributes in chains:
         if isinstance(start, ModuleType):
             place, value = start.__name__, start
         else:
@@ -63,9 +70,11 @@ def _chains(code: CodeType, scope: dict[str, object]) -> Iterator[tuple[str | Mo
         elif step.opname == "IMPORT_NAME" and (module := _imported(str(step.argval), constants[-2], scope)):
             taken = constants[-1]
             for name in taken if isinstance(taken, tuple) else ():
+                _imported(f"{module.__name__}.{name}", 0, scope)  # it may be a module, not imported so far
                 yield module, (name,) if name != "*" else ()
             if not taken:  # bound to a name of the function's, where what is read of it is not seen
                 yield module, ()
+                yield sys.modules[module.__name__.partition(".")[0]], ()
         elif step.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
             constants.append(step.argval)
     if start is not None:
@@ -103,11 +112,11 @@ def is_own(value: FunctionType | type) -> bool:
     module = value.__module__
     if module == "builtins":  # or a class that exec made
         return bool(value.__flags__ & 1 << 9)  # Py_TPFLAGS_HEAPTYPE
-    return _is_own_name(module)
+    return is_own_name(module)
 
 
 def is_own_module(module: ModuleType) -> bool:
-    return _is_own_name(module.__name__)
+    return is_own_name(module.__name__)
 
 
 def is_importable(value: FunctionType) -> bool:
@@ -115,10 +124,16 @@ def is_importable(value: FunctionType) -> bool:
     found: object = sys.modules.get(value.__module__ or "")
     for name in value.__qualname__.split("."):
         found = getattr(found, name, None)
-    return found is value and not _is_own_name(value.__module__)
+    return found is value and not is_own_name(value.__module__)
 
 
-def _is_own_name(module: str) -> bool:
+def is_compiled(module: str) -> bool:
+    """Whether a module is the user's own, but no Python code, so that its content is not seen."""
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return file.endswith(tuple(EXTENSION_SUFFIXES)) and is_own_name(module)
+
+
+def is_own_name(module: str) -> bool:
     package = module.partition(".")[0]
     if package == "__main__" or package in sys.stdlib_module_names:
         return package == "__main__"
@@ -144,7 +159,7 @@ def installed(module: str, name: str = "") -> str:
 
 @cache
 def _version(package: str) -> str:
-    if package in sys.stdlib_module_names:
+    if not package or package in sys.stdlib_module_names:
         return ""
     try:
         return str(getattr(sys.modules.get(package), "__version__", None) or version(package))
