@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from .made_up import bare
 EPS = [0.1, 0.2]
 JOBS = {(eps, seed) for eps in (0.0, *EPS) for seed in range(3)}
 PATIENCE = 120  # seconds
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__])  # which imports torch once, for all of them
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class Note(NamedTuple):
     pid: int
 
 
-def study(fit: NotedFit, printed: str, place: str | None, options: dict[str, Any]) -> None:
+def study(
+    fit: NotedFit, printed: str, place: str | None, start: Barrier | None, options: dict[str, Any]
+) -> None:
     """What a process does; of a place of its own, others cannot ask whether it lives."""
     descriptor = os.open(printed, os.O_WRONLY | os.O_CREAT)
     os.dup2(descriptor, 1)
@@ -57,6 +62,8 @@ def study(fit: NotedFit, printed: str, place: str | None, options: dict[str, Any
     claims.BEAT, claims.GRACE, loop.LOOK = 0.2, 5.0, 0.1
     claims.PLACE = place or claims.PLACE
     page.write_report = lambda results, outcomes: (results.folder / "report.html").write_text("left out")
+    if start is not None:
+        start.wait(PATIENCE)
     results = run(fit, **options)
     sys.stdout.write(f"ANSWER {results}")
 
@@ -70,14 +77,12 @@ class Shared:
         self._options = {"output": self.folder, "storage": storage, "eps": EPS, "seeds": 3}
         self._printed: dict[int | None, Path] = {}
 
-    def start(self, place: str | None = None, **options: Any) -> ForkServerProcess:
-        # Forked from a server that has imported torch once, for all of them.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+    def start(
+        self, place: str | None = None, start: Barrier | None = None, **options: Any
+    ) -> ForkServerProcess:
         printed = self._log.with_name(f"printed-{len(self._printed)}")
-        process = context.Process(
-            target=study, args=(self._fit, str(printed), place, {**self._options, **options})
-        )
+        given = self._fit, str(printed), place, start, {**self._options, **options}
+        process = CONTEXT.Process(target=study, args=given)
         process.start()
         self._printed[process.pid] = printed
         return process

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from optuna.storages import RDBStorage
+from sqlalchemy.exc import OperationalError
 
 from labelsmooth.study.trials import claims
 from labelsmooth.study.trials.files import Job, save
@@ -116,3 +117,19 @@ def test_what_failed_is_told_to_those_at_work_and_tried_again_by_those_to_come(t
     third = ledger(tmp_path)
     third.open()
     assert third.failures() == {}
+
+
+def test_a_database_whose_tables_another_process_makes_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tries = []
+
+    def create(*args: Any) -> RDBStorage:
+        tries.append(args)
+        if len(tries) < 3:
+            raise OperationalError("CREATE TABLE studies", None, Exception("table studies already exists"))
+        return RDBStorage(*args)
+
+    monkeypatch.setattr("labelsmooth.study.trials.ledger.RDBStorage", create)
+    assert ledger(tmp_path).claim(JOB)
+    assert len(tries) == 3

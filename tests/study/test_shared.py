@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .shared import JOBS, Note, Shared, has_ended
+from .shared import CONTEXT, JOBS, Note, Shared, has_ended
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 
@@ -87,7 +87,8 @@ def assert_one_at_a_time(notes: list[Note]) -> None:
 @pytest.mark.parametrize("storage", ["file", "postgres"], indirect=True)
 def test_four_starts_at_once_on_nothing(storage: str | None, tmp_path: Path):
     shared = Shared(tmp_path, storage, seconds=0)
-    processes = [shared.start(seeds=2) for _ in range(4)]
+    start = CONTEXT.Barrier(4)
+    processes = [shared.start(start=start, seeds=2) for _ in range(4)]
     assert len({shared.answer(process) for process in processes}) == 1
     assert set(shared.begun.values()) == {1}
 

@@ -92,7 +92,7 @@ class Training:
                 self._running[pool.submit(train, name, self._fits[name], job, path, single_threaded)] = task
         self._waiting = left
         if left and pool.is_empty and not self._said_waiting:
-            self._listener.say(f"waiting for {len(left)} runs that other processes train")
+            self._listener.say(f"waiting for other processes, which train what is left ({len(left)})")
             self._said_waiting = True
 
     def _end(self, pool: Pool) -> None:
