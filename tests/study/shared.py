@@ -61,7 +61,7 @@ def study(
     os.dup2(descriptor, 2)
     claims.BEAT, claims.GRACE, loop.LOOK = 0.2, 5.0, 0.1
     claims.PLACE = place or claims.PLACE
-    page.write_report = lambda results, outcomes: (results.folder / "report.html").write_text("left out")
+    page.write_report = lambda results, *_: (results.folder / "report.html").write_text("left out")
     if start is not None:
         start.wait(PATIENCE)
     results = run(fit, **options)

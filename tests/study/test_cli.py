@@ -131,6 +131,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         "ls:eps=2: eps must be a number in [0, 1], got 2",
     ),
     "no database": (["study", "--storage", "nosuch://x"], "storage must be a database URL that opens"),
+    "no folder": (["study", "-o", ""], "output must name a folder, got ''"),
     "a folder that cannot be": (["study", "-o", "/dev/null/x"], "[Errno 20] Not a directory: '/dev/null/x"),
 }
 

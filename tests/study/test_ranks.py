@@ -31,7 +31,7 @@ def sharded(criterion: Criterion, seed: int) -> FitResult:
 def rank(number: int, folder: Path) -> None:
     place = f"file://{folder / 'store'}"
     dist.init_process_group("gloo", place, timedelta(seconds=100), rank=number, world_size=2)
-    page.write_report = lambda results, outcomes: (results.folder / "report.html").write_text("left out")
+    page.write_report = lambda results, *_: (results.folder / "report.html").write_text("left out")
     results = study(sharded, folder / "study", seeds=4, progress=True)
     (folder / f"answer-{number}").write_text(str(results.settings))
     with pytest.raises(ValueError, match="workers must be None where processes train together, got 2"):

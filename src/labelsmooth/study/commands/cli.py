@@ -9,7 +9,6 @@ import textwrap
 import warnings
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import joblib
@@ -56,12 +55,14 @@ class Study:
     until they are memorised."""
     flipped: float = 0.2
     """Share of the training labels that is flipped in noisy and scarce, in [0, 1]."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("labelsmooth-study")
+    # A Path of "" would be the current folder.
+    output: Annotated[str, tyro.conf.arg(aliases=["-o"], metavar="PATH")] = "labelsmooth-study"
     """Folder for the report, the numbers, the runs and the recommended models."""
     workers: int = joblib.cpu_count()
     """Processes that train side by side, each on one thread."""
     storage: str | None = None
-    """Database URL for the runs (as Optuna takes it) instead of a file in the output folder."""
+    """Database URL (as Optuna takes it) instead of a file in the output folder. Machines that give the same
+    one share the work, if the output folder is on a file system that they share."""
 
     check_deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Train hard targets with seed 0 once more at the start, and warn unless the logits are the same."""
