@@ -220,7 +220,7 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "eps": (0.3, 0.4),
         "arms": ("kl", "others:eps=0.2"),
         "seeds": 7,
-        "output": Path("a"),
+        "output": "a",
         "workers": 3,
         "storage": "b",
         "check_deterministic": True,

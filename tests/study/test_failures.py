@@ -12,7 +12,7 @@ from labelsmooth.study.fits.criterion import Criterion
 from labelsmooth.study.fits.result import FitResult
 from labelsmooth.study.trials.workers import Pool, was_killed
 
-from .made_up import bare, counted, study
+from .made_up import Log, bare, counted, study
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -22,7 +22,7 @@ def test_a_seed_that_fails_does_not_keep_the_answer_from_the_others(
     bad: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     fit, calls = counted()
-    mended = []
+    mended: list[bool] = Log()
 
     def failing(criterion: Criterion, seed: int) -> FitResult:
         if seed == bad and not mended:
