@@ -1,6 +1,6 @@
 """What a fit returned and called: each message names the fit, the entry, the value and the rule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any, cast
@@ -51,6 +51,20 @@ def as_result(name: str, result: object) -> FitResult:
     if len(classes) > 1:
         raise ValueError(f"{name}: fit must return logits of the same K classes in every call, got {classes}")
     return cast("FitResult", read | _as_extras(name, read))
+
+
+def check_names(name: str, fit: object, num_classes: int) -> None:
+    """Whether a fit's ``class_names``, if it has any, are one string for each class."""
+    names = getattr(fit, "class_names", None)
+    if names is None:
+        return
+    strings = (
+        isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(n, str) for n in names)
+    )
+    if not strings or len(names) != num_classes:
+        raise ValueError(
+            f"{name}: class_names must be {num_classes} strings, one for each class, got {names!r}"
+        )
 
 
 def check_calls(name: str, fit: object, arm: Spec, criterion: Criterion) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from labelsmooth.calibration import accuracy
 from labelsmooth.study.arms.specs import facts_of, parse
-from labelsmooth.study.fits.checks import as_result, check_calls
+from labelsmooth.study.fits.checks import as_result, check_calls, check_names
 from labelsmooth.study.fits.criterion import Criterion
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.trials.files import Job, Outcome, load, save
@@ -31,6 +31,7 @@ class Summary:
 def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> Summary:
     criterion, returned = fit_once(name, fit, job, single_threaded=single_threaded)
     result = as_result(name, returned)
+    check_names(name, fit, result["test"][0].size(1))
     check_calls(name, fit, parse(job.arm), criterion)
     save(path, result)
     return summarise_run(load(path))
