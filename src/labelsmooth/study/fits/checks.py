@@ -58,13 +58,10 @@ def check_names(name: str, fit: object, num_classes: int) -> None:
     names = getattr(fit, "class_names", None)
     if names is None:
         return
-    strings = (
-        isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(n, str) for n in names)
-    )
-    if not strings or len(names) != num_classes:
-        raise ValueError(
-            f"{name}: class_names must be {num_classes} strings, one for each class, got {names!r}"
-        )
+    listed = isinstance(names, Sequence) and not isinstance(names, str)
+    if not listed or len(names) != num_classes or not all(isinstance(each, str) for each in names):
+        rule = f"class_names must be {num_classes} strings, one for each class"
+        raise ValueError(f"{name}: {rule}, got {names!r}")
 
 
 def check_calls(name: str, fit: object, arm: Spec, criterion: Criterion) -> None:
