@@ -222,7 +222,7 @@ def test_what_is_long_is_pasted_from_lines_of_its_own():
     lines = shown(made_up.results(made_up.setting("a", changes=HELPS, chosen=arm, tried=[arm])))
     assert lines[-4:-1] == [
         "a",
-        "  study.arms.recipes.Graduated(eps=0.1, sure=0.3, low=0.3, high=0.7)",
+        "  labelsmooth.study.Graduated(eps=0.1, sure=0.3, low=0.3, high=0.7)",
         "  (logits / 0.50).softmax(-1)",
     ]
 

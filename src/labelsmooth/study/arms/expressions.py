@@ -70,7 +70,8 @@ class Call:
         return self.function(*map(made, self.args), **{k: made(v) for k, v in self.options.items()})
 
     def __str__(self) -> str:
-        """As it is pasted after ``from labelsmooth import *`` and with the facts under their names."""
+        """As it is pasted after ``from labelsmooth import *`` and ``import labelsmooth.study``, each fact under
+        its name."""
         return self.written({})
 
     def written(self, known: Mapping[str, object]) -> str:
@@ -115,7 +116,7 @@ def _fact(value: object) -> str:
 def _path(function: Callable[..., Any]) -> str:
     """Where a person finds it: as near to the top as it is."""
     package, *modules = function.__module__.split(".")
-    root = "" if package == "labelsmooth" else f"{package}."
+    root = "" if package == "labelsmooth" and modules[0] != "study" else f"{package}."
     for depth in range(len(modules) + 1):
         module = import_module(".".join([package, *modules[:depth]]))
         if getattr(module, function.__name__, None) is function:
