@@ -70,7 +70,7 @@ class Call:
         return self.function(*map(made, self.args), **{k: made(v) for k, v in self.options.items()})
 
     def __str__(self) -> str:
-        """As it is pasted after ``from labelsmooth import *`` and ``import labelsmooth.study``, each fact under
+        """As it is pasted after importing * from labelsmooth, and ``labelsmooth.study``, each fact under
         its name."""
         return self.written({})
 
