@@ -1,5 +1,6 @@
 """Studies from numbers instead of training: settings to judge, runs to summarise, and a fit of no time."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,6 +241,9 @@ def ledger(
 
 
 def written(results: Results) -> dict[str, bytes]:
-    """Every file of a study, but for Optuna's database, which holds the times of the runs."""
+    """Every file of a study, but for Optuna's database and the line that hold the times of the runs."""
     files = [path for path in results.folder.rglob("*") if path.is_file() and path.name != "trials.db"]
-    return {str(path.relative_to(results.folder)): path.read_bytes() for path in files}
+    return {
+        str(path.relative_to(results.folder)): re.sub(rb"The runs took .*, one", b"", path.read_bytes())
+        for path in files
+    }

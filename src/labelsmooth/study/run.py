@@ -136,7 +136,8 @@ def run(
             for name, ledger in ledgers.items()
         }
         analyses = [_analysed(name, fits[name], stored[name], compared, failed[name]) for name in fits]
-        return _concluded(fits, analyses, stored, digest, folder)
+        seconds = sum(ledger.seconds() for ledger in ledgers.values())
+        return _concluded(fits, analyses, stored, digest, folder, seconds)
 
     return lead_or_follow(fits, study)
 
@@ -163,6 +164,7 @@ def _concluded(
     stored: Mapping[str, Stored],
     digest: str,
     folder: Path,
+    seconds: float,
 ) -> Results:
     """Write down what came of the runs: the numbers, the report, the recommended models."""
     results = Results([analysis.setting for analysis in analyses], digest, folder)
@@ -173,7 +175,7 @@ def _concluded(
 
     from labelsmooth.study.report.page import write_report  # matplotlib is slow to import, not always needed
 
-    write_report(results, analyses, stored)
+    write_report(results, analyses, stored, seconds)
     results.save()
     return results
 

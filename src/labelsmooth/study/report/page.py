@@ -24,13 +24,18 @@ from labelsmooth.study.analysis.verdict import (
 )
 from labelsmooth.study.arms.table import ARMS, GRADES
 from labelsmooth.study.report import changes, charts
+from labelsmooth.study.report.progress import duration
 from labelsmooth.study.report.terminal import change, interval, number, probability, to_paste
 from labelsmooth.study.trials.files import replacing
 
 
 def write_report(
-    results: Results, analyses: Sequence[Analysis], stored: Mapping[str, charts.Outcomes]
+    results: Results,
+    analyses: Sequence[Analysis],
+    stored: Mapping[str, charts.Outcomes],
+    seconds: float,
 ) -> None:
+    """``seconds`` is how long the runs took, one after another."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("labelsmooth.study.report", "templates"),
         autoescape=True,
@@ -85,6 +90,7 @@ def write_report(
         changed_rows={name: changes.changed_rows(analysis) for name, analysis in seen.items()},
         by_class={name: changes.by_class(analysis) for name, analysis in seen.items()},
         made=_made(),
+        took=duration(seconds),
     )
     with replacing(results.folder / "report.html") as partial:
         partial.write_text(page, encoding="utf-8")

@@ -73,7 +73,7 @@ class Progress:
         """The time that the rest takes, if it takes any and one can tell."""
         if self._end is None or self._done == self._total:
             return []
-        return [f"about {_duration(self._end - time.monotonic())} left"]
+        return [f"about {duration(self._end - time.monotonic())} left"]
 
     def __rich__(self) -> Group:
         few = len(self._arms) < FEW
@@ -107,7 +107,8 @@ def _run(name: str, job: Job) -> str:
     return f"{name} {job.arm} seed {job.seed}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In the unit that suits it."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     if seconds < 90 * 60:
