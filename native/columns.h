@@ -5,6 +5,8 @@
 
 #pragma once
 
+#include <algorithm>
+
 #include "row.h"
 
 namespace labelsmooth {
@@ -49,7 +51,9 @@ struct TileSums {
 
 template <typename Z, typename R>
 INLINE void sums_of(TileSums<R>& s, const Z* z, int64_t n, int64_t classes, int64_t stride, const Vectors<R>& vectors) {
-    R buffer[tile], exp[tile];
+    // Many exponentials one by one would each be rounded beside a sum of 1 and more.
+    constexpr int64_t together = 16;
+    R buffer[tile], exp[tile], part[tile];
     for (int64_t j = 0; j < n; ++j) {
         s.max[j] = -inf<R>;
         exp[j] = s.mass[j] = s.weighted[j] = s.dot[j] = 0;
@@ -59,18 +63,23 @@ INLINE void sums_of(TileSums<R>& s, const Z* z, int64_t n, int64_t classes, int6
 #pragma omp simd
         for (int64_t j = 0; j < n; ++j) s.max[j] = x[j] > s.max[j] ? x[j] : s.max[j];
     }
-    for (int64_t k = 0; k < classes; ++k) {
-        const R* x = load(z + k * stride, n, buffer);
-        const R prior = vectors.prior_at(k), weighted = prior * vectors.weight_at(k);
+    for (int64_t first = 0; first < classes; first += together) {
+        for (int64_t j = 0; j < n; ++j) part[j] = 0;
+        for (int64_t k = first; k < std::min(first + together, classes); ++k) {
+            const R* x = load(z + k * stride, n, buffer);
+            const R prior = vectors.prior_at(k), weighted = prior * vectors.weight_at(k);
 #pragma omp simd
-        for (int64_t j = 0; j < n; ++j) {
-            const R d = x[j] - s.max[j];
-            const bool valid = x[j] > -inf<R>;
-            exp[j] += exp_nonpositive(d);
-            s.mass[j] += valid ? prior : R(0);
-            s.weighted[j] += valid ? weighted : R(0);
-            s.dot[j] += valid ? weighted * d : R(0);
+            for (int64_t j = 0; j < n; ++j) {
+                const R d = x[j] - s.max[j];
+                const bool valid = x[j] > -inf<R>;
+                part[j] += exp_nonpositive(d);
+                s.mass[j] += valid ? prior : R(0);
+                s.weighted[j] += valid ? weighted : R(0);
+                s.dot[j] += valid ? weighted * d : R(0);
+            }
         }
+#pragma omp simd
+        for (int64_t j = 0; j < n; ++j) exp[j] += part[j];
     }
 #pragma omp simd
     for (int64_t j = 0; j < n; ++j) s.lse[j] = log_positive(exp[j]);
