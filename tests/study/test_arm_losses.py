@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import labelsmooth
-from labelsmooth import study
 from labelsmooth.study import Criterion
 from labelsmooth.study.arms.specs import by_epoch, parse
 from labelsmooth.study.arms.table import ARMS
@@ -164,7 +163,7 @@ def test_arms_compute_what_they_say(text: str):
 @pytest.mark.parametrize("text", VALUES)
 def test_what_is_pasted_builds_the_same_loss(text: str):
     names = {name: getattr(labelsmooth, name) for name in labelsmooth.__all__}
-    pasted = eval(str(parse(text).loss), {**names, **FACTS, "torch": torch, "study": study})
+    pasted = eval(str(parse(text).loss), {**names, **FACTS, "torch": torch, "labelsmooth": labelsmooth})
     assert isinstance(pasted, torch.nn.Module)
     built, pasted = Criterion(parse(text).loss(FACTS)), Criterion(pasted)
     assert type(built.loss) is type(pasted.loss)

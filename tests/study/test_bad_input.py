@@ -188,7 +188,7 @@ BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "no eps": ({"eps": []}, r"eps must hold at least one smoothing above 0, got \[\]"),
     "no smoothing": ({"eps": [0, 0.0]}, r"eps must hold at least one smoothing above 0, got \[0, 0.0\]"),
     "one seed": ({"seeds": 1}, r"seeds must be a whole number in \[2, 1000\], got 1"),
-    "no worker": ({"workers": 0}, r"workers must be at least 1, got 0"),
+    "no worker": ({"workers": 0}, r"workers must be a whole number, at least 1, got 0"),
     "no fit": ({"fit": {}}, r"fit must name at least one fit, got none"),
     "names alike": ({"fit": {"a b": bare, "A-b": bare}}, r"fit must have names that differ .*, got a b, A-b"),
     "names without a letter": ({"fit": {"?!": bare}}, r"fit must have names that differ .*, got \?!"),

@@ -122,7 +122,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "eps out of range": (["study", "--eps", "2"], "eps must lie in [0, 1], got 2.0"),
     "no eps": (["study", "--eps"], "eps must hold at least one smoothing above 0, got []"),
     "one seed": (["study", "--seeds", "1"], "seeds must be a whole number in [2, 1000], got 1"),
-    "no worker": (["study", "--workers", "0"], "workers must be at least 1, got 0"),
+    "no worker": (["study", "--workers", "0"], "workers must be a whole number, at least 1, got 0"),
     "a share that is none": (["study", "--flipped", "20"], "flipped must lie in [0, 1], got 20.0"),
     "no setting": (["study", "--settings"], "--settings must name at least one of clean, noisy, scarce"),
     "no such arm": (["study", "--arms", "label"], "no arm is named 'label' (labelsmooth arms lists them)"),

@@ -136,3 +136,53 @@ def test_a_fit_that_takes_something_else_is_named_at_once(fit: Any, got: str, tm
     with pytest.raises(ValueError, match=rf"^mine: fit must take \(criterion, seed\), got {got}"):
         study({"mine": fit}, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_what_a_run_leaves_behind_for_the_next_is_warned_of(tmp_path: Path):
+    model = torch.nn.Linear(5, 4)
+
+    def trains_on(criterion: Criterion, seed: int) -> FitResult:
+        result = bare(criterion, seed)
+        with torch.no_grad():
+            model.weight += 1
+        return result
+
+    said = r"^mine: training has changed what fit refers to \(.*weight.* changed from .*\), so the next run"
+    with pytest.warns(UserWarning, match=said):
+        study({"mine": trains_on}, tmp_path / "model", seeds=3)
+
+    history: list[int] = []
+
+    def notes(criterion: Criterion, seed: int) -> FitResult:
+        history.append(seed)
+        return bare(criterion, seed)
+
+    with pytest.warns(UserWarning, match=r"\(fit.s variable history changed from \[\] to \[0\]\).* if it is a log, give"):
+        study({"mine": notes}, tmp_path / "log", seeds=3)
+    # With a key it is a log, and the study is read back.
+    study({"mine": notes}, tmp_path / "key", seeds=3, key="one")
+    before = len(history)
+    study({"mine": notes}, tmp_path / "key", seeds=3, key="one")
+    assert len(history) == before
+
+
+@pytest.mark.usefixtures("no_report")
+def test_what_only_the_report_reads_trains_nothing_anew(tmp_path: Path):
+    fit, calls = counted()
+    study({"mine": fit}, tmp_path, seeds=3)
+    calls.clear()
+    named: Any = fit
+    named.class_names, named.description = ["a", "b", "c", "d"], "made up"
+    study({"mine": fit}, tmp_path, seeds=3)
+    assert calls == []
+
+
+@pytest.mark.usefixtures("no_report")
+def test_an_interruption_says_what_is_kept(tmp_path: Path):
+    def stopped(criterion: Criterion, seed: int) -> FitResult:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stop:
+        study({"mine": stopped}, tmp_path, seeds=3)
+    assert stop.value.__notes__ == [f"what is done is kept in {tmp_path}: the same call goes on"]

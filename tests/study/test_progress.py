@@ -54,7 +54,7 @@ def test_nothing_is_shown_of_what_has_no_pair(arms: Sequence[str]):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "left"), [(0.2, "2 s"), (8, "80 s"), (9, "2 min"), (360, "60 min"), (600, "1.7 h")]
+    ("seconds", "left"), [(0.2, "2 s"), (10, "80 s"), (12, "2 min"), (450, "60 min"), (750, "1.7 h")]
 )
 def test_the_time_left_is_that_of_what_was_trained_here(
     seconds: float, left: str, monkeypatch: pytest.MonkeyPatch
@@ -65,9 +65,13 @@ def test_the_time_left_is_that_of_what_was_trained_here(
     file = io.StringIO()
     progress.update("a", Job("hard", 0), Summary(0.5, 0.9, "rows"), trained=False)
     Console(file=file, width=80).print(progress)
+    for seed in (1, 2):  # the first load what the others find loaded
+        now[0] += 1e6
+        progress.update("a", Job("hard", seed), Summary(0.5, 0.9, "rows"))
+    Console(file=file, width=80).print(progress)
     assert "left" not in file.getvalue()
     now[0] += seconds
-    progress.update("a", Job("hard", 1), Summary(0.5, 0.9, "rows"))
+    progress.update("a", Job("hard", 3), Summary(0.5, 0.9, "rows"))
     Console(file=file, width=80).print(progress)
     assert f"about {left} left" in file.getvalue()
     # It grows less while the next is trained.

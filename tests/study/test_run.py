@@ -298,14 +298,15 @@ def test_progress_is_a_line_for_each_run_on_a_pipe_and_nothing_when_hidden(
 ):
     study({"[b]name": bare}, tmp_path / "shown", progress=True)
     printed = capfd.readouterr()
-    lines = [line.split(", ") for line in printed.err.splitlines()]
+    *lines, end = [line.split(", ") for line in printed.err.splitlines()]
+    assert end == ["all 4 runs are done: comparing them", "writing the report"]
     assert printed.out == ""
     assert [line[:2] for line in lines] == [
         [f"{i} of 4 runs done", f"[b]name {arm} seed {seed}"]
         for i, (seed, arm) in enumerate([(0, "hard"), (0, "ls:eps=0.1"), (1, "hard"), (1, "ls:eps=0.1")], 1)
     ]
-    assert all(re.fullmatch(r"about \d+ s left", left) for (left,) in (line[2:] for line in lines[:-1]))
-    assert len(lines[-1]) == 2
+    assert [len(line) for line in lines] == [2, 2, 3, 2]
+    assert re.fullmatch(r"about \d+ s left", lines[2][2])
     study({"[b]name": bare}, tmp_path / "hidden")
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")

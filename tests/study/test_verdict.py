@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from labelsmooth.study.analysis import verdict
+from labelsmooth.study.analysis.advice import next_steps
 from labelsmooth.study.analysis.comparisons import adjust
 from labelsmooth.study.analysis.figures import JUDGED, Difference, Metric, Setting
 from labelsmooth.study.analysis.verdict import (
@@ -191,6 +192,23 @@ def test_a_temperature_that_leaves_the_ece_far_from_its_floor_is_no_advice():
     assert not verdict.trusted(setting, setting.hard)
     assert answer(setting).startswith("Keep hard targets. It is undecided")
     assert "no temperature is advised: with the one of the validation rows ECE is 38.0 %" in answer(setting)
+
+
+def test_few_validation_rows_and_few_seeds_are_a_caution_in_the_answer():
+    setting = replace(made_up.setting(changes={"accuracy": UP}), validation_rows=30, seeds=2)
+    said = answer(setting)
+    assert said.startswith("Use eps = 0.1. Accuracy")  # and no temperature of 30 rows
+    assert said.endswith(
+        "The 30 validation rows are few to choose an arm by. 2 seeds hardly tell how much runs vary."
+    )
+
+
+def test_too_little_training_is_not_over_confidence_to_cure():
+    unsure = made_up.setting(hard={"confidence_gap": -0.57})
+    assert next_steps(unsure)[0].startswith(
+        "Train longer first: hard targets alone are 57 points less sure than right"
+    )
+    assert not any("Train longer" in step for step in next_steps(made_up.setting()))
 
 
 def test_seeds_that_failed_are_named():

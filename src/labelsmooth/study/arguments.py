@@ -36,12 +36,12 @@ def check_arguments(
     if not isinstance(seeds, int) or not 2 <= seeds <= MOST_SEEDS:
         raise ValueError(f"seeds must be a whole number in [2, {MOST_SEEDS}], got {seeds!r}")
     if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise ValueError(f"workers must be at least 1, got {workers!r}")
+        raise ValueError(f"workers must be a whole number, at least 1, got {workers!r}")
     if not fits:
         raise ValueError("fit must name at least one fit, got none")
     for name, fit in fits.items():
         if not isinstance(name, str) or not callable(fit):
-            raise ValueError(f"fit must be a function, or functions by name, got {fit!r} named {name!r}")
+            raise ValueError(f"fit must be a function, or a mapping of functions by name, got {fit!r}")
         _check_signature(name, fit)
     if len({slug(name) for name in fits} - {""}) < len(fits):
         raise ValueError(f"fit must have names that differ in letters or digits, got {', '.join(fits)}")

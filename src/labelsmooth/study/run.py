@@ -6,7 +6,7 @@ from pathlib import Path
 
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.summary import Analysis, analyse
-from labelsmooth.study.analysis.verdict import recommended
+from labelsmooth.study.analysis.verdict import FEW_SEEDS, recommended
 from labelsmooth.study.arguments import check_arguments, check_keys
 from labelsmooth.study.arms.specs import facts_of, left_out
 from labelsmooth.study.fits.result import Fit
@@ -16,8 +16,6 @@ from labelsmooth.study.trials.files import Job, Stored, save_model
 from labelsmooth.study.trials.ledger import Ledger
 from labelsmooth.study.trials.loop import Training
 from labelsmooth.study.trials.ranks import are_together, lead_or_follow
-
-FEW_SEEDS = 3
 
 
 def run(
@@ -94,8 +92,10 @@ def run(
         >>> [arm.name for arm in results.settings[0].arms]
         ['hard', 'ls:eps=0.1']
     """
-    if str(output) == "":
-        raise ValueError("output must name a folder, got ''")
+    if not isinstance(output, str | Path) or str(output) == "":
+        raise ValueError(f"output must name a folder, got {output!r}")
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ValueError(f"settings must be a mapping by name, got {settings!r}")
     fits = fit if isinstance(fit, Mapping) else {"your data": fit}
     compared = check_arguments(fits, arms, eps, seeds, workers)
     keys = check_keys(key, fits)
@@ -129,7 +129,12 @@ def run(
                 say(f"{arm} is left out: {why}", shown=progress)
         with Progress(fits, compared, len(jobs), shown=progress) as shown:
             training = Training(fits, ledgers, jobs, shown)
-            training.run(workers)
+            try:
+                training.run(workers)
+            except KeyboardInterrupt as stop:
+                stop.add_note(f"what is done is kept in {folder}: the same call goes on")
+                raise
+        say(f"all {len(jobs) * len(fits)} runs are done: comparing them, writing the report", shown=progress)
         failed = {name: training.left_out(name) for name in fits}
         stored = {
             name: Stored({job: ledger.path(job) for job in jobs if job.seed not in failed[name]})

@@ -4,6 +4,7 @@ from labelsmooth.study.analysis.figures import JUDGED, Setting
 from labelsmooth.study.analysis.verdict import suspicion, trusted, verdict
 
 FEW_SEEDS = 5
+UNSURE = 0.2  # confidence this far below accuracy is no over-confidence to cure, but too little training
 MANY = 100  # seeds that nobody will train
 
 
@@ -13,6 +14,12 @@ def next_steps(setting: Setting) -> list[str]:
     word, chosen = verdict(setting), setting.chosen
     if suspicion(setting):
         steps.append("Look at validation rows that every run gets wrong: their labels may be.")
+    gap = setting.hard.values["confidence_gap"]
+    if gap.high < -UNSURE:
+        steps.append(
+            f"Train longer first: hard targets alone are {-gap.mean * 100:.0f} points less sure than right, "
+            "as models are that stopped early, or whose labels are wrong."
+        )
     if setting.seeds < FEW_SEEDS:
         steps.append(
             f"Train with more seeds: {setting.seeds} say little, since how much runs vary is hardly known; "

@@ -7,8 +7,10 @@ from typing import Literal
 
 from labelsmooth.study.analysis.figures import JUDGED, METRICS, Arm, Estimate, Metric, Setting
 from labelsmooth.study.analysis.intervals import LEVEL
+from labelsmooth.study.trials.early import FEW_ROWS
 
 FAR = 5.0  # standard errors between validation and test accuracy: clean labels gave at most 3 in 15 data sets
+FEW_SEEDS = 3  # fewer are a reason for caution
 FAR_FROM_FLOOR = 0.05  # an ECE so far above its noise floor is no calibration
 
 EFFECT_WORDS = {
@@ -87,7 +89,7 @@ def answer(setting: Setting) -> str:
                 f"{_not_sure(setting) if word == 'undecided' else ''}."
             )
     other = setting.hard if arm is chosen else chosen
-    warned = "".join(f" {warning}" for warning in (suspicion(setting), missing(setting)) if warning)
+    warned = "".join(f" {warning}" for warning in cautions(setting))
     if not trusted(setting, arm):
         return f"{advice}. {change} {confidence(arm, scaled=False)}; {untrusted(arm)}.{warned}"
     return (
@@ -138,6 +140,18 @@ def suspicion(setting: Setting) -> str:
     )
 
 
+def cautions(setting: Setting) -> list[str]:
+    """What to bear in mind of the answer."""
+    few_rows = setting.validation_rows < FEW_ROWS
+    said = [
+        suspicion(setting),
+        f"The {setting.validation_rows} validation rows are few to choose an arm by." if few_rows else "",
+        f"{setting.seeds} seeds hardly tell how much runs vary." if setting.seeds < FEW_SEEDS else "",
+        missing(setting),
+    ]
+    return [caution for caution in said if caution]
+
+
 def missing(setting: Setting) -> str:
     """Which seeds are not in the numbers, and why; empty where all are."""
     if not setting.left_out:
@@ -149,7 +163,7 @@ def missing(setting: Setting) -> str:
 def trusted(setting: Setting, arm: Arm) -> bool:
     """Whether the temperature is an advice: fitted on sound rows, and the ECE after it near its floor."""
     far = arm.values["ece_scaled"].mean - arm.noise_floor_scaled > FAR_FROM_FLOOR
-    return not suspicion(setting) and not far
+    return not suspicion(setting) and setting.validation_rows >= FEW_ROWS and not far
 
 
 def untrusted(arm: Arm) -> str:

@@ -17,6 +17,7 @@ from labelsmooth.study.arms.specs import parse
 from labelsmooth.study.trials.files import Job
 from labelsmooth.study.trials.training import Summary
 
+WARM = 2  # runs that do not tell how long the others take
 BEST = 3  # columns of an 80-column terminal, where there are many arms
 
 
@@ -39,7 +40,7 @@ class Progress:
             TimeElapsedColumn(),
             console=self._console,
         )
-        self._total, self._trained, self._start = runs * len(self._runs), 0, time.monotonic()
+        self._total, self._trained, self._warm = runs * len(self._runs), 0, time.monotonic()
         self._end: float | None = None
         self._tasks = {name: self._bars.add_task(name, total=runs) for name in self._runs}
         self._live = Live(self, console=self._console, transient=True, refresh_per_second=4)
@@ -57,7 +58,11 @@ class Progress:
         self._trained += trained
         if trained:
             now = time.monotonic()
-            self._end = now + (now - self._start) / self._trained * (self._total - self._done)
+            if self._trained <= WARM:  # they load what the others find loaded
+                self._warm = now
+            else:
+                each = (now - self._warm) / (self._trained - WARM)
+                self._end = now + each * (self._total - self._done)
         self._bars.advance(self._tasks[name])
         if trained and not self._console.is_terminal:
             self.say(", ".join([f"{self._done} of {self._total} runs done", _run(name, job), *self._left()]))

@@ -28,6 +28,7 @@ from labelsmooth.study.trials.names import (
 )
 
 LEAVES = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
+SAID = ("class_names", "description")  # attributes of a fit that only the report reads
 MOST = 20  # parts of one object that are written down one by one
 SHORT = 60  # letters of a text that is written down in full
 # What a class has that says nothing about what it computes.
@@ -237,7 +238,9 @@ class _Walk:
         inside = [(f"{name}'s variable {x}", cell.cell_contents) for x, cell in enclosed if _is_filled(cell)]
         # One of those that torch.compile adds is an address.
         inside += [
-            (f"{name}.{x}", part) for x, part in vars(value).items() if not x.startswith("_torchdynamo")
+            (f"{name}.{x}", part)
+            for x, part in vars(value).items()
+            if not x.startswith("_torchdynamo") and (name != "fit" or x not in SAID)
         ]
         if is_importable(value):
             return _Node(f"function {installed(value.__module__, value.__qualname__)}")

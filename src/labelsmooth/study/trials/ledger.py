@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from labelsmooth.study.fits.result import Fit
-from labelsmooth.study.trials.changes import keep, why_anew
+from labelsmooth.study.trials.changes import MOST, differences, keep, why_anew
 from labelsmooth.study.trials.claims import Watch, owner
 from labelsmooth.study.trials.files import DamageError, Job, Outcome, load, remove_partials, slug
 from labelsmooth.study.trials.identity import Identity, identify
@@ -59,6 +59,7 @@ class Ledger:
         versions = {"labelsmooth": version("labelsmooth"), "torch": torch.__version__}
         self.digest = _digest({"name": name, "fit": known.digest, "settings": said.digest, **versions})
         self._parts = {**versions, **said.parts, **known.parts}
+        self._fit_parts = known.parts if key is None else None
         self._label = f"{slug(name)}-{self.digest}"
         self.folder = folder / "trials" / self._label
         # Quoted, since a path may hold what means something in a URL.
@@ -77,6 +78,14 @@ class Ledger:
     def why_anew(self) -> str | None:
         """What has changed since this setting was last trained, if nothing of it is there as it is now."""
         return why_anew(self.folder, self._parts)
+
+    def changed(self, fit: Fit) -> str:
+        """What of a fit is no longer as it was at the start, in words; empty where a key stands for it."""
+        if self._fit_parts is None:
+            return ""
+        with suppress(ValueError):
+            return ", ".join(differences(self._fit_parts, identify(fit).parts)[:MOST])
+        return ""
 
     def read(self, job: Job) -> Outcome | None:
         """The run if its file is whole, whoever wrote it; raises ``DamageError`` once if it is not."""

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.trials.claims import beating
-from labelsmooth.study.trials.early import FirstRuns
+from labelsmooth.study.trials.early import FirstRuns, warn
 from labelsmooth.study.trials.files import DamageError, Job, WriteError
 from labelsmooth.study.trials.ledger import Ledger
 from labelsmooth.study.trials.ranks import Team, are_together
@@ -50,6 +50,7 @@ class Training:
         self._rows: dict[str, str] = {}
         self._first_runs = FirstRuns(hard=jobs[0].arm)
         self._said_waiting = False
+        self._looked_back: set[str] = set()
 
     def run(self, workers: int | None) -> None:
         for ledger in self._ledgers.values():
@@ -103,6 +104,7 @@ class Training:
             error = future.exception()
             if error is None:
                 self._count(task, future.result())
+                self._look_back(task.name)
             elif was_killed(future) and task not in self._killed:
                 self._killed.add(task)
                 self._ledgers[task.name].drop(task.job)
@@ -134,6 +136,18 @@ class Training:
             )
         self._first_runs.see(task.name, task.job, self._ledgers[task.name].path(task.job))
         self._listener.update(task.name, task.job, summary, trained=trained)
+
+    def _look_back(self, name: str) -> None:
+        """Warn, after the first run of a setting, of what it has left behind for the next."""
+        if name in self._looked_back:
+            return
+        self._looked_back.add(name)
+        if changed := self._ledgers[name].changed(self._fits[name]):
+            warn(
+                f"{name}: training has changed what fit refers to ({changed}), so the next run does not "
+                "start as this one did, and called again the study trains anew: make it within fit, or, if "
+                "it is a log, give study.run(..., key='name of this version')"
+            )
 
     def _hear_of_failures(self) -> None:
         for name, ledger in self._ledgers.items():
