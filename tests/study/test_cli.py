@@ -288,7 +288,8 @@ def test_ctrl_c_says_one_line_and_keeps_what_is_done(story: Story):
 @needs_signals
 def test_the_same_command_goes_on(story: Story):
     assert story.resumed.returncode == 0
-    lines = story.resumed.stderr.splitlines()
+    *lines, end = story.resumed.stderr.splitlines()
+    assert end == f"all {RUNS} runs are done: comparing them, writing the report"
     assert len(lines) == RUNS - len(story.after_stop)
     assert lines[-1].startswith(f"{RUNS} of {RUNS} runs done, scarce, noisy ")
     assert len(story.after_resume) == RUNS

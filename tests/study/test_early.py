@@ -158,7 +158,9 @@ def test_what_a_run_leaves_behind_for_the_next_is_warned_of(tmp_path: Path):
         history.append(seed)
         return bare(criterion, seed)
 
-    with pytest.warns(UserWarning, match=r"\(fit.s variable history changed from \[\] to \[0\]\).* if it is a log, give"):
+    with pytest.warns(
+        UserWarning, match=r"\(fit.s variable history changed from \[\] to \[0\]\).* if it is a log, give"
+    ):
         study({"mine": notes}, tmp_path / "log", seeds=3)
     # With a key it is a log, and the study is read back.
     study({"mine": notes}, tmp_path / "key", seeds=3, key="one")

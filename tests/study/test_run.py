@@ -174,7 +174,7 @@ def test_the_recommended_model_gives_the_logits_of_its_run(tmp_path: Path):
 
 @pytest.mark.usefixtures("no_report")
 def test_pairs_start_from_the_same_numbers_and_each_seed_from_its_own(tmp_path: Path):
-    seen: list[tuple[float, float, float]] = []
+    seen: list[tuple[float, float, float]] = Log()
 
     def fit(criterion: Criterion, seed: int) -> FitResult:
         seen.append((torch.rand(1).item(), float(np.random.rand()), random.random()))  # noqa: NPY002
