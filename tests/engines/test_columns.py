@@ -203,6 +203,9 @@ def test_a_map_is_read_where_it_lies() -> None:
     assert in_columns(torch.zeros(2, 5).T) is None
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # torch 2.14's check
 def test_operator() -> None:
     z = torch.randn(2, 5, 4, 5).movedim(1, -1).requires_grad_()
     measures = Measures(

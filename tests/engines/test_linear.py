@@ -257,6 +257,9 @@ OPERATORS: dict[str, dict[str, Any]] = {
 @kernel
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # torch 2.14's check
 def test_operators_are_as_torch_wants_them(name: str) -> None:
     given = arguments(**OPERATORS[name])
     torch.library.opcheck(torch.ops.labelsmooth.linear.default, given)
