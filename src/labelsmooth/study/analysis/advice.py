@@ -3,7 +3,7 @@
 from labelsmooth.study.analysis.figures import JUDGED, Setting
 from labelsmooth.study.analysis.verdict import suspicion, trusted, verdict
 
-FEW_SEEDS = 5
+ENOUGH_SEEDS = 5
 UNSURE = 0.2  # confidence this far below accuracy is no over-confidence to cure, but too little training
 MANY = 100  # seeds that nobody will train
 
@@ -20,10 +20,10 @@ def next_steps(setting: Setting) -> list[str]:
             f"Train longer first: hard targets alone are {-gap.mean * 100:.0f} points less sure than right, "
             "as models are that stopped early, or whose labels are wrong."
         )
-    if setting.seeds < FEW_SEEDS:
+    if setting.seeds < ENOUGH_SEEDS:
         steps.append(
             f"Train with more seeds: {setting.seeds} say little, since how much runs vary is hardly known; "
-            f"{FEW_SEEDS} or more narrow every interval."
+            f"{ENOUGH_SEEDS} or more narrow every interval."
         )
     elif word == "undecided":
         steps.append(_to_decide(setting))

@@ -25,13 +25,13 @@ def adjust(setting: Setting) -> Setting:
     What is recommended is chosen among them, so it has no level of its own. A copy of another arm is no
     comparison more.
     """
-    judged: list[tuple[str, Metric]] = [
-        (arm.copy_of or arm.name, metric) for arm in setting.arms[1:] for metric in JUDGED
-    ]
-    distinct = list(dict.fromkeys(judged))
-    by_name = {arm.name: arm for arm in setting.arms}
-    levels = [by_name[name].differences[metric].p for name, metric in distinct]
-    adjusted = dict(zip(distinct, holm(levels), strict=True))
+    judged: dict[tuple[str, Metric], float] = {
+        (arm.name, metric): arm.differences[metric].p
+        for arm in setting.arms[1:]
+        if arm.copy_of is None
+        for metric in JUDGED
+    }
+    adjusted = dict(zip(judged, holm([*judged.values()]), strict=True))
     arms = [
         replace(
             arm,

@@ -1,16 +1,16 @@
 """One run: what is kept of its logits."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from labelsmooth.calibration.checks import Rows
-from labelsmooth.calibration.metrics import Reliability, bin_of, binned, chance_gap
+from labelsmooth.calibration.metrics import Reliability, bin_of, binned, chance_gap, correct
 from labelsmooth.study.analysis.figures import Metric
 from labelsmooth.study.trials.files import Outcome
+from labelsmooth.study.trials.training import threads
 
 NUM_BINS = 15
 DRAWS = 200  # of the noise floor
@@ -70,28 +70,18 @@ class Run:
         return values
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Rows are read in chunks that stay in a core's cache: more threads would wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@one_thread()
+# Rows are read in chunks that stay in a core's cache: more threads would wait for one another.
+@threads(1)
 def measure(outcome: Outcome) -> Run:
     temperature = outcome.temperature
     logits, labels = outcome.test
-    predicted, right = _predictions(logits, labels)
+    predicted = logits.argmax(-1)
     raw, scaled = _by_row(logits, labels, (1.0, temperature))
     (validated,) = _by_row(*outcome.val, (temperature,))
     train_accuracy = memorised = flipped = None
     if outcome.train is not None:
         trained, given = outcome.train
-        fitted = _predictions(trained, given)[1]
+        fitted = correct(trained, given)
         train_accuracy = fitted.mean().item()
         if outcome.clean is not None:
             wrong = given != outcome.clean
@@ -100,9 +90,9 @@ def measure(outcome: Outcome) -> Run:
     return Run(
         temperature=temperature,
         validation_nll=validated.nll.mean().item(),
-        validation_accuracy=_predictions(*outcome.val)[1].mean().item(),
-        predicted=predicted,
-        right=right,
+        validation_accuracy=correct(*outcome.val).mean().item(),
+        predicted=predicted.int(),
+        right=(predicted == labels).double(),
         raw=raw,
         scaled=scaled,
         train_accuracy=train_accuracy,
@@ -110,11 +100,6 @@ def measure(outcome: Outcome) -> Run:
         flipped=flipped,
         history=outcome.history,
     )
-
-
-def _predictions(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    predicted = logits.argmax(-1)
-    return predicted.int(), (predicted == labels).double()
 
 
 def _by_row(logits: Tensor, labels: Tensor, temperatures: tuple[float, ...]) -> list[ByRow]:

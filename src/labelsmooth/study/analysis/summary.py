@@ -41,6 +41,9 @@ class Analysis:
     labels: Tensor  # of the test rows
     runs: Mapping[Job, Seen]
 
+    def runs_of(self, arm: Arm) -> list[Seen]:
+        return [run for job, run in self.runs.items() if job.arm == arm.name]
+
 
 def analyse(
     name: str,
@@ -57,8 +60,10 @@ def analyse(
     """
     compared: list[Arm] = []
     seen: dict[Job, Seen] = {}
-    hard: list[Run] = []
-    moved: dict[str, Tensor] = {}  # of each arm, how far its NLL of each row is from that of hard targets
+    hard: dict[Metric, Tensor] = {}
+    moved: dict[
+        str, Tensor
+    ] = {}  # of each arm but copies, how far each row's NLL is from that of hard targets
     shape, labels, flipped = (0, 0), torch.empty(0), None
     for arm in arms:
         runs = []
@@ -74,13 +79,15 @@ def analyse(
                 run.scaled.reliability(run.right),
                 run.history,
             )
+        values, copied = _stacked(runs), None
         if not hard:
-            hard, flipped = runs, runs[0].flipped
+            hard, flipped = values, runs[0].flipped
         else:
-            moved[arm] = torch.stack([a.scaled.nll - b.scaled.nll for a, b in zip(runs, hard, strict=True)])
-            moved[arm] = moved[arm].mean(0)
+            by = (values["nll_scaled"] - hard["nll_scaled"]).mean(0)
+            if (copied := _original(by, moved)) is None:
+                moved[arm] = by
         facts = {"num_classes": shape[1], **(known or {})}
-        compared.append(_arm(arm, runs, hard, seeds, labels, facts, copied=_original(arm, moved)))
+        compared.append(_arm(arm, runs, values, hard, seeds, labels, facts, copied))
     setting = Setting(
         name=name,
         description=description,
@@ -98,19 +105,19 @@ def analyse(
 def _arm(
     name: str,
     runs: Sequence[Run],
-    hard: Sequence[Run],
+    values: Mapping[Metric, Tensor],
+    hard: Mapping[Metric, Tensor],
     seeds: Sequence[int],
     labels: Tensor,
     facts: Mapping[str, object],
     copied: str | None,
 ) -> Arm:
-    spec, values = parse(name), _stacked(runs)
+    spec = parse(name)
     differences: dict[Metric, Difference] = {}
-    if runs is not hard:
-        before = _stacked(hard)
-        differences = {m: crossed(x - before[m]).difference() for m, x in values.items() if m in before}
+    if values is not hard:
+        differences = {m: crossed(x - hard[m]).difference() for m, x in values.items() if m in hard}
     validation = [run.validation_nll for run in runs]
-    right, was_right = values["accuracy"], torch.stack([run.right for run in hard])
+    right, was_right = values["accuracy"], hard["accuracy"]
     able = not spec.loss.facts - facts.keys()
     return Arm(
         name=name,
@@ -137,14 +144,10 @@ def _stacked(runs: Sequence[Run]) -> dict[Metric, Tensor]:
     return {m: torch.stack([x[m] for x in every]) for m in every[0] if all(m in x for x in every)}
 
 
-def _original(arm: str, moved: Mapping[str, Tensor]) -> str | None:
-    """The arm before it that gave the same, but for rounding: one with the same gradient, say."""
-    for other, x in moved.items():
-        if other == arm:
-            break
-        if (x - moved[arm]).abs().mean() < ALIKE * x.abs().mean():
-            return other
-    return None
+def _original(by: Tensor, moved: Mapping[str, Tensor]) -> str | None:
+    """The arm that gave the same, but for rounding: one with the same gradient, say."""
+    alike = (arm for arm, x in moved.items() if (x - by).abs().mean() < ALIKE * x.abs().mean())
+    return next(alike, None)
 
 
 def _by_class(right: Tensor, labels: Tensor) -> list[float | None]:

@@ -59,11 +59,8 @@ def verdict(setting: Setting) -> Verdict:
         return "helps"
     if Effect.WORSE in effects:
         return "harms"
-    negligible = all(
-        max(abs(d.low), abs(d.high)) < smallest
-        for metric, smallest in JUDGED.items()
-        if (d := setting.chosen.differences[metric])
-    )
+    intervals = [(setting.chosen.differences[metric], smallest) for metric, smallest in JUDGED.items()]
+    negligible = all(max(abs(d.low), abs(d.high)) < smallest for d, smallest in intervals)
     return "same" if negligible else "undecided"
 
 
@@ -226,7 +223,7 @@ def less_confident(setting: Setting) -> Judgement:
     before = setting.hard.values["confidence_gap"]
     after = setting.chosen.values["confidence_gap"]
     change = setting.chosen.differences["confidence_gap"]
-    evidence = f"{before.mean * 100:+.0f} to {after.mean * 100:+.0f} points ({interval(change)})"
+    evidence = f"{before.mean * 100:+.0f} to {after.mean * 100:+.0f} points ({points(change, unit='')})"
     if before.high <= 0:
         return Judgement(Promise.NOTHING, evidence)
     if before.low > 0 and change.high < 0:
@@ -270,14 +267,9 @@ def _promise(effect: Effect) -> Promise:
             return Promise.UNDECIDED
 
 
-def points(e: Estimate) -> str:
+def points(e: Estimate, unit: str = " points") -> str:
     """A difference of shares, in percentage points."""
-    return f"{e.mean * 100:+.1f} points [{e.low * 100:+.1f}, {e.high * 100:+.1f}]"
-
-
-def interval(e: Estimate) -> str:
-    """The same, where it is clear that they are points."""
-    return points(e).replace(" points", "")
+    return f"{e.mean * 100:+.1f}{unit} [{e.low * 100:+.1f}, {e.high * 100:+.1f}]"
 
 
 def signed(e: Estimate) -> str:

@@ -73,7 +73,7 @@ def by_class(analysis: Analysis) -> Table:
 
 def _predicted(arm: Arm, analysis: Analysis) -> Tensor:
     """``(seeds, rows)``"""
-    return torch.stack([run.predicted for job, run in analysis.runs.items() if job.arm == arm.name])
+    return torch.stack([run.predicted for run in analysis.runs_of(arm)])
 
 
 def _usual(predicted: Tensor) -> int:

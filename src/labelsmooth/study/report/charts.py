@@ -18,7 +18,7 @@ from labelsmooth.calibration import ReliabilityDisplay
 from labelsmooth.calibration.metrics import Reliability
 from labelsmooth.study.analysis.figures import FEW, JUDGED, METRICS, Arm, Difference, Metric, Setting
 from labelsmooth.study.analysis.results import Results
-from labelsmooth.study.analysis.summary import Analysis, Seen
+from labelsmooth.study.analysis.summary import Analysis
 from labelsmooth.study.analysis.verdict import Effect, effect
 from labelsmooth.study.trials.files import Job, Outcome
 
@@ -69,7 +69,7 @@ def featured(results: Results) -> list[int]:
 
 def reliability_picture(setting: Setting, arm: Arm, analysis: Analysis, *, scaled: bool) -> Picture:
     """All seeds' test rows together, each seed with its own temperature."""
-    runs = _runs_of(arm, analysis)
+    runs = analysis.runs_of(arm)
     bins = _pooled([run.reliability_scaled if scaled else run.reliability for run in runs])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 4.4))
@@ -100,10 +100,6 @@ def reliability_picture(setting: Setting, arm: Arm, analysis: Analysis, *, scale
         ["confidence from, to", "test rows", "mean confidence", "accuracy"],
         rows,
     )
-
-
-def _runs_of(arm: Arm, analysis: Analysis) -> list[Seen]:
-    return [run for job, run in analysis.runs.items() if job.arm == arm.name]
 
 
 def _pooled(several: Sequence[Reliability]) -> Reliability:
@@ -233,7 +229,7 @@ def training_curves(results: Results, analyses: Mapping[str, Analysis]) -> Pictu
             for j, name in enumerate(names):
                 ax: Axes = axes[i][j]
                 for k, arm in enumerate(setting.arms[place] for place in shown):
-                    runs = [run.history.get(name, []) for run in _runs_of(arm, analyses[setting.name])]
+                    runs = [run.history.get(name, []) for run in analyses[setting.name].runs_of(arm)]
                     # As far as every seed was trained: one may have stopped early.
                     curve = [sum(values) / len(runs) for values in zip(*runs, strict=False)]
                     ax.plot(

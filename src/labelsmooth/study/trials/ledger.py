@@ -146,7 +146,7 @@ class Ledger:
         """What failed since this process came, here or elsewhere; what failed before is tried again."""
         with self._told():
             return {
-                Job(trial.user_attrs["arm"], trial.user_attrs["seed"]): trial.user_attrs["error"]
+                _job(trial): trial.user_attrs["error"]
                 for trial in self._trials(TrialState.FAIL)
                 if trial.number >= self._first and "error" in trial.user_attrs
             }
@@ -179,7 +179,7 @@ class Ledger:
                 with suppress(HAS_ENDED):  # another was faster, or it lives after all
                     self._store.set_trial_state_values(self._trial(trial.number), TrialState.FAIL)
             else:
-                claims.setdefault(Job(trial.user_attrs["arm"], trial.user_attrs["seed"]), trial.number)
+                claims.setdefault(_job(trial), trial.number)
         return claims
 
     def _is_on_its_way(self, job: Job) -> bool:
@@ -246,6 +246,10 @@ class Ledger:
             raise ValueError(
                 f"storage must be a database URL that opens, got {masked(self._url)!r} ({reason})"
             ) from None
+
+
+def _job(trial: FrozenTrial) -> Job:
+    return Job(trial.user_attrs["arm"], trial.user_attrs["seed"])
 
 
 def masked(text: str) -> str:

@@ -57,18 +57,27 @@ def summarise_run(run: Outcome) -> Summary:
 
 
 @contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """So many of torch's threads, or as many as there are; whatever is done to them, they are put back."""
+    before = torch.get_num_threads()
+    try:
+        if number is not None:
+            torch.set_num_threads(number)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def seeded(seed: int, single_threaded: bool) -> Iterator[None]:
     """Seed every common generator, and put them and torch's threads back afterwards."""
-    threads, old, older = torch.get_num_threads(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    old, older = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        if single_threaded:
-            torch.set_num_threads(1)
-        with torch.random.fork_rng(devices=[]):
+        with threads(1 if single_threaded else None), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             np.random.seed(seed)  # noqa: NPY002, a fit may use the old generator
             random.seed(seed)
             yield
     finally:
-        torch.set_num_threads(threads)
         random.setstate(old)
         np.random.set_state(older)  # noqa: NPY002
