@@ -15,7 +15,7 @@ from labelsmooth.study import Criterion, DigitsFit, FitResult
 from labelsmooth.study.arms.options import Number, spelled
 from labelsmooth.study.arms.specs import facts_of, left_out, parse, select
 from labelsmooth.study.arms.table import ARMS, GRADES
-from labelsmooth.study.commands.catalogue import catalogue
+from labelsmooth.study.commands.arms import catalogue
 from labelsmooth.study.data.digits import digits
 from labelsmooth.study.trials.identity import identify
 

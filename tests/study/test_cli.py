@@ -20,7 +20,8 @@ from labelsmooth.__main__ import main
 from labelsmooth.study import Results
 from labelsmooth.study.analysis.verdict import answer
 from labelsmooth.study.arms.table import ARMS
-from labelsmooth.study.commands import cli
+from labelsmooth.study.commands import cli, output
+from labelsmooth.study.commands import study as command
 
 from .made_up import study, written
 
@@ -72,9 +73,9 @@ def test_help_of_the_study_names_each_option_with_its_unit_and_default(capsys: p
         "labelsmooth.study.run",
     ):
         assert said in text
-    for option in fields(cli.Study):
+    for option in fields(command.Study):
         assert text.count(f"--{option.name.replace('_', '-')} ") >= 1
-    assert text.count("(default: ") == len(fields(cli.Study))
+    assert text.count("(default: ") == len(fields(command.Study))
 
 
 def test_arms_are_listed(capsys: pytest.CaptureFixture[str]):
@@ -102,7 +103,7 @@ def test_better_and_worse_are_told_apart_on_every_terminal(
 ):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
-    cli._print("▲▼ é")
+    output.show("▲▼ é")
     sys.stdout.flush()
     assert written.getvalue().decode(encoding).strip() == signs
 
@@ -181,7 +182,7 @@ def test_an_error_of_several_lines_is_told_in_one(
     def fail(*_: object, **__: object) -> None:
         raise ValueError("first line\n  second line")
 
-    monkeypatch.setattr(cli, "run", fail)
+    monkeypatch.setattr(command, "run", fail)
     with pytest.raises(SystemExit):
         cli.main(["study"])
     assert capsys.readouterr().err == "labelsmooth: error: first line second line\n"
@@ -192,7 +193,7 @@ def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: 
         warnings.warn("few rows", UserWarning, stacklevel=1)
         return Results([], "", Path("x"))
 
-    monkeypatch.setattr(cli, "run", remark)
+    monkeypatch.setattr(command, "run", remark)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         cli.main(["study"])
@@ -202,11 +203,11 @@ def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: 
 def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     asked: dict[str, object] = {}
 
-    def remember(fits: dict[str, cli.DigitsFit], **options: object) -> Results:
+    def remember(fits: dict[str, command.DigitsFit], **options: object) -> Results:
         asked.update(options, fits=fits)
         return Results([], "", Path("x"))
 
-    monkeypatch.setattr(cli, "run", remember)
+    monkeypatch.setattr(command, "run", remember)
     given = "--eps 0.3 0.4 --arms kl others:eps=0.2 --seeds 7 --settings noisy clean noisy --flipped 0.4"
     given += " -o a --workers 3 --storage b --check-deterministic"
     cli.main(["study", *map(str, given.split())])
@@ -228,7 +229,7 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_the_settings_are_those_that_were_promised():
-    fits = {name: (fit.rows, fit.flipped) for name, fit in cli.SETTINGS.values()}
+    fits = {name: (fit.rows, fit.flipped) for name, fit in command.SETTINGS.values()}
     assert fits == {"plenty, clean": (800, 0.0), "plenty, noisy": (800, 0.2), "scarce, noisy": (100, 0.2)}
 
 
@@ -328,7 +329,7 @@ def test_asked_again_it_says_the_same_at_once(story: Story):
 @needs_signals
 @pytest.mark.usefixtures("no_report")
 def test_two_processes_and_an_interruption_change_no_number(story: Story, tmp_path: Path):
-    name, fit = cli.SETTINGS["scarce"]
+    name, fit = command.SETTINGS["scarce"]
     here = written(study({name: fit}, tmp_path, seeds=4))
     there = written(Results.load(story.folder))
     assert here.keys() == there.keys()

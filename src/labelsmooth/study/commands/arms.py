@@ -1,4 +1,6 @@
-"""The table of arms, to be read on a terminal."""
+"""``labelsmooth arms``: the table of arms, to be read on a terminal."""
+
+from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -7,6 +9,15 @@ from rich.text import Text
 from labelsmooth.study.arms.options import spelled
 from labelsmooth.study.arms.specs import FACTS, parse
 from labelsmooth.study.arms.table import ARMS, GRADES, Method
+from labelsmooth.study.commands.output import show
+
+
+@dataclass(frozen=True)
+class Arms:
+    """List what a study can compare: each arm's options, formula, use and evidence."""
+
+    def __call__(self) -> None:
+        show(catalogue())
 
 
 def catalogue() -> RenderableType:
