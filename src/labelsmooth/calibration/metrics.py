@@ -165,16 +165,17 @@ def noise_floor(
 def chance_gap(sure: Tensor, num_bins: int, draws: int, seed: int = 0) -> float:
     """The noise floor of confidences, ``(N,)``, float64."""
     sure = sure.sort().values
+    return chance_gaps(sure, bin_of(sure, num_bins), draws, seed)
+
+
+def chance_gaps(sure: Tensor, bins: Tensor, draws: int, seed: int = 0) -> float:
+    """The same of increasing confidences and the bin of each, ``(N,)``."""
     generator = torch.Generator(device=sure.device).manual_seed(seed)
-    home = bin_of(sure, num_bins)
-    filled, count = home.unique_consecutive(return_counts=True)
-    gaps = 0.0
-    for b, held in zip(filled.tolist(), sure.split(count.tolist()), strict=True):
-        gaps += _mean_gap(held, b / num_bins, (b + 1) / num_bins, draws, generator)
-    return gaps / len(sure)
+    count = bins.unique_consecutive(return_counts=True)[1].tolist()
+    return sum(_mean_gap(held, draws, generator) for held in sure.split(count)) / len(sure)
 
 
-def _mean_gap(sure: Tensor, left: float, right: float, draws: int, generator: torch.Generator) -> float:
+def _mean_gap(sure: Tensor, draws: int, generator: torch.Generator) -> float:
     """How far a bin's correct rows lie from their expected number, on average.
 
     Few rows are drawn one by one. Many are drawn by cells: the rows of a cell have nearly one confidence p,
@@ -183,7 +184,8 @@ def _mean_gap(sure: Tensor, left: float, right: float, draws: int, generator: to
     """
     size, p = torch.ones_like(sure), sure
     if by_cell := len(sure) > MANY:
-        cell = ((sure - left) * (CELLS / (right - left))).long().clamp_(0, CELLS - 1)
+        width = float(sure[-1] - sure[0]) or 1.0
+        cell = ((sure - sure[0]) * (CELLS / width)).long().clamp_(0, CELLS - 1)
         size, p = (sure.new_zeros(CELLS).index_add_(0, cell, x) for x in (size, sure))
         size, p = size[size > 0], (p[size > 0] / size[size > 0]).clamp_max_(1.0)
     expected, total = sure.sum(), 0.0

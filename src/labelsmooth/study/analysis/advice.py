@@ -1,11 +1,16 @@
 """What to do after the answer. Pure functions of the results."""
 
-from labelsmooth.study.analysis.figures import JUDGED, Setting
-from labelsmooth.study.analysis.verdict import suspicion, trusted, verdict
+import math
+
+from labelsmooth.study.analysis.figures import Setting
+from labelsmooth.study.analysis.intervals import LEVEL
+from labelsmooth.study.analysis.metrics import METRICS
+from labelsmooth.study.analysis.verdict import comparisons, suspicion, trusted, verdict
 
 ENOUGH_SEEDS = 5
 UNSURE = 0.2  # confidence this far below accuracy is no over-confidence to cure, but too little training
-MANY = 100  # seeds that nobody will train
+MANY = 100  # seeds, or times the test rows, that nobody will have
+POWER = 0.8  # how likely an effect that is there is found
 
 
 def next_steps(setting: Setting) -> list[str]:
@@ -40,16 +45,44 @@ def next_steps(setting: Setting) -> list[str]:
 
 
 def _to_decide(setting: Setting) -> str:
-    """How many seeds would make the largest effect sure, if it is as large as it looks."""
-    needed = []
-    for metric, smallest in JUDGED.items():
+    """How many seeds or test rows would most likely make the largest effect sure, if it is as large as it
+    looks: its variance is in parts that either makes smaller."""
+    from scipy.stats import norm  # slow to import, and not needed to read results back
+
+    far = float(norm.ppf(1 - LEVEL / 2 / comparisons(setting)) + norm.ppf(POWER))
+    by_seeds, by_rows = [], []
+    for metric in setting.judged:
         d = setting.chosen.differences[metric]
-        half = (d.high - d.low) / 2
-        if abs(d.mean) >= smallest and half:
-            needed.append(setting.seeds * (half / abs(d.mean)) ** 2)
-    if not needed or min(needed) > MANY:
-        return "More seeds will hardly decide it: whatever the difference is, it is small."
+        if abs(d.mean) < METRICS[metric].smallest:
+            continue
+        seeds, rows, both = d.parts
+        allowed = (d.mean / far) ** 2
+        if allowed > rows:
+            by_seeds.append(math.ceil(setting.seeds * (seeds + both) / (allowed - rows)))
+        if allowed > seeds:
+            by_rows.append(math.ceil(setting.test_rows * (rows + both) / (allowed - seeds)))
+    ways = [
+        f"{needed:,} {what} instead of {now:,}"
+        for needed, now, most, what in (
+            (min(by_seeds, default=0), setting.seeds, MANY, "seeds"),
+            (min(by_rows, default=0), setting.test_rows, MANY * setting.test_rows, "test rows"),
+        )
+        if now < needed <= most
+    ]
+    if not ways:
+        return (
+            "Neither more seeds nor more test rows will decide it within reason: whatever the difference is, "
+            "it is small."
+        )
+    only = (
+        ""
+        if len(ways) == 2
+        else (
+            "; more test rows alone would not"
+            if by_seeds and "seeds" in ways[0]
+            else "; more seeds alone would not"
+        )
+    )
     return (
-        f"If the difference is as large as it looks, some {max(round(min(needed) * 1.5), setting.seeds + 1)} "
-        "seeds would make it sure; where more seeds do not narrow the interval, more test rows do."
+        f"If the difference is as large as it looks, {' or '.join(ways)} would most likely decide it{only}."
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from labelsmooth.study.analysis.figures import JUDGED, Metric, Setting
+from labelsmooth.study.analysis.figures import Setting
 
 
 def holm(levels: Sequence[float]) -> list[float]:
@@ -25,11 +25,11 @@ def adjust(setting: Setting) -> Setting:
     What is recommended is chosen among them, so it has no level of its own. A copy of another arm is no
     comparison more.
     """
-    judged: dict[tuple[str, Metric], float] = {
+    judged: dict[tuple[str, str], float] = {
         (arm.name, metric): arm.differences[metric].p
         for arm in setting.arms[1:]
         if arm.copy_of is None
-        for metric in JUDGED
+        for metric in setting.judged
     }
     adjusted = dict(zip(judged, holm([*judged.values()]), strict=True))
     arms = [

@@ -13,11 +13,12 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean, the variance of that mean, and the degrees of freedom that the variance has."""
+    """A mean, the variance of that mean, its degrees of freedom, and what it is made of."""
 
     mean: float
     variance: float
     degrees: float
+    parts: tuple[float, float, float]  # of the variance: from seeds, from rows, from both together
 
     @property
     def half_width(self) -> float:
@@ -41,7 +42,7 @@ class Mean:
         return Estimate(self.mean, self.mean - self.half_width, self.mean + self.half_width)
 
     def difference(self) -> Difference:
-        return Difference(**vars(self.estimate()), p=self.p)
+        return Difference(**vars(self.estimate()), p=self.p, parts=self.parts)
 
 
 def crossed(values: Tensor) -> Mean:
@@ -71,4 +72,6 @@ def crossed(values: Tensor) -> Mean:
     variance = max(seeds + rows - both, seeds, rows)
     spread = float((squares**2 / degrees).sum())
     freedom = max(variance**2 / spread, num_seeds - 1) if spread else math.inf
-    return Mean(float(mean), variance / (num_seeds * num_rows), freedom)
+    count = num_seeds * num_rows
+    parts = max(seeds - both, 0.0) / count, max(rows - both, 0.0) / count, both / count
+    return Mean(float(mean), variance / count, freedom, parts)

@@ -16,13 +16,15 @@ class Results:
 
     settings: list[Setting]
     digest: str  # of everything the numbers depend on
-    folder: Path
+    folder: Path | None  # None where nothing is written
 
     def __str__(self) -> str:
         return "\n".join(f"{s.name}: {answer(s)}" for s in self.settings)
 
     def save(self) -> None:
         content = {"digest": self.digest, "settings": [asdict(s) for s in self.settings]}
+        if self.folder is None:
+            raise ValueError("results have no folder to be saved in")
         with replacing(self.folder / "results.json") as partial:
             partial.write_text(json.dumps(content, indent=1))
 
@@ -38,9 +40,11 @@ def _setting(content: dict[str, Any]) -> Setting:
             **{
                 **arm,
                 "values": {m: Estimate(**e) for m, e in arm["values"].items()},
-                "differences": {m: Difference(**e) for m, e in arm["differences"].items()},
+                "differences": {
+                    m: Difference(**{**e, "parts": tuple(e["parts"])}) for m, e in arm["differences"].items()
+                },
             }
         )
         for arm in content["arms"]
     ]
-    return Setting(**{**content, "arms": arms})
+    return Setting(**{**content, "arms": arms, "judged": tuple(content["judged"])})

@@ -11,26 +11,15 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration.metrics import Reliability
 from labelsmooth.study.analysis.comparisons import adjust
-from labelsmooth.study.analysis.figures import Arm, Difference, Metric, Setting
+from labelsmooth.study.analysis.figures import Arm, Difference, Setting
 from labelsmooth.study.analysis.intervals import crossed
-from labelsmooth.study.analysis.measures import Run, measure
-from labelsmooth.study.arms.specs import by_epoch, parse
+from labelsmooth.study.analysis.measured import Run, Seen, measure
+from labelsmooth.study.analysis.metrics import CARES, METRICS, as_trained
+from labelsmooth.study.arms.specs import by_epoch, spelled_in_full
 from labelsmooth.study.trials.files import Job, Outcome
 
 ALIKE = 0.01  # two arms are copies if they differ by less than this part of what either differs from hard
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the report draws of one run."""
-
-    temperature: float
-    predicted: Tensor  # (N,), int32
-    reliability: Reliability
-    reliability_scaled: Reliability
-    history: Mapping[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -53,51 +42,59 @@ def analyse(
     seeds: Sequence[int],
     known: Mapping[str, object] | None = None,
     class_names: Sequence[str] | None = None,
+    *,
+    care: str = "overall",
+    ordinal: bool = False,
 ) -> Analysis:
     """Compare each arm with the first, which has hard targets. Each outcome is looked up once.
 
-    ``known`` are facts of the fit, which the code to paste holds.
+    ``known`` are facts of the fit, which the code to paste holds; ``care`` is one of ``CARES``.
+
+    Raises:
+        ValueError: if the runs lack what the metrics of ``care`` need.
     """
     compared: list[Arm] = []
     seen: dict[Job, Seen] = {}
-    hard: dict[Metric, Tensor] = {}
+    hard: list[Run] = []
+    values: dict[str, Tensor] = {}
     moved: dict[
         str, Tensor
     ] = {}  # of each arm but copies, how far each row's NLL is from that of hard targets
-    shape, labels, flipped = (0, 0), torch.empty(0), None
+    first = outcomes[Job(arms[0], seeds[0])]
+    validation_rows = 0 if first.val is None else len(first.val[1])
+    labels, num_classes = first.test[1], first.test[0].size(1)
+    judged, by = (CARES[care].judged, CARES[care].by)
+    if not validation_rows:
+        judged, by = tuple(map(as_trained, judged)), as_trained(by)
+    del first
     for arm in arms:
-        runs = []
+        runs, copied = [], None
         for seed in seeds:
-            outcome = outcomes[Job(arm, seed)]
-            if not seen:
-                shape, labels = (len(outcome.val[1]), outcome.test[0].size(1)), outcome.test[1]
-            runs.append(run := measure(outcome))
-            seen[Job(arm, seed)] = Seen(
-                run.temperature,
-                run.predicted,
-                run.raw.reliability(run.right),
-                run.scaled.reliability(run.right),
-                run.history,
-            )
-        values, copied = _stacked(runs), None
+            runs.append(run := measure(outcomes[Job(arm, seed)], by, ordinal=ordinal))
+            seen[Job(arm, seed)] = run.seen
         if not hard:
-            hard, flipped = values, runs[0].flipped
+            hard, values = runs, _stacked(runs)
+            _check_known(name, care, judged, values)
         else:
-            by = (values["nll_scaled"] - hard["nll_scaled"]).mean(0)
-            if (copied := _original(by, moved)) is None:
-                moved[arm] = by
-        facts = {"num_classes": shape[1], **(known or {})}
-        compared.append(_arm(arm, runs, values, hard, seeds, labels, facts, copied))
+            from_hard = [run.moved - other.moved for run, other in zip(runs, hard, strict=True)]
+            distance = torch.stack(from_hard).mean(0)
+            if (copied := _original(distance, moved)) is None:
+                moved[arm] = distance
+        facts = {"num_classes": num_classes, **(known or {})}
+        compared.append(_arm(arm, runs, hard, values, seeds, labels, facts, copied, by))
     setting = Setting(
         name=name,
         description=description,
         seeds=len(seeds),
         test_rows=len(labels),
-        validation_rows=shape[0],
-        num_classes=shape[1],
-        flipped=flipped,
+        validation_rows=validation_rows,
+        num_classes=num_classes,
+        flipped=hard[0].flipped,
         arms=compared,
         class_names=None if class_names is None else list(class_names),
+        care=care,
+        judged=judged,
+        by=by,
     )
     return Analysis(adjust(setting), labels, seen)
 
@@ -105,32 +102,41 @@ def analyse(
 def _arm(
     name: str,
     runs: Sequence[Run],
-    values: Mapping[Metric, Tensor],
-    hard: Mapping[Metric, Tensor],
+    hard: Sequence[Run],
+    hard_values: Mapping[str, Tensor],
     seeds: Sequence[int],
     labels: Tensor,
     facts: Mapping[str, object],
     copied: str | None,
+    by: str,
 ) -> Arm:
-    spec = parse(name)
-    differences: dict[Metric, Difference] = {}
-    if values is not hard:
-        differences = {m: crossed(x - hard[m]).difference() for m, x in values.items() if m in hard}
+    spec = spelled_in_full(name)
+    is_hard = runs is hard
+    values = hard_values if is_hard else _stacked(runs)
+    differences: dict[str, Difference] = {}
+    if not is_hard:
+        differences = {
+            m: crossed(x - hard_values[m]).difference()
+            for m, x in values.items()
+            if m in hard_values and x.shape == hard_values[m].shape
+        }
+    estimates = {metric: crossed(x).estimate() for metric, x in values.items()}
+    chosen_by = _mean([run.chosen_by for run in runs])
+    temperature = _mean([run.seen.temperature and math.log(run.seen.temperature) for run in runs])
     validation = [run.validation_nll for run in runs]
-    right, was_right = values["accuracy"], hard["accuracy"]
-    able = not spec.loss.facts - facts.keys()
+    right, was_right = (torch.stack([run.right for run in several]) for several in (runs, hard))
     return Arm(
         name=name,
-        validation_nll=fmean(validation),
-        temperature=math.exp(fmean(math.log(run.temperature) for run in runs)),
-        noise_floor=fmean(run.raw.noise_floor for run in runs),
-        noise_floor_scaled=fmean(run.scaled.noise_floor for run in runs),
-        best_seed=seeds[min(range(len(seeds)), key=validation.__getitem__)],
-        validation_accuracy=fmean(run.validation_accuracy for run in runs),
-        code=spec.loss.written(facts),
-        by_epoch=able and by_epoch(spec.loss(facts)),
-        values={metric: crossed(x).estimate() for metric, x in values.items()},
+        chosen_by=estimates[by].mean if chosen_by is None else chosen_by,
+        validation_nll=_mean(validation),
+        temperature=None if temperature is None else math.exp(temperature),
+        best_seed=seeds[min(range(len(seeds)), key=lambda i: validation[i] or 0.0)],
+        validation_accuracy=_mean([run.validation_accuracy for run in runs]),
+        code="" if spec is None else spec.loss.written(facts),
+        by_epoch=spec is not None and not spec.loss.facts - facts.keys() and by_epoch(spec.loss(facts)),
+        values=estimates,
         differences=differences,
+        floors={m: fmean(run.floors[m] for run in runs) for m in runs[0].floors},
         copy_of=copied,
         recall=_by_class(right.mean(0), labels),
         gained=(right > was_right).double().sum(1).mean().item(),
@@ -138,10 +144,31 @@ def _arm(
     )
 
 
-def _stacked(runs: Sequence[Run]) -> dict[Metric, Tensor]:
+def _check_known(name: str, care: str, judged: Sequence[str], values: Mapping[str, Tensor]) -> None:
+    needs = {
+        "ordinal": "labels that are declared to be ordinal (ordinal=True)",
+        "ood": "logits of rows of no class, as fit's 'ood'",
+    }
+    if missing := [METRICS[metric].short for metric in judged if metric not in values]:
+        raise ValueError(
+            f"{name}: care={care!r} judges by {' and '.join(missing)}, which needs "
+            f"{needs.get(care, 'test rows of two classes or more')}"
+        )
+
+
+def _stacked(runs: Sequence[Run]) -> dict[str, Tensor]:
     """``(seeds, rows)`` of each metric that every run has."""
     every = [run.values for run in runs]
-    return {m: torch.stack([x[m] for x in every]) for m in every[0] if all(m in x for x in every)}
+    return {
+        m: torch.stack([x[m] for x in every])
+        for m, first in every[0].items()
+        if all(m in x and x[m].shape == first.shape for x in every)
+    }
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    known = [x for x in numbers if x is not None]
+    return fmean(known) if len(known) == len(numbers) else None
 
 
 def _original(by: Tensor, moved: Mapping[str, Tensor]) -> str | None:

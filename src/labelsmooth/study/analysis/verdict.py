@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from labelsmooth.study.analysis.figures import JUDGED, METRICS, Arm, Estimate, Metric, Setting
+from labelsmooth.study.analysis.figures import Arm, Estimate, Setting
 from labelsmooth.study.analysis.intervals import LEVEL
+from labelsmooth.study.analysis.metrics import METRICS
 from labelsmooth.study.trials.early import FEW_ROWS
 
 FAR = 5.0  # standard errors between validation and test accuracy: clean labels gave at most 3 in 15 data sets
@@ -38,28 +39,29 @@ class Promise(StrEnum):
 Verdict = Literal["helps", "harms", "mixed", "same", "undecided"]
 
 
-def effect(arm: Arm, metric: Metric) -> Effect:
+def effect(setting: Setting, arm: Arm, metric: str) -> Effect:
     """Whether an arm is better than hard targets: surely, and by enough to matter.
 
     A judged metric is sure among all that is judged; any other, which describes, by its own interval.
     """
-    difference, better = arm.differences[metric], METRICS[metric].better
-    p = difference.adjusted if metric in JUDGED else difference.p
-    if p >= LEVEL or abs(difference.mean) < JUDGED.get(metric, 0.0):
+    difference, info = arm.differences[metric], METRICS[metric]
+    judged = metric in setting.judged
+    p = difference.adjusted if judged else difference.p
+    if p >= LEVEL or (judged and abs(difference.mean) < info.smallest):
         return Effect.UNDECIDED
-    return Effect.BETTER if difference.mean * better > 0 else Effect.WORSE
+    return Effect.BETTER if difference.mean * info.better > 0 else Effect.WORSE
 
 
 def verdict(setting: Setting) -> Verdict:
-    """By accuracy, and by NLL once both have their temperature: what a temperature repairs does not count."""
-    effects = {effect(setting.chosen, metric) for metric in JUDGED}
+    """By the judged metrics, probabilities after temperature: what a temperature repairs does not count."""
+    effects = {effect(setting, setting.chosen, metric) for metric in setting.judged}
     if effects >= {Effect.BETTER, Effect.WORSE}:
         return "mixed"
     if Effect.BETTER in effects:
         return "helps"
     if Effect.WORSE in effects:
         return "harms"
-    intervals = [(setting.chosen.differences[metric], smallest) for metric, smallest in JUDGED.items()]
+    intervals = [(setting.chosen.differences[metric], METRICS[metric].smallest) for metric in setting.judged]
     negligible = all(max(abs(d.low), abs(d.high)) < smallest for d, smallest in intervals)
     return "same" if negligible else "undecided"
 
@@ -72,32 +74,43 @@ def answer(setting: Setting) -> str:
     """What to do, and the numbers it rests on."""
     arm, chosen = recommended(setting), setting.chosen
     called = described(setting)
-    accuracy = points(chosen.differences["accuracy"])
-    nll = signed(chosen.differences["nll_scaled"])
+    changes = ", ".join(_changed(chosen, metric) for metric in setting.judged)
     match verdict(setting):
         case "helps":
-            advice, change = f"Use {called}", f"Accuracy {accuracy}, NLL {nll}."
+            advice = f"Use {called}"
+            change = f"{changes[0].upper()}{changes[1:]}."
         case "harms" | "mixed" | "same" | "undecided" as word:
-            advice = "Keep hard targets"
+            advice = f"Keep {setting.baseline}"
             subject = "smoothing" if all(arm.eps is not None for arm in setting.arms) else "the best arm"
+            if len(setting.arms) == 2:
+                subject = called
             judged = EFFECT_WORDS[word].format(subject)
             change = (
-                f"{judged[0].upper()}{judged[1:]}: {called} gave accuracy {accuracy}, NLL {nll}"
+                f"{judged[0].upper()}{judged[1:]}: {'it' if subject == called else called} gave {changes}"
                 f"{_not_sure(setting) if word == 'undecided' else ''}."
             )
     other = setting.hard if arm is chosen else chosen
     warned = "".join(f" {warning}" for warning in cautions(setting))
+    if arm.temperature is None:
+        return (
+            f"{advice}. {change} {confidence(arm, scaled=False)}; {calibration(setting, arm, other)}.{warned}"
+        )
     if not trusted(setting, arm):
         return f"{advice}. {change} {confidence(arm, scaled=False)}; {untrusted(arm)}.{warned}"
     return (
         f"{advice} and divide the logits by {arm.temperature:.2f}. {change} "
-        f"{confidence(arm)}; {calibration(arm, other)}.{warned}"
+        f"{confidence(arm)}; {calibration(setting, arm, other)}.{warned}"
     )
+
+
+def _changed(arm: Arm, metric: str) -> str:
+    """A judged metric and its difference, within a sentence."""
+    return f"{METRICS[metric].short} {said(arm.differences[metric], metric)}"
 
 
 def _not_sure(setting: Setting) -> str:
     """Why it is undecided although an interval of its own excludes 0."""
-    differences = [setting.chosen.differences[metric] for metric in JUDGED]
+    differences = [setting.chosen.differences[metric] for metric in setting.judged]
     if all(d.p >= LEVEL for d in differences):
         return ""
     if any(d.adjusted < LEVEL for d in differences):
@@ -107,16 +120,31 @@ def _not_sure(setting: Setting) -> str:
 
 def comparisons(setting: Setting) -> int:
     """How many are judged."""
-    return len(JUDGED) * sum(arm.copy_of is None for arm in setting.arms[1:])
+    return len(setting.judged) * sum(arm.copy_of is None for arm in setting.arms[1:])
 
 
 def criteria(setting: Setting) -> str:
     """What the verdict goes by: the metrics, what matters of each, and among how many comparisons."""
-    accuracy, nll = JUDGED["accuracy"] * 100, JUDGED["nll_scaled"]
-    return (
-        f"Judged: accuracy by {accuracy:g} points, NLL at T by {nll:g}; "
-        f"sure among {comparisons(setting)} (Holm, 95 %)."
+    judged = ", ".join(_matters(metric) for metric in setting.judged)
+    by = METRICS[setting.by]
+    rows = "validation" if setting.validation_rows else "test"
+    chosen = (
+        ""
+        if setting.care == "overall" and setting.validation_rows
+        else (f" Chosen by {by.short}{at(setting.by)} on {rows} rows.")
     )
+    return f"Judged: {judged}; sure among {comparisons(setting)} (Holm, 95 %).{chosen}"
+
+
+def _matters(metric: str) -> str:
+    info = METRICS[metric]
+    unit = {"%": " points", "points": " points"}.get(info.unit, "")
+    return f"{info.short}{at(metric)} by {info.smallest * info.factor:g}{unit}"
+
+
+def at(metric: str) -> str:
+    """Whether a metric is after temperature, within a sentence."""
+    return " at T" if metric.endswith("_scaled") else ""
 
 
 def suspicion(setting: Setting) -> str:
@@ -125,6 +153,8 @@ def suspicion(setting: Setting) -> str:
     Wrong validation labels are the usual reason: they mislead the temperature and the choice of the arm.
     """
     validated, tested = setting.hard.validation_accuracy, setting.hard.values["accuracy"].mean
+    if validated is None:
+        return ""
     rows = setting.validation_rows, setting.test_rows
     share = (validated * rows[0] + tested * rows[1]) / sum(rows)
     error = math.sqrt(share * (1 - share) * (1 / rows[0] + 1 / rows[1]))
@@ -139,14 +169,25 @@ def suspicion(setting: Setting) -> str:
 
 def cautions(setting: Setting) -> list[str]:
     """What to bear in mind of the answer."""
-    few_rows = setting.validation_rows < FEW_ROWS
-    said = [
-        suspicion(setting),
-        f"The {setting.validation_rows} validation rows are few to choose an arm by." if few_rows else "",
-        f"{setting.seeds} seeds hardly tell how much runs vary." if setting.seeds < FEW_SEEDS else "",
-        missing(setting),
-    ]
+    said = [suspicion(setting), _few_rows(setting), _few_seeds(setting), missing(setting)]
     return [caution for caution in said if caution]
+
+
+def _few_rows(setting: Setting) -> str:
+    if not setting.validation_rows:
+        by_test = " and the arm is the best of the test rows" if len(setting.arms) > 2 else ""
+        return (
+            f"Without validation rows there is no temperature{by_test}; NLL and ECE are as trained, which "
+            "favours neither a better order nor what a temperature would repair."
+        )
+    few = setting.validation_rows < FEW_ROWS
+    return f"The {setting.validation_rows} validation rows are few to choose an arm by." if few else ""
+
+
+def _few_seeds(setting: Setting) -> str:
+    if setting.seeds == 1:
+        return "One run of each arm tells nothing of how runs vary: the intervals cover other test rows alone."
+    return f"{setting.seeds} seeds hardly tell how much runs vary." if setting.seeds < FEW_SEEDS else ""
 
 
 def missing(setting: Setting) -> str:
@@ -159,14 +200,16 @@ def missing(setting: Setting) -> str:
 
 def trusted(setting: Setting, arm: Arm) -> bool:
     """Whether the temperature is an advice: fitted on sound rows, and the ECE after it near its floor."""
-    far = arm.values["ece_scaled"].mean - arm.noise_floor_scaled > FAR_FROM_FLOOR
+    if arm.temperature is None:
+        return False
+    far = arm.values["ece_scaled"].mean - arm.floors["ece_scaled"] > FAR_FROM_FLOOR
     return not suspicion(setting) and setting.validation_rows >= FEW_ROWS and not far
 
 
 def untrusted(arm: Arm) -> str:
     return (
         f"no temperature is advised: with the one of the validation rows ECE is "
-        f"{arm.values['ece_scaled'].mean * 100:.1f} % (noise floor {arm.noise_floor_scaled * 100:.1f} %)"
+        f"{arm.values['ece_scaled'].mean * 100:.1f} % (noise floor {arm.floors['ece_scaled'] * 100:.1f} %)"
     )
 
 
@@ -202,11 +245,13 @@ def confidence(arm: Arm, *, scaled: bool = True) -> str:
     )
 
 
-def calibration(arm: Arm, other: Arm) -> str:
-    ece, against = arm.values["ece_scaled"].mean, other.values["ece_scaled"].mean
+def calibration(setting: Setting, arm: Arm, other: Arm) -> str:
+    metric = setting.at_best("ece")
+    ece, against = arm.values[metric].mean, other.values[metric].mean
+    after = "after temperature " if metric == "ece_scaled" else ""
     return (
-        f"after temperature ECE {ece * 100:.1f} % against {against * 100:.1f} % with {named(other)} "
-        f"(noise floor {arm.noise_floor_scaled * 100:.1f} %)"
+        f"{after}ECE {ece * 100:.1f} % against {against * 100:.1f} % with {named(other)} "
+        f"(noise floor {arm.floors[metric] * 100:.1f} %)"
     )
 
 
@@ -234,7 +279,7 @@ def less_confident(setting: Setting) -> Judgement:
 def generalises(setting: Setting) -> Judgement:
     """Better generalisation: test accuracy rises."""
     return Judgement(
-        _promise(effect(setting.chosen, "accuracy")), points(setting.chosen.differences["accuracy"])
+        _promise(effect(setting, setting.chosen, "accuracy")), points(setting.chosen.differences["accuracy"])
     )
 
 
@@ -247,7 +292,7 @@ def resists_noise(setting: Setting) -> Judgement:
     if None not in memorised:
         before, after = (f"{m.mean * 100:.0f}" for m in memorised if m)
         evidence += f"; flips learnt {before} to {after} %"
-    return Judgement(_promise(effect(setting.chosen, "accuracy")), evidence)
+    return Judgement(_promise(effect(setting, setting.chosen, "accuracy")), evidence)
 
 
 PROMISES = {
@@ -272,5 +317,6 @@ def points(e: Estimate, unit: str = " points") -> str:
     return f"{e.mean * 100:+.1f}{unit} [{e.low * 100:+.1f}, {e.high * 100:+.1f}]"
 
 
-def signed(e: Estimate) -> str:
-    return f"{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
+def said(e: Estimate, metric: str) -> str:
+    """A difference in the metric's unit."""
+    return points(e) if METRICS[metric].factor == 100 else f"{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"

@@ -90,6 +90,15 @@ def parse(text: str) -> Spec:
     return Spec(name, values)
 
 
+def spelled_in_full(text: str) -> Spec | None:
+    """The arm of a name that gives every option, as a study spells it; None of any other name."""
+    try:
+        spec = parse(text)
+    except ValueError:
+        return None
+    return spec if str(spec) == text else None
+
+
 def select(arms: Sequence[str], fits: Mapping[str, object]) -> list[str]:
     """Hard targets and each arm once, in order, as spelled; ``all`` is every one that the fits can serve.
 

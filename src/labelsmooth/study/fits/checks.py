@@ -1,6 +1,6 @@
 """What a fit returned and called: each message names the fit, the entry, the value and the rule."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any, cast
@@ -12,6 +12,7 @@ from torch import Tensor
 from labelsmooth.calibration.checks import (
     are_probabilities,
     as_labelled,
+    as_logits,
     as_tensor,
     check_finite,
     check_possible,
@@ -21,13 +22,15 @@ from labelsmooth.study.arms.specs import Spec, by_epoch, facts_of
 from labelsmooth.study.fits.criterion import Criterion
 from labelsmooth.study.fits.result import FitResult
 
+FOLDS = 5  # of a linear probe
 
-def as_result(name: str, result: object) -> FitResult:
+
+def as_result(name: str, result: object, *, needed: Collection[str] = ("val", "test")) -> FitResult:
     """What a fit returned, in tensors; a column of its own for each of two classes."""
     form = 'fit must return {"val": (logits, labels), "test": (logits, labels)}'
     if not isinstance(result, Mapping):
         raise ValueError(f"{name}: {form}, got {type(result).__name__}")
-    if missing := {"val", "test"} - result.keys():
+    if missing := {split for split in needed if result.get(split) is None}:
         raise ValueError(f"{name}: {form}, got no {' and no '.join(sorted(missing))}")
     declared = result.get("probabilities", False)
     if not isinstance(declared, bool):
@@ -47,7 +50,11 @@ def as_result(name: str, result: object) -> FitResult:
             read[split] = _as_pair(logits, labels, declared, judged=split != "train")
         except ValueError as error:
             raise ValueError(f"{name}: fit's {split!r}: {error}") from None
-    classes = sorted({read["val"][0].size(1), read["test"][0].size(1)})
+    if "ood" in read:
+        read["ood"] = _as_unlabelled(name, read["ood"], declared)
+    classes = sorted({read[split][0].size(1) for split in ("val", "test") if split in read})
+    if "ood" in read:
+        classes = sorted({*classes, read["ood"].size(1)})
     if len(classes) > 1:
         raise ValueError(f"{name}: fit must return logits of the same K classes in every call, got {classes}")
     return cast("FitResult", read | _as_extras(name, read))
@@ -104,6 +111,16 @@ def _as_pair(logits: object, labels: object, declared: bool, judged: bool) -> tu
     return rows.logits, rows.labels
 
 
+def _as_unlabelled(name: str, logits: object, declared: bool) -> Tensor:
+    """Logits of rows of no class."""
+    try:
+        rows = as_logits(logits, "probabilities" if declared else "logits")
+        labels = torch.zeros(len(rows), dtype=torch.long)
+        return _as_pair(rows, labels, declared, judged=False)[0]
+    except ValueError as error:
+        raise ValueError(f"{name}: fit's 'ood': {error}") from None
+
+
 def _as_extras(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
     """What a fit may return besides."""
     rows, num_classes = result["test"][0].shape
@@ -127,6 +144,8 @@ def _as_extras(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"{name}: fit's 'features' and 'head' must agree in D, got {features.size(1)} and {head.size(1)}"
         )
+    if "transfer" in result:
+        read["transfer"] = _as_task(name, result["transfer"])
     history, state = result.get("history", {}), result.get("state", {})
     if not isinstance(history, Mapping) or not all(
         isinstance(curve, list | tuple | np.ndarray) and all(isinstance(x, Real) for x in curve)
@@ -136,3 +155,16 @@ def _as_extras(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
         raise ValueError(f"{name}: fit's 'state' must hold tensors by name, as a state_dict does")
     return read | {"history": {title: [float(x) for x in curve] for title, curve in history.items()}}
+
+
+def _as_task(name: str, pair: Any) -> tuple[Tensor, Tensor]:
+    """Features of another task's rows, and their labels there."""
+    rule = f"{name}: fit's 'transfer' must be (features, labels) of shapes (M, D) and (M,)"
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise ValueError(f"{rule}, got {type(pair).__name__}")
+    features, labels = (as_tensor("'transfer'", part).detach() for part in pair)
+    if features.dim() != 2 or labels.shape != features.shape[:1] or labels.is_floating_point():
+        raise ValueError(f"{rule}, labels integers, got {tuple(features.shape)} and {tuple(labels.shape)}")
+    if labels.unique(return_counts=True)[1].min() < FOLDS or len(labels.unique()) < 2:
+        raise ValueError(f"{rule}, with two classes or more of {FOLDS} rows or more each")
+    return features, labels.long()

@@ -26,6 +26,8 @@ class FitResult(TypedDict):
         history: Curves by name, each a list with one number per epoch.
         features: The penultimate layer on the test rows, ``(N, D)``.
         head: The last layer's weight, ``(K, D)``.
+        ood: Logits, ``(M, K)``, of rows of no class, which confidence should tell from the test rows.
+        transfer: The penultimate layer on rows of another task, ``(M, D)``, and their labels there, ``(M,)``.
         state: The model's ``state_dict()``, to be saved.
         probabilities: True where probabilities are returned in the place of logits. Their logarithms are
             taken, that of 0 as of about 1e-38.
@@ -38,6 +40,8 @@ class FitResult(TypedDict):
     history: NotRequired[dict[str, list[float]]]
     features: NotRequired[Tensor]
     head: NotRequired[Tensor]
+    ood: NotRequired[Tensor]
+    transfer: NotRequired[tuple[Tensor, Tensor]]
     state: NotRequired[dict[str, Tensor]]
     probabilities: NotRequired[bool]
 

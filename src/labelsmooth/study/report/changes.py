@@ -1,5 +1,6 @@
 """Where the chosen arm and hard targets part: rows, and classes."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,24 +9,38 @@ from torch import Tensor
 
 from labelsmooth.study.analysis.figures import Arm
 from labelsmooth.study.analysis.summary import Analysis
-from labelsmooth.study.report.charts import class_name
+from labelsmooth.study.report.pictures import class_name
 
 SHOWN = 10  # rows each way
 CLASSES = 20
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """A picture within a page."""
+
+    png: bytes
+
+    @property
+    def address(self) -> str:
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+Cell = str | Thumbnail
+
+
+@dataclass(frozen=True)
 class Table:
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[Cell]]
 
 
-def changed_rows(analysis: Analysis) -> Table:
-    """The test rows that the most seeds get right with one and wrong with the other."""
+def changed_rows(analysis: Analysis, shown: Sequence[str | bytes] = ()) -> Table:
+    """The test rows that the most seeds get right with one and wrong with the other, with what they show."""
     setting, labels = analysis.setting, analysis.labels
     before, after = (_predicted(arm, analysis) for arm in (setting.hard, setting.chosen))
     was_right, is_right = before == labels, after == labels
-    rows = []
+    rows: list[list[Cell]] = []
     for what, moved in (
         ("wrong to right", is_right & ~was_right),
         ("right to wrong", was_right & ~is_right),
@@ -38,13 +53,21 @@ def changed_rows(analysis: Analysis) -> Table:
                 [
                     what,
                     str(row),
+                    *(_shown(each) for each in shown[row : row + 1]),
                     class_name(setting, int(labels[row])),
                     class_name(setting, _usual(before[:, row])),
                     class_name(setting, _usual(after[:, row])),
                     f"{int(count[row])} of {setting.seeds}",
                 ]
             )
-    return Table(["change", "test row", "label", "hard targets say", "the chosen arm says", "seeds"], rows)
+    columns = ["change", "test row", "label", f"{setting.baseline} say", "the chosen arm says", "seeds"]
+    if shown:
+        columns.insert(2, "what it shows")
+    return Table(columns, rows)
+
+
+def _shown(row: str | bytes) -> Cell:
+    return Thumbnail(row) if isinstance(row, bytes) else row
 
 
 def by_class(analysis: Analysis) -> Table:
@@ -68,7 +91,9 @@ def by_class(analysis: Analysis) -> Table:
         ]
         for k, before, after in pairs
     ]
-    return Table(["class", "test rows", "hard targets, %", "the chosen arm, %", "change, points"], rows)
+    return Table(
+        ["class", "test rows", f"{setting.baseline}, %", "the chosen arm, %", "change, points"], rows
+    )
 
 
 def _predicted(arm: Arm, analysis: Analysis) -> Tensor:

@@ -11,20 +11,24 @@ from pathlib import Path
 import jinja2
 
 from labelsmooth.study.analysis.advice import next_steps
-from labelsmooth.study.analysis.figures import JUDGED, METRICS
+from labelsmooth.study.analysis.metrics import METRICS, TOPICS
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.summary import Analysis
 from labelsmooth.study.analysis.verdict import (
     PROMISES,
     answer,
+    at,
     criteria,
     effect,
     recommended,
+    trusted,
     verdict,
 )
 from labelsmooth.study.arms.table import ARMS, GRADES
-from labelsmooth.study.report import changes, charts
+from labelsmooth.study.report import changes, charts, confusion, pictures
 from labelsmooth.study.report.progress import duration
+from labelsmooth.study.report.projection import projections
+from labelsmooth.study.report.risk import risk_coverage
 from labelsmooth.study.report.terminal import change, interval, number, probability, to_paste
 from labelsmooth.study.trials.files import replacing
 
@@ -32,10 +36,14 @@ from labelsmooth.study.trials.files import replacing
 def write_report(
     results: Results,
     analyses: Sequence[Analysis],
-    stored: Mapping[str, charts.Outcomes],
-    seconds: float,
+    stored: Mapping[str, pictures.Outcomes],
+    seconds: float | None,
+    rows: Mapping[str, Sequence[str | bytes]] | None = None,
 ) -> None:
-    """``seconds`` is how long the runs took, one after another."""
+    """``seconds`` is how long the runs took, one after another; ``rows`` is what the test rows of a setting
+    show, texts or PNGs."""
+    if results.folder is None:
+        raise ValueError("a report needs a folder to be written to")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("labelsmooth.study.report", "templates"),
         autoescape=True,
@@ -44,7 +52,9 @@ def write_report(
         lstrip_blocks=True,
     )
     seen = {analysis.setting.name: analysis for analysis in analyses}
-    featured = charts.featured(results)
+    featured = pictures.featured(results)
+    # Without validation rows in some setting its control would show nothing.
+    temperatures = (0, 1) if all(setting.validation_rows for setting in results.settings) else (0,)
     reliability = [
         (
             i,
@@ -53,27 +63,29 @@ def write_report(
             charts.reliability_picture(setting, setting.arms[j], seen[setting.name], scaled=bool(t)),
         )
         for i, setting in enumerate(results.settings)
-        for t in (0, 1)
+        for t in temperatures
         for j in featured
     ]
-    pictures = {
-        "Accuracy against eps": charts.against_eps(results, "accuracy"),
-        "NLL against eps, after temperature": charts.against_eps(results, "nll_scaled"),
-        "NLL against eps, as trained": charts.against_eps(results, "nll"),
+    drawn = {
+        **{against_eps(metric): charts.against_eps(results, metric) for metric in _against_eps(results)},
+        "Which classes are confused": confusion.confusion_picture(results, seen),
+        "If only the surest rows are answered": risk_coverage(results, seen),
         "Training curves": charts.training_curves(results, seen),
-        "The penultimate layer": charts.projections(results, stored),
+        "The penultimate layer": projections(results, stored),
     }
     page = environment.get_template("report.html").render(
         settings=results.settings,
-        metrics={m: info for m, info in METRICS.items() if any(m in s.hard.values for s in results.settings)},
+        metrics=METRICS,
+        topics=[(topic, shown) for topic in TOPICS if (shown := _shown(results, topic))],
         featured=featured,
+        temperatures=temperatures,
         forest=charts.against_hard(results),
-        ranking_metrics=JUDGED,
+        ranking_metrics=results.settings[0].judged,
+        ece=results.settings[0].at_best("ece"),
         methods=ARMS,
         grades=GRADES,
         reliability=reliability,
-        pictures={title: picture for title, picture in pictures.items() if picture},
-        floors={"ece": "noise_floor", "ece_scaled": "noise_floor_scaled"},
+        pictures={title: picture for title, picture in drawn.items() if picture},
         promises=PROMISES,
         answer=answer,
         verdict=verdict,
@@ -81,19 +93,48 @@ def write_report(
         interval=interval,
         number=number,
         change=change,
-        arm_name=charts.arm_name,
+        at=at,
+        arm_name=pictures.arm_name,
+        baseline=results.settings[0].baseline,
         said_criteria=list(dict.fromkeys(map(criteria, results.settings))),
         recommended=recommended,
+        trusted=trusted,
         next_steps=next_steps,
         to_paste=to_paste,
         probability=probability,
-        changed_rows={name: changes.changed_rows(analysis) for name, analysis in seen.items()},
+        changed_rows={
+            name: changes.changed_rows(analysis, (rows or {}).get(name, ()))
+            for name, analysis in seen.items()
+        },
         by_class={name: changes.by_class(analysis) for name, analysis in seen.items()},
+        confused={name: confusion.confused_pairs(analysis) for name, analysis in seen.items()},
         made=_made(),
-        took=duration(seconds),
+        took=None if seconds is None else duration(seconds),
     )
     with replacing(results.folder / "report.html") as partial:
         partial.write_text(page, encoding="utf-8")
+
+
+def against_eps(metric: str) -> str:
+    """A picture's title."""
+    short = METRICS[metric].short
+    when = (f"{metric}_scaled" in METRICS and ", as trained") or (at(metric) and ", after temperature")
+    return f"{short[0].upper()}{short[1:]} against eps{when}"
+
+
+def _against_eps(results: Results) -> list[str]:
+    """What is judged, and what most want to see."""
+    first = results.settings[0]
+    return list(dict.fromkeys(["accuracy", *first.judged, first.at_best("nll"), "nll"]))
+
+
+def _shown(results: Results, topic: str) -> list[str]:
+    """The metrics of a topic that a setting has."""
+    return [
+        name
+        for name, metric in METRICS.items()
+        if metric.topic == topic and any(name in setting.hard.values for setting in results.settings)
+    ]
 
 
 def _made() -> dict[str, str]:

@@ -6,13 +6,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from labelsmooth.study.analysis.figures import JUDGED, METRICS, Arm, Estimate, Metric, Setting
+from labelsmooth.study.analysis.figures import Arm, Estimate, Setting
+from labelsmooth.study.analysis.metrics import METRICS
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.verdict import (
     PROMISES,
     Effect,
     Promise,
     answer,
+    at,
     criteria,
     effect,
     recommended,
@@ -20,10 +22,10 @@ from labelsmooth.study.analysis.verdict import (
 )
 
 MARKS = {Effect.BETTER: ("▲", "green"), Effect.WORSE: ("▼", "red"), Effect.UNDECIDED: (" ", "")}
-LEGEND = "▲ better, ▼ worse than hard targets. At T: with its temperature."
+LEGEND = "▲ better, ▼ worse than {}. At T: with its temperature."
 RANKING_LEGEND = (
-    "Sorted by test NLL with its temperature (at T). [ , ]: 95 % of the difference from hard targets, each "
-    "by itself. ▲ better, ▼ worse than hard targets. * chosen by validation NLL at T."
+    "Sorted by test {metric}{at}. At T: with its temperature. [ , ]: 95 % of the difference from {baseline}, "
+    "each by itself. ▲ better, ▼ worse than {baseline}. * chosen by {rows} {metric}{at}."
 )
 WIDTH = 80
 COLOURS = {
@@ -33,7 +35,7 @@ COLOURS = {
     Promise.NOTHING: "dim",
     Promise.NOT_TESTED: "dim",
 }
-COLUMNS: dict[Metric, str] = {
+COLUMNS: dict[str, str] = {
     "accuracy": "acc.\n%",
     "nll": "NLL\n",
     "nll_scaled": "NLL\nat T",
@@ -42,15 +44,29 @@ COLUMNS: dict[Metric, str] = {
     "confidence_gap": "conf.\n-acc.",
     "train_gap": "train\n-test",
     "memorised": "flips\nlearnt",
+    "auroc": "AUROC\n%",
+    "aurc": "AURC\n%",
+    "aurc_scaled": "AURC\nat T",
+    "mae": "MAE\n",
+    "kappa": "kappa\n",
+    "ood_auroc": "OOD\nAUROC",
 }
+USUAL = ("accuracy", "nll", "nll_scaled", "ece", "ece_scaled", "confidence_gap", "train_gap", "memorised")
 
 
 def render(results: Results) -> RenderableType:
     """At most 30 lines of 80 columns for three settings."""
     answers = [Text.assemble((f"{s.name}: ", "bold"), answer(s)) for s in results.settings]
-    figures: list[RenderableType] = [_figures(results.settings), LEGEND]
+    first = results.settings[0]
+    figures: list[RenderableType] = [_figures(results.settings), Text(LEGEND.format(first.baseline))]
     if any(setting.ranked for setting in results.settings):
-        figures = [*map(_ranking, results.settings), RANKING_LEGEND]
+        legend = RANKING_LEGEND.format(
+            metric=METRICS[first.by].short,
+            at=at(first.by),
+            baseline=first.baseline,
+            rows="validation" if first.validation_rows else "test",
+        )
+        figures = [*map(_ranking, results.settings), Text(legend)]
     figures += dict.fromkeys(map(criteria, results.settings))
     return Group(*answers, *figures, _promises(results.settings), _to_paste(results))
 
@@ -59,17 +75,22 @@ def _ranking(setting: Setting) -> Table:
     """Every arm, hard targets in their place among them."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(Text(setting.name))
-    for title in ("acc., points", "NLL at T", "ECE at T, %"):
-        table.add_column(title, justify="right", no_wrap=True)
-    columns = [_differences(setting, metric) for metric in JUDGED]
+    ece = setting.at_best("ece")
+    shown = [metric for metric in setting.judged if metric != ece]
+    for metric in shown:
+        name = "acc." if metric == "accuracy" else f"{METRICS[metric].short}{at(metric)}"
+        points = ", points" if METRICS[metric].unit == "%" else ""
+        table.add_column(f"{name}{points}", justify="right", no_wrap=True)
+    table.add_column(f"ECE{at(ece)}, %", justify="right", no_wrap=True)
+    columns = [_differences(setting, metric) for metric in shown]
     for arm, *cells in zip(setting.ranking, *columns, strict=True):
         chosen = arm is setting.chosen
         label = Text(f"{arm.label}*" if chosen else arm.label, style="bold" if chosen else "")
-        table.add_row(label, *cells, number("ece_scaled", arm.values["ece_scaled"].mean))
+        table.add_row(label, *cells, number(ece, arm.values[ece].mean))
     return table
 
 
-def _differences(setting: Setting, metric: Metric) -> list[Text]:
+def _differences(setting: Setting, metric: str) -> list[Text]:
     """A metric's differences with their marks, and the value of hard targets, from which they differ."""
     said = [
         number(metric, arm.values[metric].mean)
@@ -79,7 +100,7 @@ def _differences(setting: Setting, metric: Metric) -> list[Text]:
     ]
     width = max(map(len, said))
     return [
-        Text.assemble(f"{text.rjust(width)} ", _mark(arm, metric), justify="left")
+        Text.assemble(f"{text.rjust(width)} ", _mark(setting, arm, metric), justify="left")
         for text, arm in zip(said, setting.ranking, strict=True)
     ]
 
@@ -87,37 +108,43 @@ def _differences(setting: Setting, metric: Metric) -> list[Text]:
 def _figures(settings: list[Setting]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("setting", min_width=13)
-    table.add_column("eps", no_wrap=True)
     arms = [(setting, arm) for setting in settings for arm in (setting.hard, setting.chosen)]
+    table.add_column("eps" if all(arm.eps is not None for _, arm in arms) else "arm", no_wrap=True)
     columns = []
-    for metric, title in COLUMNS.items():
-        if any(metric in setting.hard.values for setting in settings):
-            table.add_column(title, justify="right", no_wrap=True)
-            columns.append(_column([arm for _, arm in arms], metric))
+    for metric in _shown(settings):
+        table.add_column(COLUMNS[metric], justify="right", no_wrap=True)
+        columns.append(_column(arms, metric))
     for (setting, arm), *cells in zip(arms, *columns, strict=True):
         hard = arm is setting.hard
-        table.add_row(Text(setting.name if hard else ""), arm.label, *cells)
+        table.add_row(Text(setting.name if hard else ""), Text(arm.label), *cells)
     return table
 
 
-def _column(arms: Sequence[Arm], metric: Metric) -> list[Text]:
+def _shown(settings: Sequence[Setting]) -> list[str]:
+    """What is judged, and of the usual columns as many as there is room for."""
+    judged = [metric for metric in settings[0].judged if metric not in USUAL]
+    there = [m for m in USUAL if any(m in setting.hard.values for setting in settings)]
+    return [*there[:1], *judged, *there[1 : len(USUAL) - len(judged)]]
+
+
+def _column(arms: Sequence[tuple[Setting, Arm]], metric: str) -> list[Text]:
     """A metric's cells, with the digits below one another whether they are marked or not."""
-    numbers = [number(metric, arm.values[metric].mean) if metric in arm.values else "-" for arm in arms]
+    numbers = [number(metric, arm.values[metric].mean) if metric in arm.values else "-" for _, arm in arms]
     width = max(map(len, [*numbers, *(line[1:] for line in COLUMNS[metric].splitlines())]))
     return [
         # Right-justified, rich would strip the blank that stands for no mark.
-        Text.assemble(n.rjust(width), _mark(arm, metric), justify="left")
-        for n, arm in zip(numbers, arms, strict=True)
+        Text.assemble(n.rjust(width), _mark(setting, arm, metric), justify="left")
+        for n, (setting, arm) in zip(numbers, arms, strict=True)
     ]
 
 
-def _mark(arm: Arm, metric: Metric) -> tuple[str, str]:
+def _mark(setting: Setting, arm: Arm, metric: str) -> tuple[str, str]:
     if metric not in arm.differences or not METRICS[metric].better:
         return MARKS[Effect.UNDECIDED]
-    return MARKS[effect(arm, metric)]
+    return MARKS[effect(setting, arm, metric)]
 
 
-def number(metric: Metric, value: float) -> str:
+def number(metric: str, value: float) -> str:
     info = METRICS[metric]
     match info.unit:
         case "%":
@@ -128,12 +155,12 @@ def number(metric: Metric, value: float) -> str:
             return f"{value * info.factor:.3f}"
 
 
-def change(metric: Metric, value: float) -> str:
+def change(metric: str, value: float) -> str:
     """A difference of two such values."""
-    return f"{value * METRICS[metric].factor:+{'.3f' if METRICS[metric].unit == 'nats' else '.1f'}}"
+    return f"{value * METRICS[metric].factor:+{'.1f' if METRICS[metric].factor == 100 else '.3f'}}"
 
 
-def interval(difference: Estimate, metric: Metric) -> str:
+def interval(difference: Estimate, metric: str) -> str:
     """A difference with its interval."""
     mean, low, high = (change(metric, v) for v in (difference.mean, difference.low, difference.high))
     return f"{mean} [{low}, {high}]"
@@ -161,11 +188,15 @@ def probability(setting: Setting, arm: Arm) -> str:
 
 
 def _to_paste(results: Results) -> RenderableType:
-    arms = [recommended(setting) for setting in results.settings]
     lines = [
-        (s.name, to_paste(arm), probability(s, arm)) for s, arm in zip(results.settings, arms, strict=True)
+        (setting.name, to_paste(arm), probability(setting, arm))
+        for setting in results.settings
+        if (arm := recommended(setting)).code
     ]
-    report = Text(f"report: {results.folder / 'report.html'}", no_wrap=True, overflow="ignore")
+    where = [] if results.folder is None else [f"report: {results.folder / 'report.html'}"]
+    report = Text("\n".join(where), no_wrap=True, overflow="ignore")
+    if not lines:
+        return report if where else Group()
     if sum(max(map(len, column)) for column in zip(*lines, strict=True)) + 2 > WIDTH:
         # Below one another, since what is pasted is not to be broken.
         text = "\n".join(f"{name}\n  {loss}\n  {softmax}" for name, loss, softmax in lines)

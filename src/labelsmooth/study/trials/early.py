@@ -87,7 +87,7 @@ def check_repeated(name: str, fit: Fit, ledger: Ledger, job: Job, *, single_thre
 
 def same_logits(one: Outcome, other: Outcome) -> bool:
     """To the bit, of the validation rows and the test rows."""
-    return torch.equal(one.val[0], other.val[0]) and torch.equal(one.test[0], other.test[0])
+    return torch.equal(one.validation[0], other.validation[0]) and torch.equal(one.test[0], other.test[0])
 
 
 def warn(message: str) -> None:
@@ -99,7 +99,7 @@ def warn(message: str) -> None:
 
 
 def _rows(run: Outcome) -> list[str]:
-    (logits, labels), (others, truth) = run.val, run.test
+    (logits, labels), (others, truth) = run.validation, run.test
     said = []
     if torch.equal(logits, others) and torch.equal(labels, truth):
         said.append(

@@ -30,19 +30,27 @@ class Job:
 class Outcome:
     """One training run that was done, as it is kept."""
 
-    val: tuple[Tensor, Tensor]
+    val: tuple[Tensor, Tensor] | None  # None where there are none
     test: tuple[Tensor, Tensor]
     train: tuple[Tensor, Tensor] | None
     clean: Tensor | None
     features: Tensor | None
     head: Tensor | None
+    ood: Tensor | None
+    transfer: tuple[Tensor, Tensor] | None
     state: dict[str, Tensor]
     history: dict[str, list[float]]
 
+    @property
+    def validation(self) -> tuple[Tensor, Tensor]:
+        """Of a study's own runs, which have validation rows."""
+        assert self.val is not None
+        return self.val
+
     @cached_property
-    def temperature(self) -> float:
-        """With a wide prior: few rows, all right, do not make it 0."""
-        return fit_temperature(*self.val, spread=1)
+    def temperature(self) -> float | None:
+        """With a wide prior: few rows, all right, do not make it 0. None without validation rows."""
+        return None if self.val is None else fit_temperature(*self.val, spread=1)
 
 
 def save(path: Path, result: FitResult) -> None:
@@ -54,9 +62,11 @@ def save(path: Path, result: FitResult) -> None:
             # Not short: dividing by a temperature would round them again.
             tensors[f"{split}.logits"] = logits.to(torch.promote_types(logits.dtype, torch.float32))
             tensors[f"{split}.labels"] = labels.long()
-    for name in ("clean", "features", "head"):
+    for name in ("clean", "features", "head", "ood"):
         if (tensor := result.get(name)) is not None:
             tensors[name] = tensor
+    if transfer := result.get("transfer"):
+        tensors["transfer.features"], tensors["transfer.labels"] = transfer
     tensors |= {f"state.{name}": tensor for name, tensor in result.get("state", {}).items()}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     history = json.dumps(result.get("history", {}))
@@ -114,16 +124,22 @@ def load(path: Path) -> Outcome:
         raise DamageError(f"{path} is damaged: its checksum differs")
     history = json.loads(encoded)
 
-    def pair(split: str) -> tuple[Tensor, Tensor]:
-        return tensors[f"{split}.logits"], tensors[f"{split}.labels"]
+    def pair(split: str, of: str = "logits") -> tuple[Tensor, Tensor] | None:
+        found = tensors.get(f"{split}.{of}"), tensors.get(f"{split}.labels")
+        return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+    if (test := pair("test")) is None:
+        raise DamageError(f"{path} is no run of a study: it holds no test rows")
 
     return Outcome(
         val=pair("val"),
-        test=pair("test"),
-        train=pair("train") if "train.logits" in tensors else None,
+        test=test,
+        train=pair("train"),
         clean=tensors.get("clean"),
         features=tensors.get("features"),
         head=tensors.get("head"),
+        ood=tensors.get("ood"),
+        transfer=pair("transfer", "features"),
         state={name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")},
         history=history,
     )

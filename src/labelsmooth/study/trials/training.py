@@ -49,9 +49,9 @@ def fit_once(name: str, fit: Fit, job: Job, *, single_threaded: bool) -> tuple[C
 
 
 def summarise_run(run: Outcome) -> Summary:
-    nll = torch.nn.functional.cross_entropy(run.val[0] / run.temperature, run.val[1])
+    nll = torch.nn.functional.cross_entropy(run.validation[0] / (run.temperature or 1.0), run.validation[1])
     rows = hashlib.sha256()
-    for logits, labels in (run.val, run.test):
+    for logits, labels in (run.validation, run.test):
         rows.update(repr((logits.size(1), labels.tolist())).encode())
     return Summary(float(nll), accuracy(*run.test), rows.hexdigest())
 

@@ -1,0 +1,146 @@
+"""What metrics read of one run: its rows at a temperature, each by itself and in cells of class and bin."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from labelsmooth.calibration.checks import Rows
+from labelsmooth.study.trials.files import Outcome
+
+NUM_BINS = 15
+GROUPS = 20  # of rows: a whole-sample metric is found without each of them in turn
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Sums over a group's rows by class and bin of the class's probability, ``(GROUPS, K, NUM_BINS)``."""
+
+    count: Tensor
+    probability: Tensor
+    hits: Tensor  # rows of the class
+
+    def without(self, group: int) -> "Cells":
+        """All groups together but one, ``(K, NUM_BINS)``."""
+        return Cells(*(x.sum(0) - x[group] for x in (self.count, self.probability, self.hits)))
+
+    @property
+    def together(self) -> "Cells":
+        return Cells(*(x.sum(0) for x in (self.count, self.probability, self.hits)))
+
+
+@dataclass(frozen=True)
+class AtTemperature:
+    """The test rows at one temperature; ``(N,)`` each, float64."""
+
+    nll: Tensor
+    confidence: Tensor
+    brier: Tensor
+    cells: Cells
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One run's logits of some rows, and what else a metric may need."""
+
+    logits: Tensor  # (N, K)
+    labels: Tensor
+    temperature: float | None  # None without validation rows
+    outcome: Outcome
+    ordinal: bool = False  # whether the order of classes has a meaning
+    wide: bool = False  # whether what takes long is wanted
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        return self.logits.argmax(-1)
+
+    @cached_property
+    def right(self) -> Tensor:
+        """1.0 or 0.0, ``(N,)``."""
+        return (self.predicted == self.labels).double()
+
+    @property
+    def num_classes(self) -> int:
+        return self.logits.size(1)
+
+    @property
+    def raw(self) -> AtTemperature:
+        return self._temperatures[0]
+
+    @property
+    def scaled(self) -> AtTemperature | None:
+        return None if self.temperature is None else self._temperatures[1]
+
+    @property
+    def best(self) -> AtTemperature:
+        """After temperature where there is one."""
+        return self._temperatures[-1]
+
+    @cached_property
+    def groups(self) -> Tensor:
+        return groups_of(len(self.labels))
+
+    @cached_property
+    def _temperatures(self) -> list[AtTemperature]:
+        temperatures = [1.0] if self.temperature is None else [1.0, self.temperature]
+        return at_temperatures(self.logits, self.labels, temperatures, self.groups)
+
+
+def groups_of(rows: int) -> Tensor:
+    """The group of each row, ``(N,)``: drawn once, since rows often come sorted, and as large as can be."""
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+    return torch.empty_like(order).scatter_(0, order, torch.arange(rows) % min(GROUPS, max(rows, 1)))
+
+
+def at_temperatures(
+    logits: Tensor, labels: Tensor, temperatures: Sequence[float], groups: Tensor
+) -> list[AtTemperature]:
+    """At several temperatures in one reading of the logits."""
+    num_rows, num_classes = logits.shape
+    by_row = torch.empty(len(temperatures), 3, num_rows, dtype=torch.float64)
+    num_groups = int(groups.max()) + 1
+    sums = torch.zeros(len(temperatures), 3, num_groups * num_classes * NUM_BINS, dtype=torch.float64)
+    ones = torch.ones(num_classes, dtype=torch.float64)
+    start = 0
+    for z, y in Rows(logits, labels).chunks():
+        some = slice(start, start := start + len(y))
+        z = z - z.amax(-1, keepdim=True)
+        own = z.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        for i, t in enumerate(temperatures):
+            p = (z / t).exp_()
+            total = p @ ones  # a product sums short rows several times faster than sum() does
+            p /= total.unsqueeze(-1)
+            p_own = p.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+            by_row[i, 0, some] = total.log() - own / t
+            by_row[i, 1, some] = 1 / total
+            by_row[i, 2, some] = p.square() @ ones - 2 * p_own + 1
+            _add_to_cells(sums[i], p, y, p_own, groups[some])
+    cells = sums.view(len(temperatures), 3, num_groups, num_classes, NUM_BINS)
+    return [
+        AtTemperature(rows[0], rows[1], rows[2], Cells(of[0], of[1], of[2]))
+        for rows, of in zip(by_row, cells, strict=True)
+    ]
+
+
+def _add_to_cells(sums: Tensor, p: Tensor, y: Tensor, p_own: Tensor, groups: Tensor) -> None:
+    """Most probabilities are small and lie in the first bin: what is not is moved out of it."""
+    num_classes = p.size(1)
+    num_groups = sums.size(1) // (num_classes * NUM_BINS)
+    count, probability, hits = sums
+    members = torch.zeros(num_groups, len(y), dtype=p.dtype).scatter_(0, groups.unsqueeze(0), 1.0)
+    first = slice(None, None, NUM_BINS)
+    count[first] += members.sum(1).repeat_interleave(num_classes)
+    probability[first] += (members @ p).view(-1)
+    row, k = (p > 1 / NUM_BINS).nonzero(as_tuple=True)
+    large = p[row, k]
+    home = (groups[row] * num_classes + k) * NUM_BINS
+    there = home + _bin_of(large)
+    for x, by in ((count, torch.ones_like(large)), (probability, large)):
+        x.index_add_(0, there, by).index_add_(0, home, -by)
+    hits.index_add_(0, (groups * num_classes + y) * NUM_BINS + _bin_of(p_own), torch.ones_like(p_own))
+
+
+def _bin_of(p: Tensor) -> Tensor:
+    return (p * NUM_BINS).ceil_().long().sub_(1).clamp_(0, NUM_BINS - 1)

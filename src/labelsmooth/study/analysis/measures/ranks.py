@@ -1,0 +1,124 @@
+"""Metrics of an order: of rows by confidence, or by a class's probability."""
+
+import torch
+from torch import Tensor
+
+from labelsmooth.calibration.metrics import confidence
+from labelsmooth.study.analysis.evidence import AtTemperature, Evidence, groups_of
+from labelsmooth.study.analysis.measures.influence import leaving_out
+
+RISK = 0.05  # errors among the accepted rows
+ACCEPTED = 0.95  # of the rows of known classes
+MANY = 4_000_000  # logits beyond which a sort for each class is made only if it is asked for
+
+
+def risk_coverage(run: Evidence, at: AtTemperature) -> Tensor:
+    r"""AURC, the mean over rows of the risk if all rows at least as sure are accepted.
+
+    With :math:`R_i` the errors' share among the rows at least as sure as row i, a row adds
+    :math:`R_i + \sum_{j: c_j \le c_i} (e_i - R_j) / n_j`: as the last accepted, and as one of those.
+
+    Reference:
+        Geifman, Uziel and El-Yaniv, *Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers*, ICLR
+        2019.
+    """
+    error = 1 - run.right
+    home, size, accepted, risk = _by_confidence(at.confidence, error)
+    # From the least sure up: what a row takes part in.
+    weight = (size / accepted).flip(0).cumsum(0).flip(0)
+    weighted = (size * risk / accepted).flip(0).cumsum(0).flip(0)
+    return risk[home] + error * weight[home] - weighted[home]
+
+
+def coverage_at_risk(run: Evidence, at: AtTemperature) -> Tensor:
+    """The largest share of rows, the surest first, among which at most ``RISK`` are wrong."""
+    error = 1 - run.right
+
+    def coverage(rows: Tensor) -> float:
+        *_, accepted, risk = _by_confidence(at.confidence[rows], error[rows])
+        good = accepted[risk <= RISK]
+        return float(good.max() / len(rows)) if len(good) else 0.0
+
+    groups = run.groups
+    every = torch.arange(len(error))
+    return leaving_out(coverage(every), lambda g: coverage(every[groups != g]), int(groups.max()) + 1)
+
+
+def curve(confidence: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Coverage and risk, from the surest row to all of them."""
+    *_, accepted, risk = _by_confidence(confidence, 1 - right)
+    return accepted / len(right), risk
+
+
+def class_auroc(run: Evidence) -> Tensor | None:
+    """The area under the ROC curve of each class against the others, the mean over classes with both."""
+    if run.logits.numel() > MANY and not run.wide:
+        return None
+    temperature = run.temperature or 1.0
+    z = run.logits.double() / temperature
+    p = z.softmax(-1)
+    parts = [_auroc(p[:, k], run.labels == k) for k in range(1 if run.num_classes == 2 else run.num_classes)]
+    known = [part for part in parts if part is not None]
+    return torch.stack(known).mean(0) if known else None
+
+
+def unknown_auroc(run: Evidence) -> Tensor | None:
+    """How well confidence tells the test rows from rows of no class: the area under the ROC curve."""
+    if (both := _with_unknown(run)) is None:
+        return None
+    return _auroc(*both)
+
+
+def unknown_accepted(run: Evidence) -> Tensor | None:
+    """FPR95: the share of rows of no class that are as sure as 95 % of the test rows."""
+    if (both := _with_unknown(run)) is None:
+        return None
+    sure, known = both
+    groups = groups_of(len(sure))
+
+    def accepted(rows: Tensor) -> float:
+        level = sure[rows][known[rows]].quantile(1 - ACCEPTED, interpolation="lower")
+        return float((sure[rows][~known[rows]] >= level).double().mean())
+
+    every = torch.arange(len(sure))
+    return leaving_out(accepted(every), lambda g: accepted(every[groups != g]), int(groups.max()) + 1)
+
+
+def _with_unknown(run: Evidence) -> tuple[Tensor, Tensor] | None:
+    """Confidence of the test rows and of those of no class, and which are the test rows."""
+    if run.outcome.ood is None:
+        return None
+    unknown = confidence(run.outcome.ood.double() / (run.temperature or 1.0))
+    known = torch.cat([torch.ones(len(run.labels)), torch.zeros(len(unknown))]).bool()
+    return torch.cat([run.best.confidence, unknown]), known
+
+
+def _auroc(score: Tensor, positive: Tensor) -> Tensor | None:
+    """The share of pairs in the right order, ties by half, as DeLong's numbers of each row.
+
+    Reference:
+        DeLong, DeLong and Clarke-Pearson, *Comparing the areas under two or more correlated receiver
+        operating characteristic curves*, Biometrics 1988.
+    """
+    up, down = score[positive].sort().values, score[~positive].sort().values
+    if not len(up) or not len(down):
+        return None
+    below = _share_below(score, down)  # of a positive: the negatives that it is above
+    above = 1 - _share_below(score, up)  # of a negative: the positives that are above it
+    share = len(up) / len(score)
+    area = below[positive].mean()
+    return area + torch.where(positive, (below - area) / share, (above - area) / (1 - share))
+
+
+def _share_below(score: Tensor, others: Tensor) -> Tensor:
+    below, not_above = (torch.searchsorted(others, score, right=right) for right in (False, True))
+    return (below + not_above) / (2 * len(others))
+
+
+def _by_confidence(sure: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The level of confidence of each row, the surest first, and of each level its rows, those at least as
+    sure, and their risk. Rows that are equally sure are accepted together."""
+    levels, home, size = torch.unique(-sure, return_inverse=True, return_counts=True)
+    accepted = size.cumsum(0).double()
+    wrong = error.new_zeros(len(levels)).index_add_(0, home, error).cumsum(0)
+    return home, size.double(), accepted, wrong / accepted
