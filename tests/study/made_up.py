@@ -11,7 +11,7 @@ from torch import Tensor
 
 from labelsmooth import CrossEntropyLoss
 from labelsmooth.study import run
-from labelsmooth.study.analysis.figures import Arm, Difference, Estimate, Metric, Setting
+from labelsmooth.study.analysis.figures import Arm, Difference, Estimate, Setting
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.arms.specs import parse
 from labelsmooth.study.fits.criterion import Criterion
@@ -23,7 +23,7 @@ Interval = tuple[float, float, float]  # mean, low, high
 NOTHING: Interval = (0.0, -0.01, 0.01)
 # What a page, a terminal, a formula or a file's name could take for its own.
 HOSTILE_NAMES = ("a <b>&amp;</b> \"c\" 'd'", r"from $5 to $\foo {{ 7 }}", "[red]x[/red] %s ../y")
-HARD: dict[Metric, float] = {
+HARD: dict[str, float] = {
     "accuracy": 0.9,
     "nll": 0.5,
     "nll_scaled": 0.4,
@@ -36,23 +36,23 @@ HARD: dict[Metric, float] = {
 def setting(
     name: str = "made up",
     *,
-    changes: Mapping[Metric, Interval] | None = None,
-    hard: Mapping[Metric, float | Interval] | None = None,
+    changes: Mapping[str, Interval] | None = None,
+    hard: Mapping[str, float | Interval] | None = None,
     chosen: float | str = 0.1,
     tried: Sequence[float | str] = (0.05, 0.1, 0.2),
     flipped: float | None = None,
 ) -> Setting:
     """Hard targets at T = 2 and arms at T = 0.5, one of which validation chooses; only its differences from
     hard targets are not nothing."""
-    values: dict[Metric, float | Interval] = {**HARD, **(hard or {})}
-    before: dict[Metric, Estimate] = {metric: _estimate(value) for metric, value in values.items()}
+    values: dict[str, float | Interval] = {**HARD, **(hard or {})}
+    before: dict[str, Estimate] = {metric: _estimate(value) for metric, value in values.items()}
     arms = [
         Arm(
             name="hard",
+            chosen_by=0.45,
             validation_nll=0.45,
             temperature=2.0,
-            noise_floor=0.015,
-            noise_floor_scaled=0.013,
+            floors={"ece": 0.015, "ece_scaled": 0.013},
             best_seed=0,
             validation_accuracy=before["accuracy"].mean,
             code="CrossEntropyLoss(label_smoothing=0)",
@@ -62,17 +62,17 @@ def setting(
         )
     ]
     for arm in tried:
-        differences: dict[Metric, Difference] = {
+        differences: dict[str, Difference] = {
             metric: difference(*(changes or {}).get(metric, NOTHING) if arm == chosen else NOTHING)
             for metric in before
         }
         arms.append(
             Arm(
                 name=spelled(arm),
+                chosen_by=0.35 if arm == chosen else 0.4,
                 validation_nll=0.35 if arm == chosen else 0.4,
                 temperature=0.5,
-                noise_floor=0.015,
-                noise_floor_scaled=0.012,
+                floors={"ece": 0.015, "ece_scaled": 0.012},
                 best_seed=1,
                 validation_accuracy=0.9,
                 code=str(parse(spelled(arm)).loss),
@@ -143,6 +143,8 @@ def outcomes(
                 clean=clean if extras else None,
                 features=None,
                 head=None,
+                ood=None,
+                transfer=None,
                 state={},
                 history={},
             )

@@ -278,7 +278,9 @@ def test_every_arm_is_trained_and_no_two_alike(tmp_path: Path):
     assert setting.ranked
     values = [(arm.values["nll"].mean, arm.values["accuracy"].mean) for arm in setting.arms]
     same = {"mbls", "mbls2"}  # no logit leaves the margin in three steps
-    different = {v for arm, v in zip(setting.arms, values, strict=True) if arm.spec.method not in same}
+    different = {
+        v for arm, v in zip(setting.arms, values, strict=True) if arm.spec and arm.spec.method not in same
+    }
     # kl has the gradient of ls.
     assert len(different) >= len(ARMS) - len(same) - 1
     assert len(list(tmp_path.glob("trials/*/*.safetensors"))) == 2 * len(ARMS)

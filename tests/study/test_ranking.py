@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from labelsmooth.study import Results
-from labelsmooth.study.analysis.figures import FEW, JUDGED
+from labelsmooth.study.analysis.figures import FEW
 from labelsmooth.study.analysis.verdict import Effect, effect
 from labelsmooth.study.arms.table import ARMS
 from labelsmooth.study.report.charts import _span, against_eps, against_hard, arm_name, featured
@@ -39,6 +39,7 @@ def test_every_arm_is_in_the_table_in_its_place_with_its_numbers(many: Results, 
         nlls = [arm.values["nll_scaled"].mean for arm in setting.ranking]
         assert nlls == sorted(nlls)
         for arm, cells in zip(setting.ranking, rows, strict=True):
+            assert arm.spec is not None
             method = ARMS[arm.spec.method]
             chosen = " (chosen)" if arm is setting.chosen else ""
             assert cells[0] == f"{arm_name(arm)}{chosen}"
@@ -46,11 +47,11 @@ def test_every_arm_is_in_the_table_in_its_place_with_its_numbers(many: Results, 
             assert cells[3] == number("nll_scaled", arm.values["nll_scaled"].mean)
             assert cells[5] == number("ece_scaled", arm.values["ece_scaled"].mean)
             assert method.source in cells[7]
-            for cell, metric in zip(cells[2:5:2], JUDGED, strict=True):
+            for cell, metric in zip(cells[2:5:2], setting.judged, strict=True):
                 if arm is setting.hard:
                     assert cell == ""
                 else:
-                    mark = effect(arm, metric)
+                    mark = effect(setting, arm, metric)
                     assert cell == f'<span class="{mark}">{interval(arm.differences[metric], metric)}</span>'
 
 
@@ -60,8 +61,9 @@ def test_a_few_are_drawn_one_by_one(many: Results, text: str):
     assert len(shown) == FEW < len(many.settings[0].arms)
     labels = [arm_name(many.settings[0].arms[j]) for j in shown]
     assert page.text_of("label") == ["short", "<long>", *labels, "off", "on"]
-    # Two settings, with and without temperature; the forest, three against eps, the curves, the projections.
-    assert len(page.all("svg")) == len(shown) * 2 * 2 + 6
+    # Two settings, with and without temperature; the forest, three against eps, confusion, risk, the
+    # curves, the projections.
+    assert len(page.all("svg")) == len(shown) * 2 * 2 + 8
     curves = text.split("<h2>Training curves</h2>")[1].split("<h2>")[0]
     ET.fromstring(curves[curves.index("<svg") : curves.index("</svg>") + 6])
 
@@ -89,11 +91,11 @@ def test_all_of_few_are_drawn():
 def test_the_forest_holds_every_difference(many: Results):
     picture = against_hard(many)
     assert picture is not None
-    assert len(picture.rows) == len(many.settings) * len(JUDGED) * len(NAMES)
+    assert len(picture.rows) == len(many.settings) * 2 * len(NAMES)
     for setting in many.settings:
         for arm in setting.arms[1:]:
             rows = [row for row in picture.rows if row[:2] == [setting.name, arm_name(arm)]]
-            for row, metric in zip(rows, JUDGED, strict=True):
+            for row, metric in zip(rows, setting.judged, strict=True):
                 d, factor = arm.differences[metric], {"accuracy": 100, "nll_scaled": 1}[metric]
                 assert row[3:6] == [f"{v * factor:+.3f}" for v in (d.mean, d.low, d.high)]
     drawn = "".join(ET.fromstring(picture.svg).itertext())
@@ -137,7 +139,7 @@ def test_colours_tell_what_is_sure():
     better = made_up.setting(changes={"accuracy": (0.02, 0.01, 0.03)}, tried=[0.1, "kl:eps=0.1"])
     picture = against_hard(made_up.results(better))
     assert picture is not None
-    assert effect(better.chosen, "accuracy") is Effect.BETTER
+    assert effect(better, better.chosen, "accuracy") is Effect.BETTER
     assert "#1a7f37" in picture.svg
     neither = against_hard(made_up.results(made_up.setting(tried=[0.1, "kl:eps=0.1"])))
     assert neither is not None

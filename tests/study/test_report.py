@@ -19,12 +19,12 @@ import torch
 
 from labelsmooth.study import Results
 from labelsmooth.study.analysis.advice import next_steps
-from labelsmooth.study.analysis.figures import METRICS
+from labelsmooth.study.analysis.metrics import METRICS
 from labelsmooth.study.analysis.summary import analyse
 from labelsmooth.study.analysis.verdict import PROMISES, answer, criteria, recommended
 from labelsmooth.study.report.changes import by_class, changed_rows
-from labelsmooth.study.report.charts import arm_name
 from labelsmooth.study.report.page import write_report
+from labelsmooth.study.report.pictures import arm_name
 from labelsmooth.study.report.terminal import number
 from labelsmooth.study.trials.files import Job, Outcome, load
 
@@ -35,6 +35,8 @@ PICTURES = [
     "Accuracy against eps",
     "NLL against eps, after temperature",
     "NLL against eps, as trained",
+    "Which classes are confused",
+    "If only the surest rows are answered",
     "Training curves",
     "The penultimate layer",
 ]
@@ -147,7 +149,14 @@ def test_every_picture_has_a_caption_and_a_table(finished: Results, page: Page):
     summaries = page.text_of("summary")
     assert summaries.count("its numbers") == len(PICTURES)
     plain = [
-        s for s in summaries if s in ("the rows that change with the most seeds", "accuracy of each class")
+        s
+        for s in summaries
+        if s
+        in (
+            "the rows that change with the most seeds",
+            "accuracy of each class",
+            "the errors that are made most often",
+        )
     ]
     assert plain.count("accuracy of each class") == len(finished.settings)
     assert len(page.all("details")) == count + len(PICTURES) + len(plain) == len(summaries)
@@ -206,8 +215,12 @@ def test_the_answers_the_promises_and_every_number_are_there(finished: Results, 
             assert f": {judgement.evidence}" in cells
         for arm in setting.arms:
             assert f"{arm.temperature:.2f}" in cells
-            for metric in METRICS:
-                assert number(metric, arm.values[metric].mean) in spans
+            assert arm.values.keys() <= METRICS.keys()
+            for metric, e in arm.values.items():
+                assert number(metric, e.mean) in spans
+                low, high = (number(metric, edge) for edge in (e.low, e.high))
+                # Of hard targets their own interval, of the others that of the difference.
+                assert arm.differences or f"[{low}, {high}]" in spans
     assert cells.count("resilience to noise") == 1
 
 
@@ -249,7 +262,7 @@ def test_rows_and_classes_that_changed_equal_a_loop():
     arms, seeds = ["hard", "ls:eps=0.3"], [0, 1, 2]
     runs = outcomes([0.0, 0.3], seeds, rows=40)
     analysis = analyse("", "", runs, arms, seeds)
-    found = changed_rows(analysis).rows
+    found = [[str(cell) for cell in row] for row in changed_rows(analysis).rows]
     assert found
     for what, row, label, before, after, count in found:
         is_right = what == "wrong to right"
@@ -264,8 +277,8 @@ def test_rows_and_classes_that_changed_equal_a_loop():
         assert label == f"class {int(row) % 4}"
         assert before.startswith("class ")
         assert after.startswith("class ")
-    classes = by_class(analysis).rows
-    assert [(name, rows) for name, rows, *_ in classes] == [(f"class {k}", "10") for k in range(4)]
+    classes = [[str(cell) for cell in row] for row in by_class(analysis).rows]
+    assert [(name, count) for name, count, *_ in classes] == [(f"class {k}", "10") for k in range(4)]
     for k, (_, _, hard, chosen, change) in enumerate(classes):
         assert (float(hard), float(chosen)) == pytest.approx(
             [100 * (arm.recall[k] or 0.0) for arm in analysis.setting.arms], abs=0.051

@@ -18,6 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "analysis": {"arms", "trials"},
     "report": {"arms", "trials", "analysis"},
     "arguments": {"arms", "trials"},
+    "comparison": {"fits", "trials", "analysis", "report"},
     "run": {"arms", "fits", "trials", "analysis", "report", "arguments"},
     "commands": {"arms", "fits", "trials", "report", "run"},
 }

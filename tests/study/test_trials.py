@@ -277,7 +277,7 @@ def test_double_logits_stay_double(tmp_path: Path):
     result = bare(made_up.hard(), 0)
     logits, labels = result["val"]
     save(tmp_path / "run.safetensors", {**result, "val": (logits.double() / 3, labels)})
-    assert torch.equal(load(tmp_path / "run.safetensors").val[0], logits.double() / 3)
+    assert torch.equal(load(tmp_path / "run.safetensors").validation[0], logits.double() / 3)
 
 
 def test_what_a_fit_did_not_return_is_none_or_empty(tmp_path: Path):

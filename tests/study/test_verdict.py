@@ -8,7 +8,8 @@ import pytest
 from labelsmooth.study.analysis import verdict
 from labelsmooth.study.analysis.advice import next_steps
 from labelsmooth.study.analysis.comparisons import adjust
-from labelsmooth.study.analysis.figures import JUDGED, Difference, Metric, Setting
+from labelsmooth.study.analysis.figures import Difference, Setting
+from labelsmooth.study.analysis.metrics import METRICS
 from labelsmooth.study.analysis.verdict import (
     Effect,
     Promise,
@@ -50,7 +51,7 @@ def test_verdict(accuracy: Interval, nll: Interval, expected: str):
 
 
 def test_what_a_temperature_repairs_does_not_count():
-    worse_as_trained: dict[Metric, Interval] = {"nll": NLL_UP, "ece": UP, "confidence_gap": DOWN}
+    worse_as_trained: dict[str, Interval] = {"nll": NLL_UP, "ece": UP, "confidence_gap": DOWN}
     assert verdict.verdict(made_up.setting(changes=worse_as_trained)) == "undecided"
 
 
@@ -59,9 +60,7 @@ def test_only_the_chosen_eps_is_judged():
     helping = made_up.setting(changes={"accuracy": UP}, chosen=0.1)
     assert verdict.verdict(helping) == "helps"
     hard, *arms = helping.arms
-    other = [
-        replace(arm, validation_nll=0.1 if arm.name == "ls:eps=0.2" else arm.validation_nll) for arm in arms
-    ]
+    other = [replace(arm, chosen_by=0.1 if arm.name == "ls:eps=0.2" else arm.chosen_by) for arm in arms]
     assert verdict.verdict(replace(helping, arms=[hard, *other])) == "undecided"
 
 
@@ -74,13 +73,14 @@ def test_only_the_chosen_eps_is_judged():
         ((0.01, 0.0, 0.02), Effect.UNDECIDED),  # an interval that touches 0 holds it
         ((0.0, 0.0, 0.0), Effect.UNDECIDED),
         # Sure, and too small to matter.
-        ((JUDGED["accuracy"] * 0.99, 0.001, 0.003), Effect.UNDECIDED),
-        ((-JUDGED["accuracy"] * 0.99, -0.003, -0.001), Effect.UNDECIDED),
-        ((JUDGED["accuracy"], 0.001, 0.003), Effect.BETTER),
+        ((METRICS["accuracy"].smallest * 0.99, 0.001, 0.003), Effect.UNDECIDED),
+        ((-METRICS["accuracy"].smallest * 0.99, -0.003, -0.001), Effect.UNDECIDED),
+        ((METRICS["accuracy"].smallest, 0.001, 0.003), Effect.BETTER),
     ],
 )
 def test_effect_on_accuracy(difference: Interval, expected: Effect):
-    assert effect(made_up.setting(changes={"accuracy": difference}).chosen, "accuracy") is expected
+    setting = made_up.setting(changes={"accuracy": difference})
+    assert effect(setting, setting.chosen, "accuracy") is expected
 
 
 def several(*ps: float) -> Setting:
@@ -116,10 +116,10 @@ def several(*ps: float) -> Setting:
 )
 def test_the_verdict_and_every_mark_are_holms(ps: list[float], sure: list[bool]):
     setting = several(*ps)
-    assert [effect(arm, "accuracy") is Effect.BETTER for arm in setting.arms[1:]] == sure
+    assert [effect(setting, arm, "accuracy") is Effect.BETTER for arm in setting.arms[1:]] == sure
     # The headline has the level of its mark: it never says more than the table.
     for arm, helps in zip(setting.arms[1:], sure, strict=True):
-        first = [replace(a, validation_nll=0.1 if a.name == arm.name else 1.0) for a in setting.arms]
+        first = [replace(a, chosen_by=0.1 if a.name == arm.name else 1.0) for a in setting.arms]
         assert verdict.verdict(replace(setting, arms=first)) == ("helps" if helps else "undecided")
 
 
@@ -131,12 +131,12 @@ def test_what_is_sure_by_itself_and_not_among_all_is_said_to_be():
 
 def test_what_is_sure_and_too_small_to_matter_is_no_effect_and_says_so():
     setting = made_up.setting(changes={"accuracy": (0.001, 0.0005, 0.0015)})
-    assert effect(setting.chosen, "accuracy") is Effect.UNDECIDED
+    assert effect(setting, setting.chosen, "accuracy") is Effect.UNDECIDED
     assert "(too small to matter)" in answer(setting)
 
 
 def test_what_cannot_matter_is_told_from_what_is_undecided():
-    tiny: dict[Metric, Interval] = {
+    tiny: dict[str, Interval] = {
         "accuracy": (0.0001, -0.001, 0.0012),
         "nll_scaled": (-0.0002, -0.0012, 0.0008),
     }
@@ -153,12 +153,12 @@ def test_the_answer_says_what_it_was_judged_by():
 
 
 @pytest.mark.parametrize("metric", ["nll", "nll_scaled", "ece", "ece_scaled"])
-def test_less_is_better_but_for_accuracy(metric: Metric):
-    by = max(JUDGED.get(metric, 0.0), 0.001)
+def test_less_is_better_but_for_accuracy(metric: str):
+    by = max(METRICS[metric].smallest, 0.001)
     better = made_up.setting(changes={metric: (-by, -1.5 * by, -0.5 * by)})
     worse = made_up.setting(changes={metric: (by, 0.5 * by, 1.5 * by)})
-    assert effect(better.chosen, metric) is Effect.BETTER
-    assert effect(worse.chosen, metric) is Effect.WORSE
+    assert effect(better, better.chosen, metric) is Effect.BETTER
+    assert effect(worse, worse.chosen, metric) is Effect.WORSE
 
 
 # Validation labels that are wrong.
@@ -381,7 +381,7 @@ def test_better_generalisation(accuracy: Interval, promise: Promise):
 
 @pytest.mark.parametrize(("accuracy", "promise"), OUTCOMES)
 def test_resilience_to_noise(accuracy: Interval, promise: Promise):
-    learnt: dict[Metric, Interval] = {"accuracy": accuracy, "memorised": (-0.3, -0.4, -0.2)}
+    learnt: dict[str, Interval] = {"accuracy": accuracy, "memorised": (-0.3, -0.4, -0.2)}
     judgement = resists_noise(made_up.setting(changes=learnt, hard={"memorised": 0.95}, flipped=0.2))
     mean, low, high = (f"{100 * v:+.1f}" for v in accuracy)
     evidence = f"{mean} points [{low}, {high}]; flips learnt 95 to 65 %"

@@ -73,7 +73,9 @@ METRICS: Mapping[str, Metric] = {
     "accuracy": Metric(labels.accuracy, "accuracy", "%", 1, CLASSES, 0.002),
     "balanced_accuracy": Metric(labels.balanced_accuracy, "balanced accuracy", "%", 1, CLASSES, 0.002),
     "macro_f1": Metric(labels.macro_f1, "macro-F1", "%", 1, CLASSES, 0.002),
-    "mae": Metric(labels.absolute_error, "mean absolute error in classes", "", -1, CLASSES, 0.005, short="MAE"),
+    "mae": Metric(
+        labels.absolute_error, "mean absolute error in classes", "", -1, CLASSES, 0.005, short="MAE"
+    ),
     "kappa": Metric(labels.weighted_kappa, "quadratic weighted kappa", "", 1, CLASSES, 0.005, short="kappa"),
     "train_gap": Metric(training.generalisation_gap, "training less test accuracy", "points", 0, CLASSES),
     "memorised": Metric(training.memorised, "flipped labels memorised", "%", -1, CLASSES),

@@ -16,15 +16,24 @@ class Results:
 
     settings: list[Setting]
     digest: str  # of everything the numbers depend on
-    folder: Path | None  # None where nothing is written
+    output: Path | None  # None where nothing is written
 
     def __str__(self) -> str:
         return "\n".join(f"{s.name}: {answer(s)}" for s in self.settings)
 
+    @property
+    def folder(self) -> Path:
+        """Where the report is.
+
+        Raises:
+            ValueError: if nothing was written.
+        """
+        if self.output is None:
+            raise ValueError("results have no folder: output must be given, got None")
+        return self.output
+
     def save(self) -> None:
         content = {"digest": self.digest, "settings": [asdict(s) for s in self.settings]}
-        if self.folder is None:
-            raise ValueError("results have no folder to be saved in")
         with replacing(self.folder / "results.json") as partial:
             partial.write_text(json.dumps(content, indent=1))
 

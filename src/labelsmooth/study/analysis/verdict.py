@@ -80,7 +80,7 @@ def answer(setting: Setting) -> str:
             advice = f"Use {called}"
             change = f"{changes[0].upper()}{changes[1:]}."
         case "harms" | "mixed" | "same" | "undecided" as word:
-            advice = f"Keep {setting.baseline}"
+            advice = f"Keep {named(setting.hard)}"
             subject = "smoothing" if all(arm.eps is not None for arm in setting.arms) else "the best arm"
             if len(setting.arms) == 2:
                 subject = called
@@ -133,7 +133,9 @@ def criteria(setting: Setting) -> str:
         if setting.care == "overall" and setting.validation_rows
         else (f" Chosen by {by.short}{at(setting.by)} on {rows} rows.")
     )
-    return f"Judged: {judged}; sure among {comparisons(setting)} (Holm, 95 %).{chosen}"
+    count = comparisons(setting)
+    among = f" among {count} (Holm, 95 %)" if count > 1 else " at 95 %"
+    return f"Judged: {judged}; sure{among}.{chosen}"
 
 
 def _matters(metric: str) -> str:
@@ -175,10 +177,10 @@ def cautions(setting: Setting) -> list[str]:
 
 def _few_rows(setting: Setting) -> str:
     if not setting.validation_rows:
-        by_test = " and the arm is the best of the test rows" if len(setting.arms) > 2 else ""
+        by_test = ", and the arm is the best of the test rows" if len(setting.arms) > 2 else ""
         return (
-            f"Without validation rows there is no temperature{by_test}; NLL and ECE are as trained, which "
-            "favours neither a better order nor what a temperature would repair."
+            f"Without validation rows there is no temperature{by_test}: NLL and ECE are as trained, which a "
+            "temperature may change more than any arm does."
         )
     few = setting.validation_rows < FEW_ROWS
     return f"The {setting.validation_rows} validation rows are few to choose an arm by." if few else ""
@@ -186,7 +188,9 @@ def _few_rows(setting: Setting) -> str:
 
 def _few_seeds(setting: Setting) -> str:
     if setting.seeds == 1:
-        return "One run of each arm tells nothing of how runs vary: the intervals cover other test rows alone."
+        return (
+            "One run of each arm tells nothing of how runs vary: the intervals cover other test rows alone."
+        )
     return f"{setting.seeds} seeds hardly tell how much runs vary." if setting.seeds < FEW_SEEDS else ""
 
 
@@ -222,7 +226,9 @@ def described(setting: Setting) -> str:
 
 
 def named(arm: Arm) -> str:
-    """An arm within a sentence."""
+    """An arm within a sentence; what somebody called it in quotes, since it may be any word."""
+    if arm.spec is None:
+        return f'"{arm.label}"'
     if arm.eps is None:
         return arm.label
     return f"eps = {arm.label}" if arm.eps else "hard targets"

@@ -182,7 +182,8 @@ def against_hard(results: Results) -> Picture | None:
     caption = (
         f"The paired difference of each arm from {results.settings[0].baseline} (dashed) on the test rows, "
         f"with its 95 % interval; sorted by {METRICS[results.settings[0].by].label}. Green: better, red: "
-        "worse, sure among so many arms (Holm). The larger dot is the chosen arm. A triangle is a dot farther out."
+        "worse, sure among so many arms (Holm). The larger dot is the chosen arm. A triangle is a dot "
+        "farther out."
     )
     columns = ["setting", "arm", "metric", f"less {results.settings[0].baseline}", "95 % from", "to", "p"]
     return Picture(svg(figure, caption), caption, columns, rows)

@@ -64,13 +64,14 @@ def confusion_picture(results: Results, analyses: Mapping[str, Analysis]) -> Pic
             for ax, arm in zip(pair, (setting.hard, setting.chosen), strict=True):
                 share = confusions(arm, analyses[setting.name])
                 share = share / share.sum(1, keepdim=True) * 100
-                ax.imshow(share.nan_to_num(), cmap="Blues", vmin=0, vmax=100)
+                # Vectors: a page holds no picture that is a file of its own.
+                ax.pcolormesh(share.nan_to_num().numpy(), cmap="Blues", vmin=0, vmax=100)
                 for k, line in enumerate(share.tolist()):
                     for j, x in enumerate(line):
                         if x == x and round(x, 1):
                             ax.text(
-                                j,
-                                k,
+                                j + 0.5,
+                                k + 0.5,
                                 f"{x:.0f}" if x >= 1 else "<1",
                                 ha="center",
                                 va="center",
@@ -78,8 +79,11 @@ def confusion_picture(results: Results, analyses: Mapping[str, Analysis]) -> Pic
                                 color="white" if x > 50 else "black",
                             )
                     rows.append([setting.name, arm_name(arm), class_name(setting, k), *_told(line)])
-                ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
-                ax.set_yticks(range(len(names)), names)
+                places = [k + 0.5 for k in range(len(names))]
+                ax.set_xticks(places, names, rotation=45, ha="right")
+                ax.set_yticks(places, names)
+                ax.invert_yaxis()
+                ax.set_aspect("equal")
                 ax.set(title=f"{setting.name}, {arm_name(arm)}", xlabel="predicted", ylabel="label")
     caption = (
         "Of the test rows of each label, the share in percent that was predicted as each class; all seeds."

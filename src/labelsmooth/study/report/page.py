@@ -42,8 +42,6 @@ def write_report(
 ) -> None:
     """``seconds`` is how long the runs took, one after another; ``rows`` is what the test rows of a setting
     show, texts or PNGs."""
-    if results.folder is None:
-        raise ValueError("a report needs a folder to be written to")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("labelsmooth.study.report", "templates"),
         autoescape=True,

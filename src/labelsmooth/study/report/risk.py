@@ -34,8 +34,8 @@ def risk_coverage(results: Results, analyses: Mapping[str, Analysis]) -> Picture
                         continue
                     risk = _mean(known, coverage) * 100
                     ax.plot(
-                        coverage * 100,
-                        risk,
+                        (coverage * 100).tolist(),
+                        risk.tolist(),
                         color=color,
                         linestyle=style,
                         linewidth=1.2,

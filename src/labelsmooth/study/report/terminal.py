@@ -22,10 +22,11 @@ from labelsmooth.study.analysis.verdict import (
 )
 
 MARKS = {Effect.BETTER: ("▲", "green"), Effect.WORSE: ("▼", "red"), Effect.UNDECIDED: (" ", "")}
-LEGEND = "▲ better, ▼ worse than {}. At T: with its temperature."
+LEGEND = "▲ better, ▼ worse than {baseline}."
+AT_T = " At T: with its temperature."
 RANKING_LEGEND = (
-    "Sorted by test {metric}{at}. At T: with its temperature. [ , ]: 95 % of the difference from {baseline}, "
-    "each by itself. ▲ better, ▼ worse than {baseline}. * chosen by {rows} {metric}{at}."
+    "Sorted by test {metric}{at}.{at_t} [ , ]: 95 % of the difference from {baseline}, each "
+    "by itself. ▲ better, ▼ worse than {baseline}. * chosen by {rows} {metric}{at}."
 )
 WIDTH = 80
 COLOURS = {
@@ -58,11 +59,16 @@ def render(results: Results) -> RenderableType:
     """At most 30 lines of 80 columns for three settings."""
     answers = [Text.assemble((f"{s.name}: ", "bold"), answer(s)) for s in results.settings]
     first = results.settings[0]
-    figures: list[RenderableType] = [_figures(results.settings), Text(LEGEND.format(first.baseline))]
+    at_t = AT_T if first.validation_rows else ""
+    figures: list[RenderableType] = [
+        _figures(results.settings),
+        Text(f"{LEGEND.format(baseline=first.baseline)}{at_t}"),
+    ]
     if any(setting.ranked for setting in results.settings):
         legend = RANKING_LEGEND.format(
             metric=METRICS[first.by].short,
             at=at(first.by),
+            at_t=at_t,
             baseline=first.baseline,
             rows="validation" if first.validation_rows else "test",
         )
@@ -193,7 +199,7 @@ def _to_paste(results: Results) -> RenderableType:
         for setting in results.settings
         if (arm := recommended(setting)).code
     ]
-    where = [] if results.folder is None else [f"report: {results.folder / 'report.html'}"]
+    where = [] if results.output is None else [f"report: {results.output / 'report.html'}"]
     report = Text("\n".join(where), no_wrap=True, overflow="ignore")
     if not lines:
         return report if where else Group()

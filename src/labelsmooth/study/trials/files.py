@@ -41,6 +41,22 @@ class Outcome:
     state: dict[str, Tensor]
     history: dict[str, list[float]]
 
+    @classmethod
+    def of(cls, result: FitResult) -> "Outcome":
+        """A checked result that is kept in memory."""
+        return cls(
+            val=result.get("val"),
+            test=result["test"],
+            train=result.get("train"),
+            clean=result.get("clean"),
+            features=result.get("features"),
+            head=result.get("head"),
+            ood=result.get("ood"),
+            transfer=result.get("transfer"),
+            state=result.get("state", {}),
+            history=result.get("history", {}),
+        )
+
     @property
     def validation(self) -> tuple[Tensor, Tensor]:
         """Of a study's own runs, which have validation rows."""

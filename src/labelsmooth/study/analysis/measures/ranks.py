@@ -57,7 +57,10 @@ def class_auroc(run: Evidence) -> Tensor | None:
     temperature = run.temperature or 1.0
     z = run.logits.double() / temperature
     p = z.softmax(-1)
-    parts = [_auroc(p[:, k], run.labels == k) for k in range(1 if run.num_classes == 2 else run.num_classes)]
+    parts = [
+        _auroc(p[:, k].contiguous(), run.labels == k)
+        for k in range(1 if run.num_classes == 2 else run.num_classes)
+    ]
     known = [part for part in parts if part is not None]
     return torch.stack(known).mean(0) if known else None
 
@@ -112,13 +115,14 @@ def _auroc(score: Tensor, positive: Tensor) -> Tensor | None:
 
 def _share_below(score: Tensor, others: Tensor) -> Tensor:
     below, not_above = (torch.searchsorted(others, score, right=right) for right in (False, True))
-    return (below + not_above) / (2 * len(others))
+    return (below + not_above).double() / (2 * len(others))
 
 
 def _by_confidence(sure: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The level of confidence of each row, the surest first, and of each level its rows, those at least as
     sure, and their risk. Rows that are equally sure are accepted together."""
-    levels, home, size = torch.unique(-sure, return_inverse=True, return_counts=True)
+    # Rows with the same logits in another order differ by rounding alone.
+    levels, home, size = torch.unique(-sure.round(decimals=12), return_inverse=True, return_counts=True)
     accepted = size.cumsum(0).double()
     wrong = error.new_zeros(len(levels)).index_add_(0, home, error).cumsum(0)
     return home, size.double(), accepted, wrong / accepted

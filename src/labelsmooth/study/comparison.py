@@ -1,0 +1,147 @@
+"""Compare what somebody else has trained: predictions of each arm, paired by run and by test row."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labelsmooth.study.analysis.metrics import CARES
+from labelsmooth.study.analysis.results import Results
+from labelsmooth.study.analysis.summary import analyse
+from labelsmooth.study.fits.checks import as_result
+from labelsmooth.study.fits.result import FitResult
+from labelsmooth.study.trials.files import Job, Outcome
+
+Given = FitResult | Mapping[str, Any]
+
+
+def compare(
+    arms: Mapping[str, Sequence[Given]],
+    *,
+    care: str = "overall",
+    ordinal: bool = False,
+    class_names: Sequence[str] | None = None,
+    test_rows: Sequence[str | bytes] | None = None,
+    output: str | Path | None = None,
+    name: str = "your data",
+) -> Results:
+    """Judge predictions that are there already, as :func:`labelsmooth.study.run` judges what it trains.
+
+    Args:
+        arms: The runs of each arm by its name, one for each seed, in the same order of seeds; what
+            :class:`labelsmooth.study.FitResult` describes. The first arm is what the others are compared
+            with. ``"test"`` holds the same rows in the same order in every run. Without ``"val"`` there is no
+            temperature, and the best of the test rows is judged. A name that a study would spell, such as
+            ``"hard"`` or ``"ls:eps=0.1"``, says what an arm was trained with; any other is just its name.
+        care: What somebody cares about: ``"overall"`` (accuracy, and NLL after temperature), ``"accuracy"``,
+            ``"calibration"``, ``"ranking"``, ``"selective"``, ``"ordinal"`` or ``"ood"``.
+        ordinal: Whether the order of the classes has a meaning.
+        class_names: What the report calls the classes, K strings.
+        test_rows: What the report shows of each test row: a text, or the bytes of a PNG.
+        output: A folder for ``report.html`` and ``results.json``; None writes nothing.
+        name: What the data are called.
+
+    Returns:
+        The numbers; printed, the answer. ``results.settings[0].arms[i].differences[metric]`` has ``mean``,
+        ``low`` and ``high``.
+
+    Raises:
+        ValueError: naming the arm, the run and the rule: if there are fewer than two arms, an arm has no runs
+            or another number of them, runs differ in their labels or classes, or hold what is no logit.
+
+    Example:
+        >>> labels = torch.arange(60) % 3
+        >>> sure = 4.0 * torch.nn.functional.one_hot(labels, 3)
+        >>> guess = torch.zeros(60, 3)
+        >>> results = compare({"guess": [{"test": (guess, labels)}], "sure": [{"test": (sure, labels)}]})
+        >>> results.settings[0].arms[1].differences["accuracy"].mean
+        0.6666666666666667
+    """
+    outcomes, seeds = _outcomes(arms)
+    choice = list(CARES)
+    if care not in CARES:
+        raise ValueError(f"care must be one of {', '.join(choice)}, got {care!r}")
+    num_classes = outcomes[Job(next(iter(arms)), 0)].test[0].size(1)
+    names = _names(class_names, num_classes)
+    analysis = analyse(
+        name, "", outcomes, list(arms), range(seeds), class_names=names, care=care, ordinal=ordinal
+    )
+    folder = None if output is None else Path(output)
+    results = Results([analysis.setting], "", folder)
+    if folder is not None:
+        from labelsmooth.study.report.page import write_report  # matplotlib is slow to import
+
+        folder.mkdir(parents=True, exist_ok=True)
+        write_report(results, [analysis], {name: outcomes}, None, {name: test_rows or ()})
+        results.save()
+    return results
+
+
+def _outcomes(arms: Mapping[str, Sequence[Given]]) -> tuple[dict[Job, Outcome], int]:
+    """The runs in tensors, and how many there are of each arm."""
+    if not isinstance(arms, Mapping) or len(arms) < 2:
+        raise ValueError(
+            "arms must hold the runs of two arms or more by their names, the first to compare with, got "
+            f"{list(arms) if isinstance(arms, Mapping) else type(arms).__name__}"
+        )
+    baseline, *_ = arms
+    outcomes: dict[Job, Outcome] = {}
+    for arm, runs in arms.items():
+        if not isinstance(arm, str) or not arm:
+            raise ValueError(f"arms must have names, got {arm!r}")
+        if isinstance(runs, Mapping) or not isinstance(runs, Sequence) or not runs:
+            raise ValueError(
+                f"{arm}: must be a list with one result for each seed, got "
+                f"{'none' if isinstance(runs, Sequence) else type(runs).__name__}"
+            )
+        if len(runs) != len(arms[baseline]):
+            raise ValueError(
+                f"{arm}: must have a run for each of the {len(arms[baseline])} runs of {baseline}, "
+                f"which it is paired with, got {len(runs)}"
+            )
+        for seed, run in enumerate(runs):
+            job = Job(arm, seed)
+            outcomes[job] = Outcome.of(as_result(_called(job), run, needed=("test",)))
+            _check_same(job, outcomes[job], Job(baseline, 0), outcomes[Job(baseline, 0)])
+    return outcomes, len(arms[baseline])
+
+
+def _check_same(job: Job, run: Outcome, first_job: Job, first: Outcome) -> None:
+    """Whether two runs have the same rows, as far as one can see."""
+    for split, (mine, others) in {"val": (run.val, first.val), "test": (run.test, first.test)}.items():
+        if (mine is None) != (others is None):
+            without = job if mine is None else first_job
+            raise ValueError(f"{_called(without)}: has no 'val', which the other runs have: give all or none")
+        if mine is None or others is None:
+            continue
+        if mine[0].shape != others[0].shape:
+            raise ValueError(
+                f"{_called(job)}: must have the rows and classes of {_called(first_job)}, got {split} logits "
+                f"{tuple(mine[0].shape)} and {tuple(others[0].shape)}"
+            )
+        if not torch.equal(mine[1], others[1]):
+            row = int((mine[1] != others[1]).nonzero()[0])
+            raise ValueError(
+                f"{_called(job)}: must have the rows of {_called(first_job)} in the same order, got label "
+                f"{int(mine[1][row])} instead of {int(others[1][row])} in {split} row {row}"
+            )
+
+
+def _called(job: Job) -> str:
+    return f"{job.arm}, run {job.seed}"
+
+
+def _names(class_names: Sequence[str] | None, num_classes: int) -> list[str] | None:
+    if class_names is None:
+        return None
+    names = list(class_names)
+    if (
+        isinstance(class_names, str)
+        or len(names) != num_classes
+        or not all(isinstance(n, str) for n in names)
+    ):
+        raise ValueError(
+            f"class_names must be {num_classes} strings, one for each class, got {class_names!r}"
+        )
+    return names
