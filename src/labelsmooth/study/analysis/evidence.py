@@ -51,6 +51,7 @@ class Evidence:
     outcome: Outcome
     ordinal: bool = False  # whether the order of classes has a meaning
     wide: bool = False  # whether what takes long is wanted
+    chooses: bool = False  # validation rows, of which one metric is read, and no cells
 
     @cached_property
     def predicted(self) -> Tensor:
@@ -85,7 +86,9 @@ class Evidence:
     @cached_property
     def _temperatures(self) -> list[AtTemperature]:
         temperatures = [1.0] if self.temperature is None else [1.0, self.temperature]
-        return at_temperatures(self.logits, self.labels, temperatures, self.groups)
+        return at_temperatures(
+            self.logits, self.labels, temperatures, self.groups, in_cells=not self.chooses
+        )
 
 
 def groups_of(rows: int) -> Tensor:
@@ -95,51 +98,49 @@ def groups_of(rows: int) -> Tensor:
 
 
 def at_temperatures(
-    logits: Tensor, labels: Tensor, temperatures: Sequence[float], groups: Tensor
+    logits: Tensor, labels: Tensor, temperatures: Sequence[float], groups: Tensor, *, in_cells: bool = True
 ) -> list[AtTemperature]:
-    """At several temperatures in one reading of the logits."""
+    """At several temperatures in one reading of the logits, group by group."""
     num_rows, num_classes = logits.shape
-    by_row = torch.empty(len(temperatures), 3, num_rows, dtype=torch.float64)
     num_groups = int(groups.max()) + 1
-    sums = torch.zeros(len(temperatures), 3, num_groups * num_classes * NUM_BINS, dtype=torch.float64)
+    by_row = torch.empty(len(temperatures), 3, num_rows, dtype=torch.float64)
+    size = num_classes * NUM_BINS if in_cells else 0
+    sums = torch.zeros(len(temperatures), num_groups, 3, size, dtype=torch.float64)
     ones = torch.ones(num_classes, dtype=torch.float64)
-    start = 0
-    for z, y in Rows(logits, labels).chunks():
-        some = slice(start, start := start + len(y))
-        z = z - z.amax(-1, keepdim=True)
-        own = z.gather(-1, y.unsqueeze(-1)).squeeze(-1)
-        for i, t in enumerate(temperatures):
-            p = (z / t).exp_()
-            total = p @ ones  # a product sums short rows several times faster than sum() does
-            p /= total.unsqueeze(-1)
-            p_own = p.gather(-1, y.unsqueeze(-1)).squeeze(-1)
-            by_row[i, 0, some] = total.log() - own / t
-            by_row[i, 1, some] = 1 / total
-            by_row[i, 2, some] = p.square() @ ones - 2 * p_own + 1
-            _add_to_cells(sums[i], p, y, p_own, groups[some])
-    cells = sums.view(len(temperatures), 3, num_groups, num_classes, NUM_BINS)
+    for g in range(num_groups):
+        members = (groups == g).nonzero().squeeze(-1)
+        start = 0
+        for z, y in Rows(logits, labels, members).chunks():
+            rows = members[start : (start := start + len(y))]
+            z = z - z.amax(-1, keepdim=True)
+            own = z.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+            for i, t in enumerate(temperatures):
+                p = (z / t).exp_()
+                total = p @ ones  # a product sums short rows several times faster than sum() does
+                p /= total.unsqueeze(-1)
+                p_own = p.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+                nll, brier = total.log() - own / t, p.square() @ ones - 2 * p_own + 1
+                by_row[i, :, rows] = torch.stack([nll, 1 / total, brier])
+                if in_cells:
+                    _add_to_cells(sums[i, g].view(3, num_classes, NUM_BINS), p, y, p_own)
+    cells = sums.transpose(1, 2).reshape(len(temperatures), 3, num_groups, -1, NUM_BINS)
     return [
         AtTemperature(rows[0], rows[1], rows[2], Cells(of[0], of[1], of[2]))
         for rows, of in zip(by_row, cells, strict=True)
     ]
 
 
-def _add_to_cells(sums: Tensor, p: Tensor, y: Tensor, p_own: Tensor, groups: Tensor) -> None:
+def _add_to_cells(sums: Tensor, p: Tensor, y: Tensor, p_own: Tensor) -> None:
     """Most probabilities are small and lie in the first bin: what is not is moved out of it."""
-    num_classes = p.size(1)
-    num_groups = sums.size(1) // (num_classes * NUM_BINS)
     count, probability, hits = sums
-    members = torch.zeros(num_groups, len(y), dtype=p.dtype).scatter_(0, groups.unsqueeze(0), 1.0)
-    first = slice(None, None, NUM_BINS)
-    count[first] += members.sum(1).repeat_interleave(num_classes)
-    probability[first] += (members @ p).view(-1)
+    count[:, 0] += len(y)
+    probability[:, 0] += torch.ones(len(y), dtype=p.dtype) @ p
     row, k = (p > 1 / NUM_BINS).nonzero(as_tuple=True)
     large = p[row, k]
-    home = (groups[row] * num_classes + k) * NUM_BINS
-    there = home + _bin_of(large)
+    home, there = k * NUM_BINS, k * NUM_BINS + _bin_of(large)
     for x, by in ((count, torch.ones_like(large)), (probability, large)):
-        x.index_add_(0, there, by).index_add_(0, home, -by)
-    hits.index_add_(0, (groups * num_classes + y) * NUM_BINS + _bin_of(p_own), torch.ones_like(p_own))
+        x.view(-1).index_add_(0, there, by).index_add_(0, home, -by)
+    hits.view(-1).index_add_(0, y * NUM_BINS + _bin_of(p_own), torch.ones_like(p_own))
 
 
 def _bin_of(p: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def measure(outcome: Outcome, by: str, *, ordinal: bool = False) -> Run:
     wrong = wrong_labels(run)
     chosen_by = validation_nll = validation_accuracy = None
     if outcome.val is not None:
-        validation = Evidence(*outcome.val, temperature, outcome, ordinal, wide=run.wide)
+        validation = Evidence(*outcome.val, temperature, outcome, ordinal, run.wide, chooses=True)
         chooses = METRICS[by].of(validation)
         chosen_by = None if chooses is None else chooses.mean().item()
         validation_nll = validation.best.nll.mean().item()
