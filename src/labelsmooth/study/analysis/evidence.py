@@ -86,9 +86,7 @@ class Evidence:
     @cached_property
     def _temperatures(self) -> list[AtTemperature]:
         temperatures = [1.0] if self.temperature is None else [1.0, self.temperature]
-        return at_temperatures(
-            self.logits, self.labels, temperatures, self.groups, in_cells=not self.chooses
-        )
+        return at_temperatures(self.logits, self.labels, temperatures, self.groups, in_cells=not self.chooses)
 
 
 def groups_of(rows: int) -> Tensor:
