@@ -20,6 +20,7 @@ from labelsmooth.study.trials.files import Job, Outcome
 from labelsmooth.study.trials.ledger import Ledger
 
 Interval = tuple[float, float, float]  # mean, low, high
+TIMES = ("trials.db", "study.log")
 NOTHING: Interval = (0.0, -0.01, 0.01)
 # What a page, a terminal, a formula or a file's name could take for its own.
 HOSTILE_NAMES = ("a <b>&amp;</b> \"c\" 'd'", r"from $5 to $\foo {{ 7 }}", "[red]x[/red] %s ../y")
@@ -241,9 +242,11 @@ def ledger(
 
 
 def written(results: Results) -> dict[str, bytes]:
-    """Every file of a study, but for Optuna's database and the line that hold the times of the runs."""
-    files = [path for path in results.folder.rglob("*") if path.is_file() and path.name != "trials.db"]
+    """Every file of a study, but for what holds the times of the runs."""
+    files = [path for path in results.folder.rglob("*") if path.is_file() and path.name not in TIMES]
     return {
-        str(path.relative_to(results.folder)): re.sub(rb"The runs took .*, one", b"", path.read_bytes())
+        str(path.relative_to(results.folder)): re.sub(
+            rb'The runs took .*, one|"seconds": .*,', b"", path.read_bytes()
+        )
         for path in files
     }

@@ -17,9 +17,11 @@ ROOMS: dict[str, set[str]] = {
     "trials": {"arms", "fits"},
     "analysis": {"arms", "trials"},
     "report": {"arms", "trials", "analysis"},
-    "arguments": {"arms", "trials"},
-    "run": {"arms", "fits", "trials", "analysis", "report", "arguments"},
-    "commands": {"arms", "fits", "trials", "report", "run"},
+    "arguments": {"arms", "fits", "trials"},
+    "conclusion": {"trials", "analysis", "report"},
+    "run": {"arms", "fits", "trials", "analysis", "report", "arguments", "conclusion"},
+    "plan": {"arms", "fits", "trials", "report", "arguments"},
+    "commands": {"arms", "fits", "trials", "report", "run", "conclusion", "plan"},
 }
 
 
