@@ -21,7 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "conclusion": {"trials", "analysis", "report"},
     "run": {"arms", "fits", "trials", "analysis", "report", "arguments", "conclusion"},
     "plan": {"arms", "fits", "trials", "report", "arguments"},
-    "commands": {"arms", "fits", "trials", "report", "run", "conclusion", "plan"},
+    "commands": {"arms", "fits", "trials", "analysis", "report", "run", "conclusion", "plan"},
 }
 
 

@@ -19,7 +19,7 @@ from labelsmooth.study.analysis.figures import FEW
 from labelsmooth.study.arms.specs import parse
 from labelsmooth.study.report.log import write_line
 from labelsmooth.study.trials.course import Task
-from labelsmooth.study.trials.epochs import epochs_of
+from labelsmooth.study.trials.epochs import pace_of
 from labelsmooth.study.trials.files import Job
 from labelsmooth.study.trials.training import Summary
 
@@ -39,16 +39,18 @@ class Running:
 
     path: Path
     epochs: int | None  # that it takes, where known
-    since: float
 
     def __str__(self) -> str:
         of = f" of {self.epochs}" if self.epochs else ""
-        return f"epoch {epochs_of(self.path)}{of}"
+        return f"epoch {pace_of(self.path).epochs}{of}"
 
     @property
-    def part(self) -> float:
-        """How much of it is done, 0 where that is not known."""
-        return min(epochs_of(self.path) / self.epochs, 1.0) if self.epochs else 0.0
+    def seconds(self) -> tuple[float, float] | None:
+        """What it takes as a whole, and what is left of that, where one can tell."""
+        done, each = pace_of(self.path)
+        if each is None or not self.epochs:
+            return None
+        return each * self.epochs, each * max(self.epochs - done, 0)
 
 
 class Progress:
@@ -92,7 +94,7 @@ class Progress:
         self._live.stop()
 
     def begin(self, name: str, job: Job, path: Path) -> None:
-        self._running[Task(name, job)] = Running(path, self._epochs.get(name), time.monotonic())
+        self._running[Task(name, job)] = Running(path, self._epochs.get(name))
 
     def end(self, name: str, job: Job) -> None:
         self._running.pop(Task(name, job), None)
@@ -139,12 +141,13 @@ class Progress:
 
     def _end_by_epochs(self, now: float) -> float | None:
         """As long as no run tells how long one takes, its epochs do."""
-        parts = [(run, part) for run in [*self._running.values()] if (part := run.part)]
-        if not parts:
+        running = [*self._running.values()]
+        known = [seconds for run in running if (seconds := run.seconds)]
+        if not known:
             return None
-        whole = fmean((now - run.since) / part for run, part in parts)
-        left = self._total - self._done - sum(part for _, part in parts)
-        return now + whole * left / len(self._running)
+        whole = fmean(seconds for seconds, _ in known)
+        waiting = self._total - self._done - len(known)
+        return now + (sum(left for _, left in known) + whole * waiting) / len(running)
 
     def _at_work(self) -> list[Text]:
         running = [*self._running.items()]

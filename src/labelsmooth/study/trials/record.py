@@ -82,6 +82,14 @@ class Record:
             raise ValueError(f"{path} is damaged, or of another version: {error!r}") from None
 
 
+def notes_of(output: Path) -> dict[str, list[str]]:
+    """What each setting tried besides what was asked for; none where there is no record to be read."""
+    try:
+        return {setting.name: setting.notes for setting in Record.load(output).settings}
+    except ValueError:
+        return {}
+
+
 def said_of(fit: object) -> dict[str, Any]:
     """What a record holds of a fit itself."""
     names = getattr(fit, "class_names", None)
@@ -105,16 +113,17 @@ def rows_of(name: str, fit: object) -> dict[str, object] | None:
     Raises:
         ValueError: if they are neither.
     """
-    rows: Any = getattr(fit, "test_rows", None)
+    rows = getattr(fit, "test_rows", None)
     if rows is None:
         return None
     listed = isinstance(rows, Sequence) and not isinstance(rows, str | bytes)
-    if listed and all(isinstance(row, str) for row in rows):
-        kept = [row[:MOST_LETTERS] for row in rows[:MOST_ROWS]]
-        return {"kind": "text", "rows": kept, "of": len(rows)}
-    if listed and all(isinstance(row, bytes) and row.startswith(PNG) for row in rows):
-        kept = [base64.b64encode(row).decode() for row in rows[:MOST_ROWS]]
-        return {"kind": "png", "rows": kept, "of": len(rows)}
+    texts = [row for row in rows if isinstance(row, str)] if listed else []
+    pictures = [row for row in rows if isinstance(row, bytes) and row.startswith(PNG)] if listed else []
+    if listed and len(texts) == len(rows):
+        return {"kind": "text", "of": len(rows), "rows": [text[:MOST_LETTERS] for text in texts[:MOST_ROWS]]}
+    if listed and len(pictures) == len(rows):
+        encoded = [base64.b64encode(picture).decode() for picture in pictures[:MOST_ROWS]]
+        return {"kind": "png", "of": len(rows), "rows": encoded}
     got = ", ".join(sorted({type(row).__name__ for row in rows})) if listed else type(rows).__name__
     raise ValueError(f"{name}: test_rows must be texts alone, or PNG files as bytes alone, got {got}")
 
