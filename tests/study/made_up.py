@@ -250,3 +250,26 @@ def written(results: Results) -> dict[str, bytes]:
         )
         for path in files
     }
+
+
+@dataclass(frozen=True)
+class Peaked:
+    """A fit of no time whose model is the better, the nearer its strength is to ``best``."""
+
+    best: float
+    calls: list[tuple[str, int]]
+
+    def __call__(self, criterion: Criterion, seed: int) -> FitResult:
+        self.calls.append((criterion.arm, seed))
+        criterion(torch.zeros(2, 4), torch.tensor([0, 1]))
+        eps = float(parse(criterion.arm).options.get("eps", 0.0))
+        labels = torch.arange(120) % 4
+        noise = torch.randn(120, 4, generator=torch.Generator().manual_seed(seed))
+        logits = noise + (2 - abs(eps - self.best)) * torch.nn.functional.one_hot(labels, 4)
+        return {"val": (logits[:60], labels[:60]), "test": (logits[60:], labels[60:])}
+
+
+def peaked(best: float) -> tuple[Peaked, list[tuple[str, int]]]:
+    """The fit, and the (arm, seed) it was called with."""
+    calls: list[tuple[str, int]] = Log()
+    return Peaked(best, calls), calls

@@ -1,6 +1,7 @@
 """The command, as a person meets it: help, one line for a mistake, Ctrl-C, and on again."""
 
 import io
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import pytest
 
 from labelsmooth.__main__ import main
 from labelsmooth.study import Results
-from labelsmooth.study.analysis.verdict import answer
+from labelsmooth.study.analysis.verdict import answer, verdict
 from labelsmooth.study.arms.table import ARMS
 from labelsmooth.study.commands import cli, output
 from labelsmooth.study.commands import study as command
@@ -45,7 +46,7 @@ def test_help_says_what_it_is_and_which_commands_there_are():
     assert script is not None
     done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=120, env=WIDE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("usage: labelsmooth [-h] {study,arms}\n")
+    assert done.stdout.startswith("usage: labelsmooth [-h] {study,report,arms}\n")
     assert "does it help?" in done.stdout
     assert "study Train a model on scikit-learn's digits" in words(done.stdout)
 
@@ -109,8 +110,11 @@ def test_better_and_worse_are_told_apart_on_every_terminal(
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "no command": ([], "Expected one of {study, arms}."),
-    "another command": (["train"], "Unrecognized options: train. Available subcommands: study, arms."),
+    "no command": ([], "Expected one of {study, report, arms}."),
+    "another command": (
+        ["train"],
+        "Unrecognized options: train. Available subcommands: study, report, arms.",
+    ),
     "no such option": (["study", "--epsilon", "0.1"], "Unrecognized options: --epsilon"),
     "a slip": (
         ["study", "--seedz", "3"],
@@ -132,6 +136,15 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         "ls:eps=2: eps must be a number in [0, 1], got 2",
     ),
     "no database": (["study", "--storage", "nosuch://x"], "storage must be a database URL that opens"),
+    "a search without options": (
+        ["study", "--arms", "ols:eps=0.3", "--search", "4"],
+        "search must come with an arm that has options left to choose, got ols:eps=0.3",
+    ),
+    "nothing to go on from": (
+        ["study", "--arms", "ols", "--extend", "True"],
+        "extend must come with a plain smoothing to go on from, got hard, ols:eps=0.5",
+    ),
+    "no study's folder": (["report", "."], "folder must be the output of a study, got '.': there is no "),
     "no folder": (["study", "-o", ""], "output must name a folder, got ''"),
     "a folder that cannot be": (["study", "-o", "/dev/null/x"], "[Errno 20] Not a directory: '/dev/null/x"),
 }
@@ -209,7 +222,7 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
     monkeypatch.setattr(command, "run", remember)
     given = "--eps 0.3 0.4 --arms kl others:eps=0.2 --seeds 7 --settings noisy clean noisy --flipped 0.4"
-    given += " -o a --workers 3 --storage b --check-deterministic"
+    given += " -o a --workers 3 --storage b --extend True --search 20 --check-deterministic"
     cli.main(["study", *map(str, given.split())])
     fits = asked.pop("fits")
     assert isinstance(fits, dict)
@@ -224,6 +237,8 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "output": "a",
         "workers": 3,
         "storage": "b",
+        "extend": True,
+        "search": 20,
         "check_deterministic": True,
     }
 
@@ -313,7 +328,8 @@ def test_it_ends_with_the_answer_and_where_the_report_is(story: Story):
 @needs_signals
 def test_the_folder_holds_what_was_promised(story: Story):
     names = {path.name for path in story.folder.iterdir()}
-    assert names == {"results.json", "report.html", "models", "trials", "trials.db"}
+    files = {"results.json", "report.html", "study.json", "study.log", "trials.db"}
+    assert names == {*files, "models", "trials"}
     assert {path.suffix for path in (story.folder / "models").iterdir()} == {".json", ".safetensors"}
     assert not list(story.folder.rglob("*.partial"))
 
@@ -324,6 +340,37 @@ def test_asked_again_it_says_the_same_at_once(story: Story):
     assert (story.again.returncode, story.again.stderr) == (0, said)
     assert story.again.stdout == story.resumed.stdout
     assert kept(story.folder) == story.after_resume
+
+
+@needs_signals
+def test_as_json_it_is_one_document(story: Story):
+    done = labelsmooth(*SMALL, story.folder, "--json")
+    assert done.stderr == story.again.stderr
+    (setting,) = json.loads(done.stdout)["settings"]
+    results = Results.load(story.folder)
+    assert setting["answer"] == answer(results.settings[0])
+    assert setting["verdict"] == verdict(results.settings[0])
+    assert [arm["name"] for arm in setting["arms"]] == ["hard", "ls:eps=0.1"]
+
+
+@needs_signals
+def test_a_dry_run_tells_what_is_done(story: Story):
+    done = labelsmooth(*SMALL, story.folder, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"All {RUNS} runs are done."
+
+
+@needs_signals
+def test_the_report_is_made_again_from_the_folder_alone(story: Story, tmp_path: Path):
+    folder = tmp_path / "copy"
+    shutil.copytree(story.folder, folder)
+    for lost in ("results.json", "report.html", "trials.db"):
+        (folder / lost).unlink()
+    done = labelsmooth("report", folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:-1] == story.again.stdout.splitlines()[:-1]
+    assert Results.load(folder).settings == Results.load(story.folder).settings
+    assert (folder / "report.html").stat().st_size > 0
 
 
 @needs_signals

@@ -10,7 +10,6 @@ from torch import nn
 
 from labelsmooth.study.fits.criterion import Criterion
 
-
 WIDTH = 15  # bytes of one end, alike for all
 
 

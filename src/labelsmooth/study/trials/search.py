@@ -49,7 +49,11 @@ class Family:
     def arm(self, values: Mapping[str, float | str]) -> str:
         """As it is spelled, with numbers of two digits: more cannot be told apart, and are hard to read."""
         said = [f"{name}={v if isinstance(v, str) else f'{v:.2g}'}" for name, v in values.items()]
-        return f"{self.method}:{','.join([*filter(None, [self.given]), *said])}"
+        text = f"{self.method}:{','.join([*filter(None, [self.given]), *said])}"
+        try:
+            return str(parse(text))
+        except ValueError:  # rounded to an end that is not allowed
+            return text
 
 
 def scale(option: Option) -> BaseDistribution | None:
