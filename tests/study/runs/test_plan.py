@@ -97,8 +97,8 @@ def test_it_says_what_may_follow(tmp_path: Path):
     assert plan(bare, seeds=2, output=tmp_path).notes == [
         "Where validation chooses the largest eps, larger ones follow, up to 0.9: 2 runs each."
     ]
-    assert plan(bare, arms=["maxsup:end=0.2", "mbls"], search=20, output=tmp_path).notes == [
-        "A search for maxsup:end=0.2, mbls takes up to 80 runs more, and up to 2 arms follow."
+    assert plan(bare, arms=["mbls:margin=6", "maxsup"], search=20, output=tmp_path).notes == [
+        "A search for mbls:margin=6, maxsup takes up to 80 runs more, and up to 2 arms follow."
     ]
 
 
