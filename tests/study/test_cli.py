@@ -13,7 +13,6 @@ import warnings
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -21,7 +20,7 @@ from labelsmooth.__main__ import main
 from labelsmooth.study import Results
 from labelsmooth.study.analysis.verdict import answer, verdict
 from labelsmooth.study.arms.table import ARMS
-from labelsmooth.study.commands import cli, output
+from labelsmooth.study.commands import cli
 from labelsmooth.study.commands import study as command
 
 from .made_up import study, written
@@ -96,17 +95,6 @@ def test_the_help_breaks_no_word_at_80_columns(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert "pairs that differ in nothing else, and say whether smoothing helps: by how much," in lines
-
-
-@pytest.mark.parametrize(("encoding", "signs"), [("utf-8", "▲▼ é"), ("ascii", "+- ?"), ("cp437", "+- é")])
-def test_better_and_worse_are_told_apart_on_every_terminal(
-    encoding: str, signs: str, monkeypatch: pytest.MonkeyPatch
-):
-    written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
-    output.show("▲▼ é")
-    sys.stdout.flush()
-    assert written.getvalue().decode(encoding).strip() == signs
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -381,43 +369,6 @@ def test_two_processes_and_an_interruption_change_no_number(story: Story, tmp_pa
     there = written(Results.load(story.folder))
     assert here.keys() == there.keys()
     assert [path for path in here if here[path] != there[path]] == ["report.html"]  # none was drawn here
-
-
-WITHOUT_EXTRA = """
-import sys
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "optuna":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Missing())
-from labelsmooth.__main__ import main
-main()
-"""
-
-
-def test_without_the_study_extra_it_says_what_to_install():
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_EXTRA, "study"], capture_output=True, text=True, timeout=120
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    said = "labelsmooth: optuna is missing; the command needs: pip install 'labelsmooth[study]'\n"
-    assert done.stderr == said
-
-
-def test_a_module_of_our_own_that_is_missing_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
-    from labelsmooth import __main__
-
-    class Broken(ModuleType):
-        def __getattr__(self, name: str) -> object:
-            raise ModuleNotFoundError("No module named 'labelsmooth.gone'", name="labelsmooth.gone")
-
-    monkeypatch.setitem(
-        sys.modules, "labelsmooth.study.commands.cli", Broken("labelsmooth.study.commands.cli")
-    )
-    with pytest.raises(ModuleNotFoundError, match=r"labelsmooth\.gone"):
-        __main__.main()
 
 
 @needs_signals

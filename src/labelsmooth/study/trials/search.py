@@ -61,6 +61,7 @@ def scale(option: Option) -> BaseDistribution | None:
     all that is allowed where its default is 0. None where there is no default to start from.
 
     Example:
+        >>> from labelsmooth.study.arms.options import Number
         >>> scale(Number(0.1)), scale(Number(None))
         (FloatDistribution(high=1.0, log=True, low=0.01, step=None), None)
     """
