@@ -20,6 +20,7 @@ from labelsmooth.study.trials.files import Job, Outcome
 from labelsmooth.study.trials.ledger import Ledger
 
 Interval = tuple[float, float, float]  # mean, low, high
+TIMES = ("trials.db", "study.log")
 NOTHING: Interval = (0.0, -0.01, 0.01)
 # What a page, a terminal, a formula or a file's name could take for its own.
 HOSTILE_NAMES = ("a <b>&amp;</b> \"c\" 'd'", r"from $5 to $\foo {{ 7 }}", "[red]x[/red] %s ../y")
@@ -243,9 +244,34 @@ def ledger(
 
 
 def written(results: Results) -> dict[str, bytes]:
-    """Every file of a study, but for Optuna's database and the line that hold the times of the runs."""
-    files = [path for path in results.folder.rglob("*") if path.is_file() and path.name != "trials.db"]
+    """Every file of a study, but for what holds the times of the runs."""
+    files = [path for path in results.folder.rglob("*") if path.is_file() and path.name not in TIMES]
     return {
-        str(path.relative_to(results.folder)): re.sub(rb"The runs took .*, one", b"", path.read_bytes())
+        str(path.relative_to(results.folder)): re.sub(
+            rb'The runs took .*, one|"seconds": .*,', b"", path.read_bytes()
+        )
         for path in files
     }
+
+
+@dataclass(frozen=True)
+class Peaked:
+    """A fit of no time whose model is the better, the nearer its strength is to ``best``."""
+
+    best: float
+    calls: list[tuple[str, int]]
+
+    def __call__(self, criterion: Criterion, seed: int) -> FitResult:
+        self.calls.append((criterion.arm, seed))
+        criterion(torch.zeros(2, 4), torch.tensor([0, 1]))
+        eps = float(parse(criterion.arm).options.get("eps", 0.0))
+        labels = torch.arange(120) % 4
+        noise = torch.randn(120, 4, generator=torch.Generator().manual_seed(seed))
+        logits = noise + (2 - abs(eps - self.best)) * torch.nn.functional.one_hot(labels, 4)
+        return {"val": (logits[:60], labels[:60]), "test": (logits[60:], labels[60:])}
+
+
+def peaked(best: float) -> tuple[Peaked, list[tuple[str, int]]]:
+    """The fit, and the (arm, seed) it was called with."""
+    calls: list[tuple[str, int]] = Log()
+    return Peaked(best, calls), calls

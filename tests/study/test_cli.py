@@ -1,6 +1,7 @@
 """The command, as a person meets it: help, one line for a mistake, Ctrl-C, and on again."""
 
 import io
+import json
 import os
 import re
 import shutil
@@ -12,15 +13,14 @@ import warnings
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from labelsmooth.__main__ import main
 from labelsmooth.study import Results
-from labelsmooth.study.analysis.verdict import answer
+from labelsmooth.study.analysis.verdict import answer, verdict
 from labelsmooth.study.arms.table import ARMS
-from labelsmooth.study.commands import cli, output
+from labelsmooth.study.commands import cli
 from labelsmooth.study.commands import study as command
 
 from .made_up import study, written
@@ -45,7 +45,7 @@ def test_help_says_what_it_is_and_which_commands_there_are():
     assert script is not None
     done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=120, env=WIDE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("usage: labelsmooth [-h] {study,arms}\n")
+    assert done.stdout.startswith("usage: labelsmooth [-h] {study,report,arms}\n")
     assert "does it help?" in done.stdout
     assert "study Train a model on scikit-learn's digits" in words(done.stdout)
 
@@ -97,20 +97,12 @@ def test_the_help_breaks_no_word_at_80_columns(
     assert "pairs that differ in nothing else, and say whether smoothing helps: by how much," in lines
 
 
-@pytest.mark.parametrize(("encoding", "signs"), [("utf-8", "▲▼ é"), ("ascii", "+- ?"), ("cp437", "+- é")])
-def test_better_and_worse_are_told_apart_on_every_terminal(
-    encoding: str, signs: str, monkeypatch: pytest.MonkeyPatch
-):
-    written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
-    output.show("▲▼ é")
-    sys.stdout.flush()
-    assert written.getvalue().decode(encoding).strip() == signs
-
-
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "no command": ([], "Expected one of {study, arms}."),
-    "another command": (["train"], "Unrecognized options: train. Available subcommands: study, arms."),
+    "no command": ([], "Expected one of {study, report, arms}."),
+    "another command": (
+        ["train"],
+        "Unrecognized options: train. Available subcommands: study, report, arms.",
+    ),
     "no such option": (["study", "--epsilon", "0.1"], "Unrecognized options: --epsilon"),
     "a slip": (
         ["study", "--seedz", "3"],
@@ -132,6 +124,15 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         "ls:eps=2: eps must be a number in [0, 1], got 2",
     ),
     "no database": (["study", "--storage", "nosuch://x"], "storage must be a database URL that opens"),
+    "a search without options": (
+        ["study", "--arms", "ols:eps=0.3", "--search", "4"],
+        "search must come with an arm that has options left to choose, got ols:eps=0.3",
+    ),
+    "nothing to go on from": (
+        ["study", "--arms", "ols", "--extend", "True"],
+        "extend must come with a plain smoothing to go on from, got hard, ols:eps=0.5",
+    ),
+    "no study's folder": (["report", "."], "folder must be the output of a study, got '.': there is no "),
     "no folder": (["study", "-o", ""], "output must name a folder, got ''"),
     "a folder that cannot be": (["study", "-o", "/dev/null/x"], "[Errno 20] Not a directory: '/dev/null/x"),
 }
@@ -209,7 +210,7 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
     monkeypatch.setattr(command, "run", remember)
     given = "--eps 0.3 0.4 --arms kl others:eps=0.2 --seeds 7 --settings noisy clean noisy --flipped 0.4"
-    given += " -o a --workers 3 --storage b --check-deterministic"
+    given += " -o a --workers 3 --storage b --extend True --search 20 --check-deterministic"
     cli.main(["study", *map(str, given.split())])
     fits = asked.pop("fits")
     assert isinstance(fits, dict)
@@ -224,6 +225,8 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "output": "a",
         "workers": 3,
         "storage": "b",
+        "extend": True,
+        "search": 20,
         "check_deterministic": True,
     }
 
@@ -313,7 +316,8 @@ def test_it_ends_with_the_answer_and_where_the_report_is(story: Story):
 @needs_signals
 def test_the_folder_holds_what_was_promised(story: Story):
     names = {path.name for path in story.folder.iterdir()}
-    assert names == {"results.json", "report.html", "models", "trials", "trials.db"}
+    files = {"results.json", "report.html", "study.json", "study.log", "trials.db"}
+    assert names == {*files, "models", "trials"}
     assert {path.suffix for path in (story.folder / "models").iterdir()} == {".json", ".safetensors"}
     assert not list(story.folder.rglob("*.partial"))
 
@@ -327,6 +331,37 @@ def test_asked_again_it_says_the_same_at_once(story: Story):
 
 
 @needs_signals
+def test_as_json_it_is_one_document(story: Story):
+    done = labelsmooth(*SMALL, story.folder, "--json")
+    assert done.stderr == story.again.stderr
+    (setting,) = json.loads(done.stdout)["settings"]
+    results = Results.load(story.folder)
+    assert setting["answer"] == answer(results.settings[0])
+    assert setting["verdict"] == verdict(results.settings[0])
+    assert [arm["name"] for arm in setting["arms"]] == ["hard", "ls:eps=0.1"]
+
+
+@needs_signals
+def test_a_dry_run_tells_what_is_done(story: Story):
+    done = labelsmooth(*SMALL, story.folder, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"All {RUNS} runs are done."
+
+
+@needs_signals
+def test_the_report_is_made_again_from_the_folder_alone(story: Story, tmp_path: Path):
+    folder = tmp_path / "copy"
+    shutil.copytree(story.folder, folder)
+    for lost in ("results.json", "report.html", "trials.db"):
+        (folder / lost).unlink()
+    done = labelsmooth("report", folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:-1] == story.again.stdout.splitlines()[:-1]
+    assert Results.load(folder).settings == Results.load(story.folder).settings
+    assert (folder / "report.html").stat().st_size > 0
+
+
+@needs_signals
 @pytest.mark.usefixtures("no_report")
 def test_two_processes_and_an_interruption_change_no_number(story: Story, tmp_path: Path):
     name, fit = command.SETTINGS["scarce"]
@@ -334,43 +369,6 @@ def test_two_processes_and_an_interruption_change_no_number(story: Story, tmp_pa
     there = written(Results.load(story.folder))
     assert here.keys() == there.keys()
     assert [path for path in here if here[path] != there[path]] == ["report.html"]  # none was drawn here
-
-
-WITHOUT_EXTRA = """
-import sys
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "optuna":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Missing())
-from labelsmooth.__main__ import main
-main()
-"""
-
-
-def test_without_the_study_extra_it_says_what_to_install():
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_EXTRA, "study"], capture_output=True, text=True, timeout=120
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    said = "labelsmooth: optuna is missing; the command needs: pip install 'labelsmooth[study]'\n"
-    assert done.stderr == said
-
-
-def test_a_module_of_our_own_that_is_missing_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
-    from labelsmooth import __main__
-
-    class Broken(ModuleType):
-        def __getattr__(self, name: str) -> object:
-            raise ModuleNotFoundError("No module named 'labelsmooth.gone'", name="labelsmooth.gone")
-
-    monkeypatch.setitem(
-        sys.modules, "labelsmooth.study.commands.cli", Broken("labelsmooth.study.commands.cli")
-    )
-    with pytest.raises(ModuleNotFoundError, match=r"labelsmooth\.gone"):
-        __main__.main()
 
 
 @needs_signals

@@ -17,10 +17,12 @@ ROOMS: dict[str, set[str]] = {
     "trials": {"arms", "fits"},
     "analysis": {"arms", "trials"},
     "report": {"arms", "trials", "analysis"},
-    "arguments": {"arms", "trials"},
-    "comparison": {"fits", "trials", "analysis", "report"},
-    "run": {"arms", "fits", "trials", "analysis", "report", "arguments"},
-    "commands": {"arms", "fits", "trials", "report", "run"},
+    "arguments": {"arms", "fits", "trials", "analysis"},
+    "comparison": {"fits", "trials", "analysis", "report", "arguments"},
+    "conclusion": {"trials", "analysis", "report"},
+    "run": {"arms", "fits", "trials", "analysis", "report", "arguments", "conclusion"},
+    "plan": {"arms", "fits", "trials", "report", "arguments"},
+    "commands": {"arms", "fits", "trials", "analysis", "report", "run", "conclusion", "plan"},
 }
 
 

@@ -58,7 +58,7 @@ def test_the_second_call_trains_nothing_and_returns_the_same(tmp_path: Path):
 
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("emptied", [False, True])
-@pytest.mark.parametrize("lost", ["results.json", "report.html"])
+@pytest.mark.parametrize("lost", ["results.json", "report.html", "study.json"])
 def test_what_was_lost_is_made_again_without_training(lost: str, emptied: bool, tmp_path: Path):
     fit, calls = counted()
     first = study(fit, tmp_path)
@@ -136,8 +136,8 @@ def test_another_fit_is_not_taken_for_the_earlier(tmp_path: Path):
 def test_two_fresh_runs_give_the_same_bytes(tmp_path: Path):
     first, second = (written(study(DIGITS, tmp_path / name)) for name in ("first", "second"))
     models = {"models/your-data.safetensors", "models/your-data.json"}
-    assert {"results.json", "report.html"} | models < first.keys()
-    assert len(first) == 4 + 5
+    assert {"results.json", "report.html", "study.json"} | models < first.keys()
+    assert len(first) == 5 + 5
     assert first == second
 
 

@@ -1,17 +1,126 @@
 """What a study is asked for: each message names the argument, the value and the rule."""
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from labelsmooth.checks import check_strength
-from labelsmooth.study.arms.specs import select
-from labelsmooth.study.trials.files import slug
+from labelsmooth.study.analysis.metrics import CARES
+from labelsmooth.study.arms.specs import parse, select
+from labelsmooth.study.arms.table import ARMS
+from labelsmooth.study.fits.result import Fit
+from labelsmooth.study.trials.course import Course
+from labelsmooth.study.trials.early import first_jobs
+from labelsmooth.study.trials.files import Job, slug
+from labelsmooth.study.trials.ledger import Ledger
+from labelsmooth.study.trials.ranks import are_together
+from labelsmooth.study.trials.search import Family
 
 SMOOTHINGS = (0.05, 0.1, 0.2)
 MOST_SEEDS = 1000
+MOST_SUGGESTIONS = 1000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a study is asked for, once it is known to be possible."""
+
+    fits: Mapping[str, Fit]
+    arms: Sequence[str]
+    seeds: int
+    folder: Path
+    workers: int | None
+    storage: str | None
+    settings: Mapping[str, object]
+    keys: Mapping[str, str]
+    extend: bool
+    families: Sequence[Family]
+    search: int
+    care: str
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Of each setting, as far as they are known before any is done."""
+        return first_jobs([Job(arm, seed) for seed in range(self.seeds) for arm in self.arms])
+
+    def ledgers(self) -> dict[str, Ledger]:
+        return {
+            name: Ledger(self.folder, name, fit, self.settings, self.storage, self.keys.get(name))
+            for name, fit in self.fits.items()
+        }
+
+    def digest(self, ledgers: Mapping[str, Ledger]) -> str:
+        """All that the results follow from; the arms that a study adds by itself do."""
+        added = ["extend"] if self.extend else []
+        if self.care != "overall":
+            added.append(f"care={self.care}")
+        if self.search:
+            added += [f"search={self.search}", *map(str, self.families)]
+        return " ".join(
+            [*(ledger.digest for ledger in ledgers.values()), *self.arms, str(self.seeds), *added]
+        )
+
+    def course(self) -> Course:
+        return Course(self.fits, [*self.arms], self.seeds, self.extend, self.families, self.search)
+
+
+def ask(
+    fit: Fit | Mapping[str, Fit],
+    *,
+    eps: Sequence[float] | None,
+    arms: Sequence[str] | None,
+    seeds: int,
+    output: str | Path,
+    workers: int | None,
+    storage: str | None,
+    settings: Mapping[str, object] | None,
+    key: str | Mapping[str, str] | None,
+    extend: bool | None,
+    search: int,
+    care: str = "overall",
+) -> Asked:
+    """Check the arguments of :func:`labelsmooth.study.run`, which has their meaning.
+
+    Raises:
+        ValueError: naming the argument, its value and the rule.
+    """
+    if not isinstance(output, str | Path) or str(output) == "":
+        raise ValueError(f"output must name a folder, got {output!r}")
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ValueError(f"settings must be a mapping by name, got {settings!r}")
+    fits: Mapping[str, Any] = fit if isinstance(fit, Mapping) else {"your data": fit}
+    compared = check_arguments(fits, arms, eps, seeds, workers)
+    keys = check_keys(key, fits)
+    families = check_search(search, arms, compared)
+    if are_together() and workers:
+        raise ValueError(f"workers must be left out where processes train together, got {workers}")
+    check_care(care, fits)
+    if extend not in (None, True, False):
+        raise ValueError(f"extend must be True, False or None, got {extend!r}")
+    if extend is None:
+        extend = eps is None and arms is None and not search
+    elif extend and not any(parse(arm).eps for arm in compared):
+        raise ValueError(f"extend must come with a plain smoothing to go on from, got {', '.join(compared)}")
+    return Asked(
+        fits,
+        compared,
+        seeds,
+        Path(output),
+        workers,
+        storage,
+        settings or {},
+        keys,
+        extend,
+        families,
+        search,
+        care,
+    )
 
 
 def check_arguments(
@@ -51,6 +160,39 @@ def check_arguments(
             raise ValueError(f"arms must name at least one besides hard, got {list(arms)}")
         raise ValueError(f"eps must hold at least one smoothing above 0, got {list(eps)}")
     return selected
+
+
+def check_search(search: int, arms: Sequence[str] | None, compared: Sequence[str]) -> list[Family]:
+    """The methods among the arms that have options to choose; without arms, plain smoothing."""
+    if not isinstance(search, int) or isinstance(search, bool) or not 0 <= search <= MOST_SUGGESTIONS:
+        raise ValueError(f"search must be a whole number in [0, {MOST_SUGGESTIONS}], got {search!r}")
+    if not search:
+        return []
+    named = [name for arm in arms or ["ls"] for name in (ARMS if arm == "all" else [arm])]
+    served = {parse(arm).method for arm in compared}
+    parts = [name.partition(":") for name in named]
+    families = [
+        family for method, _, given in parts if method in served and (family := Family(method, given)).scales
+    ]
+    if not families:
+        raise ValueError(
+            f"search must come with an arm that has options left to choose, got {', '.join(named)}"
+        )
+    return [*dict.fromkeys(families)]
+
+
+def check_care(care: object, fits: Mapping[str, object] | None = None) -> None:
+    """Whether it is in the table, and the fits declare what it needs."""
+    if care not in CARES:
+        nearest = difflib.get_close_matches(str(care), CARES, n=1)
+        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+        raise ValueError(f"care must be one of {', '.join(CARES)}, got {care!r}{hint}")
+    for name, fit in (fits or {}).items():
+        if care == "ordinal" and getattr(fit, "ordinal", False) is not True:
+            raise ValueError(
+                f"care='ordinal' must come with labels whose order is declared: {name!r} has no attribute "
+                "ordinal that is True (--ordinal declares it for a table)"
+            )
 
 
 def _check_signature(name: str, fit: Callable[..., object]) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from labelsmooth.study.analysis.metrics import CARES
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.summary import analyse
+from labelsmooth.study.arguments import check_care
 from labelsmooth.study.fits.checks import as_result
 from labelsmooth.study.fits.result import FitResult
 from labelsmooth.study.trials.files import Job, Outcome
@@ -58,10 +58,8 @@ def compare(
         >>> results.settings[0].arms[1].differences["accuracy"].mean
         0.6666666666666667
     """
+    check_care(care)
     outcomes, seeds = _outcomes(arms)
-    choice = list(CARES)
-    if care not in CARES:
-        raise ValueError(f"care must be one of {', '.join(choice)}, got {care!r}")
     num_classes = outcomes[Job(next(iter(arms)), 0)].test[0].size(1)
     names = _names(class_names, num_classes)
     analysis = analyse(

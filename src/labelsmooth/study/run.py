@@ -1,21 +1,24 @@
 """Run a study: every arm with every seed, in pairs, and the comparison."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from labelsmooth.study.analysis.results import Results
-from labelsmooth.study.analysis.summary import Analysis, analyse
 from labelsmooth.study.analysis.verdict import FEW_SEEDS, recommended
-from labelsmooth.study.arguments import check_arguments, check_keys
-from labelsmooth.study.arms.specs import facts_of, left_out
+from labelsmooth.study.arguments import Asked, ask
+from labelsmooth.study.arms.specs import left_out
+from labelsmooth.study.conclusion import Conclusion, conclude
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.report.progress import Progress, say
-from labelsmooth.study.trials.early import check_repeated, first_jobs, warn
-from labelsmooth.study.trials.files import Job, Stored, save_model
+from labelsmooth.study.trials.course import Course
+from labelsmooth.study.trials.early import check_repeated, warn
+from labelsmooth.study.trials.files import Job, save_model
 from labelsmooth.study.trials.ledger import Ledger
 from labelsmooth.study.trials.loop import Training
 from labelsmooth.study.trials.ranks import are_together, lead_or_follow
+from labelsmooth.study.trials.record import Kept, Record, keep_rows, rows_of, said_of
+
+UNFINISHED = " (unfinished)"  # what a digest ends with that is no study's
 
 
 def run(
@@ -29,6 +32,9 @@ def run(
     storage: str | None = None,
     settings: Mapping[str, object] | None = None,
     key: str | Mapping[str, str] | None = None,
+    care: str = "overall",
+    extend: bool | None = None,
+    search: int = 0,
     check_deterministic: bool = False,
     progress: bool = True,
 ) -> Results:
@@ -47,7 +53,8 @@ def run(
             ``criterion.end_epoch()``; arms that change with time need it. Some arms need to know more of a
             fit: its attributes ``num_classes``, ``epochs`` (how often it calls ``end_epoch()``), ``counts``
             (training rows of each class, ``(K,)``) and ``embeddings`` (a vector for each class, ``(K, D)``).
-            The report calls classes by its attribute ``class_names``, K strings.
+            The report calls classes by its attribute ``class_names``, K strings, and shows rows by
+            ``test_rows``, a text or the bytes of a PNG for each test row.
         eps: The smoothings to compare with hard targets, each in ``(0, 1]``; None is 0.05, 0.1 and 0.2,
             unless ``arms`` are given.
         arms: Other methods to compare, each as ``"name"`` or ``"name:option=value,option=value"``:
@@ -68,6 +75,15 @@ def run(
             that it writes to is part of it as well. Where that cannot be compared, as of an open file, the
             study asks for a key. With ``settings``, the key alone then says which runs are those of this fit:
             give another when the fit changes.
+        care: What somebody cares about, and the arm is judged by: ``"overall"`` (accuracy, and NLL after
+            temperature), ``"accuracy"``, ``"calibration"``, ``"ranking"``, ``"selective"``, ``"ordinal"`` (of
+            a fit whose attribute ``ordinal`` is True) or ``"ood"`` (a fit that returns ``"ood"``).
+        extend: Whether to go on with the next tenth of ``eps``, 0.9 at most, as long as the smoothing that
+            validation chooses is the largest tried; a setting that needs it takes the others with it. None
+            does so where neither ``eps`` nor ``arms`` nor ``search`` is given.
+        search: How many values of its options to try for each of the ``arms``, for ``"ls"`` where there are
+            none; options that are given stay. Optuna suggests them, by the validation NLL at T of two runs
+            each, with seeds of their own; the best in each setting joins the comparison with all seeds.
         check_deterministic: Whether to train hard targets with seed 0 once more at the start, and to warn
             unless it gives the same logits to the bit.
         progress: Whether to show progress.
@@ -92,103 +108,122 @@ def run(
         >>> [arm.name for arm in results.settings[0].arms]
         ['hard', 'ls:eps=0.1']
     """
-    if not isinstance(output, str | Path) or str(output) == "":
-        raise ValueError(f"output must name a folder, got {output!r}")
-    if settings is not None and not isinstance(settings, Mapping):
-        raise ValueError(f"settings must be a mapping by name, got {settings!r}")
-    fits = fit if isinstance(fit, Mapping) else {"your data": fit}
-    compared = check_arguments(fits, arms, eps, seeds, workers)
-    keys = check_keys(key, fits)
-    folder = Path(output)
-    if are_together():
-        for name, asked in (("workers", workers), ("check_deterministic", check_deterministic)):
-            if asked:
-                raise ValueError(f"{name} must be left out where processes train together, got {asked}")
+    asked = ask(
+        fit,
+        eps=eps,
+        arms=arms,
+        seeds=seeds,
+        output=output,
+        workers=workers,
+        storage=storage,
+        settings=settings,
+        key=key,
+        care=care,
+        extend=extend,
+        search=search,
+    )
+    if are_together() and check_deterministic:
+        raise ValueError("check_deterministic must be left out where processes train together, got True")
+    rows = {name: kept for name, fit in asked.fits.items() if (kept := rows_of(name, fit))}
 
     def study() -> Results:
-        ledgers = {
-            name: Ledger(folder, name, f, settings or {}, storage, keys.get(name)) for name, f in fits.items()
-        }
-        digest = " ".join([*(ledger.digest for ledger in ledgers.values()), *compared, str(seeds)])
-        jobs = first_jobs([Job(arm, seed) for seed in range(seeds) for arm in compared])
+        ledgers = asked.ledgers()
+        digest = asked.digest(ledgers)
         if seeds < FEW_SEEDS:
             warn(f"seeds={seeds}: intervals from {seeds} pairs are very wide; 5 or more are advised")
         for name, ledger in ledgers.items():
             if why := ledger.why_anew():
                 say(f"{name}: trained again, since {why}", shown=progress)
         if check_deterministic:
-            for name, ledger in ledgers.items():
-                if check_repeated(name, fits[name], ledger, jobs[0], single_threaded=workers is not None):
-                    what = f"{name}: {jobs[0].arm} with seed {jobs[0].seed}, trained once more"
-                    say(f"{what}, gave the same logits to the bit", shown=progress)
-        if results := _finished(folder, digest):
-            say(f"read back from {folder}, nothing was trained", shown=progress)
+            _check_deterministic(asked, ledgers, shown=progress)
+        if results := _finished(asked.folder, digest):
+            say(f"read back from {asked.folder}, nothing was trained", shown=progress)
             return results
         if arms is not None and "all" in arms:
-            for arm, why in left_out(fits).items():
+            for arm, why in left_out(asked.fits).items():
                 say(f"{arm} is left out: {why}", shown=progress)
-        with Progress(fits, compared, len(jobs), shown=progress) as shown:
-            training = Training(fits, ledgers, jobs, shown)
-            try:
-                training.run(workers)
-            except KeyboardInterrupt as stop:
-                stop.add_note(f"what is done is kept in {folder}: the same call goes on")
-                raise
-        say(f"all {len(jobs) * len(fits)} runs are done: comparing them, writing the report", shown=progress)
-        failed = {name: training.left_out(name) for name in fits}
-        stored = {
-            name: Stored({job: ledger.path(job) for job in jobs if job.seed not in failed[name]})
-            for name, ledger in ledgers.items()
-        }
-        analyses = [_analysed(name, fits[name], stored[name], compared, failed[name]) for name in fits]
-        seconds = sum(ledger.seconds() for ledger in ledgers.values())
-        return _concluded(fits, analyses, stored, digest, folder, seconds)
+        course = asked.course()
+        _record(asked, ledgers, course, digest + UNFINISHED).save(asked.folder)
+        training = _trained(asked, ledgers, course, shown=progress)
+        say(f"all {len(training.scores)} runs are done: comparing them, writing the report", shown=progress)
+        record = _record(asked, ledgers, course, digest, training)
+        conclusion = conclude(record, asked.folder)
+        for kept in record.settings:
+            _keep_rows(asked.folder / kept.folder, kept.name, rows.get(kept.name), conclusion)
+        _save_models(asked, conclusion)
+        record.save(asked.folder)
+        conclusion.write()
+        return conclusion.results
 
-    return lead_or_follow(fits, study)
+    return lead_or_follow(asked.fits, study)
 
 
-def _analysed(
-    name: str, fit: Fit, stored: Stored, compared: Sequence[str], failed: Mapping[int, str]
-) -> Analysis:
-    analysis = analyse(
-        name,
-        getattr(fit, "description", ""),
-        stored,
-        compared,
-        sorted({job.seed for job in stored}),
-        facts_of(fit),
-        getattr(fit, "class_names", None),
-    )
-    said = {str(seed): why for seed, why in failed.items()}
-    return replace(analysis, setting=replace(analysis.setting, left_out=said))
+def _check_deterministic(asked: Asked, ledgers: Mapping[str, Ledger], *, shown: bool) -> None:
+    job = asked.jobs[0]
+    for name, ledger in ledgers.items():
+        single = asked.workers is not None
+        if check_repeated(name, asked.fits[name], ledger, job, single_threaded=single):
+            what = f"{name}: {job.arm} with seed {job.seed}, trained once more"
+            say(f"{what}, gave the same logits to the bit", shown=shown)
 
 
-def _concluded(
-    fits: Mapping[str, Fit],
-    analyses: Sequence[Analysis],
-    stored: Mapping[str, Stored],
-    digest: str,
-    folder: Path,
-    seconds: float,
-) -> Results:
-    """Write down what came of the runs: the numbers, the report, the recommended models."""
-    results = Results([analysis.setting for analysis in analyses], digest, folder)
-    for setting in results.settings:
+def _trained(asked: Asked, ledgers: Mapping[str, Ledger], course: Course, *, shown: bool) -> Training:
+    epochs = {name: getattr(fit, "epochs", None) for name, fit in asked.fits.items()}
+    jobs = asked.jobs
+    with Progress(asked.fits, asked.arms, len(jobs), shown=shown, epochs=epochs, log=asked.folder) as seen:
+        training = Training(asked.fits, ledgers, jobs, seen)
+        try:
+            training.run(asked.workers, course.further)
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"what is done is kept in {asked.folder}: the same call goes on")
+            raise
+    return training
+
+
+def _record(
+    asked: Asked, ledgers: Mapping[str, Ledger], course: Course, digest: str, training: Training | None = None
+) -> Record:
+    settings = [
+        Kept(
+            name=name,
+            folder=ledgers[name].folder.relative_to(asked.folder).as_posix(),
+            arms=[*course.arms],
+            seeds=[*range(asked.seeds)],
+            left_out={str(seed): why for seed, why in training.left_out(name).items()} if training else {},
+            notes=course.notes.get(name, []),
+            **said_of(fit),
+        )
+        for name, fit in asked.fits.items()
+    ]
+    seconds = sum(ledger.seconds() for ledger in ledgers.values()) if training else 0.0
+    return Record(digest, seconds, settings, asked.care)
+
+
+def _keep_rows(folder: Path, name: str, rows: Mapping[str, object] | None, conclusion: Conclusion) -> None:
+    """Beside the runs of a setting, what its test rows are."""
+    (setting,) = (setting for setting in conclusion.results.settings if setting.name == name)
+    if rows is None:
+        return
+    if rows["of"] != setting.test_rows:
+        rule = f"test_rows must be one for each of the {setting.test_rows} test rows"
+        warn(f"{name}: {rule}, got {rows['of']}: left out")
+        return
+    keep_rows(folder, rows)
+
+
+def _save_models(asked: Asked, conclusion: Conclusion) -> None:
+    for setting in conclusion.results.settings:
         arm = recommended(setting)
         job = Job(arm.name, arm.best_seed)
-        save_model(folder, setting.name, job, stored[setting.name][job], fits[setting.name])
-
-    from labelsmooth.study.report.page import write_report  # matplotlib is slow to import, not always needed
-
-    write_report(results, analyses, stored, seconds)
-    results.save()
-    return results
+        outcome = conclusion.stored[setting.name][job]
+        save_model(asked.folder, setting.name, job, outcome, asked.fits[setting.name])
 
 
 def _finished(folder: Path, digest: str) -> Results | None:
     """The results, if there are any, whole and of this very study, with all its seeds."""
     try:
         results = Results.load(folder)
+        Record.load(folder)
         written = (folder / "report.html").stat().st_size > 0
     except (OSError, ValueError, LookupError, TypeError):  # damaged, or of another version: made again
         return None

@@ -4,7 +4,13 @@ import codecs
 import io
 import sys
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from labelsmooth.study.analysis.results import Results
+from labelsmooth.study.report.document import as_json
+from labelsmooth.study.report.terminal import render
+from labelsmooth.study.trials.record import notes_of
 
 SIGNS = "labelsmooth.signs"
 
@@ -25,3 +31,12 @@ def show(what: RenderableType) -> None:
     console = Console(highlight=False)
     console.width = max(console.width, 80)  # narrower, the table would lose its digits
     console.print(what, crop=False)  # or a long path would be cut
+
+
+def show_results(results: Results, *, json: bool) -> None:
+    """What a study came to, and before it what it tried of its own accord."""
+    if json:
+        print(as_json(results))
+        return
+    notes = [f"{name}: {note}." for name, said in notes_of(results.folder).items() for note in said]
+    show(Group(*map(Text, notes), render(results)))

@@ -1,14 +1,15 @@
 """``labelsmooth study``: train in pairs, and one answer."""
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal, get_args
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal, get_args
 
 import joblib
 import tyro
 
-from labelsmooth.study.commands.output import show
+from labelsmooth.study.commands.output import show_results
 from labelsmooth.study.fits.digits import DigitsFit
-from labelsmooth.study.report.terminal import render
+from labelsmooth.study.plan import plan
 from labelsmooth.study.run import run
 
 SettingName = Literal["clean", "noisy", "scarce"]
@@ -38,6 +39,9 @@ class Study:
     arms: Annotated[tuple[str, ...] | None, _many("NAME", "smoothing alone")] = None
     """Methods to compare with hard targets, as name or name:option=value,option=value; "all" is every one.
     The command "labelsmooth arms" lists them."""
+    care: str = "overall"
+    """What the verdict is about: overall (accuracy and NLL), accuracy, calibration, ranking, selective,
+    ordinal or ood."""
     seeds: int = 5
     """Number of pairs, at least 2."""
     settings: tuple[SettingName, ...] = get_args(SettingName)
@@ -54,8 +58,19 @@ class Study:
     """Database URL (as Optuna takes it) instead of a file in the output folder. Machines that give the same
     one share the work, if the output folder is on a file system that they share."""
 
+    extend: bool | None = None
+    """Whether to go on with the next tenth of eps, 0.9 at most, while validation chooses the largest tried;
+    None does so where no --eps, --arms or --search are given."""
+    search: int = 0
+    """Number of values that Optuna tries for the options of each of --arms (of ls without any) by validation
+    NLL; the best one joins the comparison."""
+
     check_deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Train hard targets with seed 0 once more at the start, and warn unless the logits are the same."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """List the runs, which of them are done, and the time for the others, by a few epochs where no run is."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the results, or the plan, as one JSON document; what else there is to say goes to stderr."""
 
     def __call__(self) -> None:
         if not self.settings:
@@ -64,14 +79,19 @@ class Study:
         for key in dict.fromkeys(self.settings):
             name, fit = SETTINGS[key]
             fits[name] = replace(fit, flipped=self.flipped) if fit.flipped else fit
-        results = run(
-            fits,
-            eps=self.eps,
-            arms=self.arms,
-            seeds=self.seeds,
-            output=self.output,
-            workers=self.workers,
-            storage=self.storage,
-            check_deterministic=self.check_deterministic,
-        )
-        show(render(results))
+        asked: dict[str, Any] = {
+            "eps": self.eps,
+            "arms": self.arms,
+            "seeds": self.seeds,
+            "output": self.output,
+            "workers": self.workers,
+            "storage": self.storage,
+            "extend": self.extend,
+            "search": self.search,
+        }
+        if self.dry_run:
+            planned = plan(fits, **asked)
+            print(json.dumps(asdict(planned), indent=1) if self.json else planned)
+            return
+        results = run(fits, **asked, care=self.care, check_deterministic=self.check_deterministic)
+        show_results(results, json=self.json)

@@ -2,7 +2,10 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
 from typing import Self
 
 from rich.console import Console, Group
@@ -14,10 +17,14 @@ from rich.text import Text
 
 from labelsmooth.study.analysis.figures import FEW
 from labelsmooth.study.arms.specs import parse
+from labelsmooth.study.report.log import write_line
+from labelsmooth.study.trials.course import Task
+from labelsmooth.study.trials.epochs import pace_of
 from labelsmooth.study.trials.files import Job
 from labelsmooth.study.trials.training import Summary
 
 WARM = 2  # runs that do not tell how long the others take
+AT_WORK = 4  # runs whose epochs are shown
 BEST = 3  # columns of an 80-column terminal, where there are many arms
 
 
@@ -26,10 +33,42 @@ def say(text: str, *, shown: bool) -> None:
     Console(stderr=True, quiet=not shown, markup=False, highlight=False).print(text, soft_wrap=True)
 
 
-class Progress:
-    """Bars and a partial table on a terminal; elsewhere a line per finished run."""
+@dataclass(frozen=True)
+class Running:
+    """A run that is being trained."""
 
-    def __init__(self, names: Iterable[str], arms: Sequence[str], runs: int, *, shown: bool) -> None:
+    path: Path
+    epochs: int | None  # that it takes, where known
+
+    def __str__(self) -> str:
+        of = f" of {self.epochs}" if self.epochs else ""
+        return f"epoch {pace_of(self.path).epochs}{of}"
+
+    @property
+    def seconds(self) -> tuple[float, float] | None:
+        """What it takes as a whole, and what is left of that, where one can tell."""
+        done, each = pace_of(self.path)
+        if each is None or not self.epochs:
+            return None
+        return each * self.epochs, each * max(self.epochs - done, 0)
+
+
+class Progress:
+    """Bars and a partial table on a terminal; elsewhere a line per finished run.
+
+    Each run that was trained is a line in the log as well, shown or not.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        arms: Sequence[str],
+        runs: int,
+        *,
+        shown: bool,
+        epochs: Mapping[str, int | None] | None = None,
+        log: Path | None = None,
+    ) -> None:
         self._console = Console(stderr=True, quiet=not shown, markup=False, highlight=False)
         self._hard, *self._arms = arms
         self._runs: dict[str, dict[Job, Summary]] = {name: {} for name in names}
@@ -42,6 +81,8 @@ class Progress:
         )
         self._total, self._trained, self._warm = runs * len(self._runs), 0, time.monotonic()
         self._end: float | None = None
+        self._epochs, self._log = epochs or {}, log
+        self._running: dict[Task, Running] = {}
         self._tasks = {name: self._bars.add_task(name, total=runs) for name in self._runs}
         self._live = Live(self, console=self._console, transient=True, refresh_per_second=4)
 
@@ -52,9 +93,25 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
+    def begin(self, name: str, job: Job, path: Path) -> None:
+        self._running[Task(name, job)] = Running(path, self._epochs.get(name))
+
+    def end(self, name: str, job: Job) -> None:
+        self._running.pop(Task(name, job), None)
+
+    def add(self, tasks: Iterable[Task], arms: Iterable[str]) -> None:
+        """More is to be done than was known at first."""
+        self._arms += arms
+        for task in tasks:
+            self._total += 1
+            bar = self._bars.tasks[self._tasks[task.name]]
+            self._bars.update(bar.id, total=(bar.total or 0) + 1)
+
     def update(self, name: str, job: Job, summary: Summary, *, trained: bool = True) -> None:
         """Count a run; what was trained earlier does not tell how long the rest takes."""
         self._runs[name][job] = summary
+        if self._log is not None and summary.seconds is not None:
+            write_line(self._log, name, job, summary)
         self._trained += trained
         if trained:
             now = time.monotonic()
@@ -76,9 +133,27 @@ class Progress:
 
     def _left(self) -> list[str]:
         """The time that the rest takes, if it takes any and one can tell."""
-        if self._end is None or self._done == self._total:
+        now = time.monotonic()
+        end = self._end or self._end_by_epochs(now)
+        if end is None or self._done == self._total:
             return []
-        return [f"about {duration(self._end - time.monotonic())} left"]
+        return [f"about {duration(end - now)} left"]
+
+    def _end_by_epochs(self, now: float) -> float | None:
+        """As long as no run tells how long one takes, its epochs do."""
+        running = [*self._running.values()]
+        known = [seconds for run in running if (seconds := run.seconds)]
+        if not known:
+            return None
+        whole = fmean(seconds for seconds, _ in known)
+        waiting = self._total - self._done - len(known)
+        return now + (sum(left for _, left in known) + whole * waiting) / len(running)
+
+    def _at_work(self) -> list[Text]:
+        running = [*self._running.items()]
+        said = [Text(f"{_run(*task)}: {run}") for task, run in running[:AT_WORK]]
+        more = len(running) - len(said)
+        return [*said, Text(f"and {more} more")] if more else said
 
     def __rich__(self) -> Group:
         few = len(self._arms) < FEW
@@ -96,7 +171,7 @@ class Progress:
                 best = sorted(self._arms, key=lambda arm: -means[arm][0])[:BEST]
                 cells = [f"{_label(arm)} {_cell(means[arm])}" if means[arm][1] else "-" for arm in best]
             table.add_row(Text(name), *cells)
-        return Group(self._bars, *self._left(), title, table)
+        return Group(self._bars, *self._at_work(), *self._left(), title, table)
 
     def _mean_difference(self, runs: dict[Job, Summary], arm: str) -> tuple[float, int]:
         """In points, and of how many pairs."""

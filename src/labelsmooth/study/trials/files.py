@@ -91,6 +91,12 @@ def save(path: Path, result: FitResult) -> None:
     write_tensors(path, tensors, {"run": json.dumps(run)})
 
 
+def run_path(folder: Path, job: Job) -> Path:
+    """Where a run of a setting is kept, which has a folder of its own."""
+    # The colon is for no file's name; an arm's own name has no dash, so no two arms share a file.
+    return folder / f"{job.arm.replace(':', '-')}-seed{job.seed}.safetensors"
+
+
 class WriteError(OSError):
     """The disk is full, say: no fault of a fit, and no other run would fare better."""
 

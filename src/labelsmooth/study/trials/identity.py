@@ -28,7 +28,12 @@ from labelsmooth.study.trials.names import (
 )
 
 LEAVES = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
-SAID = ("class_names", "description")  # attributes of a fit that only the report reads
+SAID = (
+    "class_names",
+    "description",
+    "ordinal",
+    "test_rows",
+)  # attributes of a fit that only the report reads
 MOST = 20  # parts of one object that are written down one by one
 SHORT = 60  # letters of a text that is written down in full
 # What a class has that says nothing about what it computes.

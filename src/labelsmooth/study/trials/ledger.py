@@ -28,7 +28,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.trials.changes import MOST, differences, keep, why_anew
 from labelsmooth.study.trials.claims import Watch, owner
-from labelsmooth.study.trials.files import DamageError, Job, Outcome, load, remove_partials, slug
+from labelsmooth.study.trials.files import DamageError, Job, Outcome, load, remove_partials, run_path, slug
 from labelsmooth.study.trials.identity import Identity, identify
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -72,8 +72,7 @@ class Ledger:
         self._damaged: dict[Path, int] = {}
 
     def path(self, job: Job) -> Path:
-        # The colon is for no file's name; an arm's own name has no dash, so no two arms share a file.
-        return self.folder / f"{job.arm.replace(':', '-')}-seed{job.seed}.safetensors"
+        return run_path(self.folder, job)
 
     def why_anew(self) -> str | None:
         """What has changed since this setting was last trained, if nothing of it is there as it is now."""

@@ -1,11 +1,13 @@
 """Train what is not done yet, and let other processes and machines do their part of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.trials.claims import beating
+from labelsmooth.study.trials.course import Stage, Task
 from labelsmooth.study.trials.early import FirstRuns, warn
 from labelsmooth.study.trials.files import DamageError, Job, WriteError
 from labelsmooth.study.trials.ledger import Ledger
@@ -17,15 +19,14 @@ LOOK = 1.0  # seconds between two looks at what other processes do
 PAIRS = 2  # fewer say nothing
 
 
-class Task(NamedTuple):
-    """A job of a setting."""
-
-    name: str
-    job: Job
-
-
 class Listener(Protocol):
     """Who is told how it goes."""
+
+    def begin(self, name: str, job: Job, path: Path) -> None: ...
+
+    def end(self, name: str, job: Job) -> None: ...
+
+    def add(self, tasks: Iterable[Task], arms: Iterable[str]) -> None: ...
 
     def update(self, name: str, job: Job, summary: Summary, *, trained: bool = True) -> None: ...
 
@@ -41,6 +42,7 @@ class Training:
         self._fits = fits
         self._ledgers = ledgers
         self._listener = listener
+        self.scores: dict[Task, float] = {}  # the validation NLL at T of what is done
         self._seeds = {job.seed for job in jobs}
         # Every setting's first seed first: what an interruption leaves can be compared.
         self._waiting = [Task(name, job) for job in jobs for name in fits]
@@ -52,25 +54,44 @@ class Training:
         self._said_waiting = False
         self._looked_back: set[str] = set()
 
-    def run(self, workers: int | None) -> None:
+    def run(
+        self, workers: int | None, further: Callable[[Mapping[Task, float]], Iterable[Stage]] | None = None
+    ) -> None:
+        """Train all jobs, then what follows from their scores."""
         for ledger in self._ledgers.values():
             ledger.open()
-        self._waiting = [task for task in self._waiting if not self._is_done(task, trained=False)]
         try:
             with beating(self._beat), Pool(_workers(workers)) as pool:
-                while self._waiting or self._running:
-                    self._hear_of_failures()
-                    self._start(pool, single_threaded=workers is not None)
-                    self._end(pool)
+                self._train(pool, single_threaded=workers is not None)
+                for stage in further(self.scores) if further else ():
+                    self._add(stage)
+                    self._train(pool, single_threaded=workers is not None)
         finally:
             for ledger in self._ledgers.values():
                 ledger.give_up()
+
+    def _train(self, pool: Pool, *, single_threaded: bool) -> None:
+        self._waiting = [task for task in self._waiting if not self._is_done(task, trained=False)]
+        while self._waiting or self._running:
+            self._hear_of_failures()
+            self._start(pool, single_threaded=single_threaded)
+            self._end(pool)
+
+    def _add(self, stage: Stage) -> None:
+        for why in stage.why:
+            self._listener.say(why)
+        left_out = {name: self.left_out(name) for name in self._fits}
+        known = self.scores.keys() | self._errors.keys()
+        self._waiting = [
+            task for task in stage.tasks if task not in known and task.job.seed not in left_out[task.name]
+        ]
+        self._listener.add(self._waiting, stage.arms)
 
     def left_out(self, name: str) -> dict[int, str]:
         """The seeds of a setting with which an arm failed, and why."""
         left_out: dict[int, str] = {}
         for task, error in self._errors.items():
-            if task.name == name:
+            if task.name == name and task.job.seed in self._seeds:
                 left_out.setdefault(task.job.seed, f"{task.job.arm}: {_reason(error)}")
         return left_out
 
@@ -90,6 +111,7 @@ class Training:
                 left.append(task)
             elif not self._is_done(task):  # another may have finished it just before
                 path = self._ledgers[name].path(job)
+                self._listener.begin(name, job, path)
                 self._running[pool.submit(train, name, self._fits[name], job, path, single_threaded)] = task
         self._waiting = left
         if left and pool.is_empty and not self._said_waiting:
@@ -101,6 +123,7 @@ class Training:
             return
         for future in pool.wait(LOOK):
             task = self._running.pop(future)
+            self._listener.end(*task)
             error = future.exception()
             if error is None:
                 self._count(task, future.result())
@@ -130,6 +153,7 @@ class Training:
 
     def _count(self, task: Task, summary: Summary, *, trained: bool = True) -> None:
         self._ledgers[task.name].finish(task.job, summary.validation_nll)
+        self.scores[task] = summary.validation_nll
         if self._rows.setdefault(task.name, summary.rows) != summary.rows:
             raise ValueError(
                 f"{task.name}: fit must return the same 'val' and 'test' labels, and K, in every call"
@@ -160,6 +184,10 @@ class Training:
         name, job = task
         self._ledgers[name].fail(job, _reason(error))
         self._errors[task] = error
+        if job.seed not in self._seeds:  # of a search, which goes on without it
+            self._waiting = [t for t in self._waiting if t != task]
+            self._listener.say(f"{name}: {job.arm} failed, and the search goes on: {_reason(error)}")
+            return
         self._waiting = [t for t in self._waiting if (t.name, t.job.seed) != (name, job.seed)]
         if len(self._seeds - self.left_out(name).keys()) < PAIRS:
             raise next(error for task, error in self._errors.items() if task.name == name)

@@ -2,9 +2,10 @@
 
 import hashlib
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from labelsmooth.study.arms.specs import facts_of, parse
 from labelsmooth.study.fits.checks import as_result, check_calls, check_names
 from labelsmooth.study.fits.criterion import Criterion
 from labelsmooth.study.fits.result import Fit
+from labelsmooth.study.trials.epochs import Watched, forget
 from labelsmooth.study.trials.files import Job, Outcome, load, save
 
 
@@ -26,20 +28,29 @@ class Summary:
     validation_nll: float
     test_accuracy: float
     rows: str  # a digest of the labels: they are the same in every run
+    seconds: float | None = None  # that it took to train, if that was just now
 
 
 def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> Summary:
-    criterion, returned = fit_once(name, fit, job, single_threaded=single_threaded)
+    start = time.perf_counter()
+    try:
+        criterion, returned = fit_once(name, fit, job, single_threaded=single_threaded, path=path)
+    finally:
+        forget(path)
     result = as_result(name, returned)
     check_names(name, fit, result["test"][0].size(1))
     check_calls(name, fit, parse(job.arm), criterion)
     save(path, result)
-    return summarise_run(load(path))
+    return replace(summarise_run(load(path)), seconds=time.perf_counter() - start)
 
 
-def fit_once(name: str, fit: Fit, job: Job, *, single_threaded: bool) -> tuple[Criterion, Any]:
-    """What the fit was given, and what it returned, whatever that is."""
-    criterion = Criterion(parse(job.arm).loss(facts_of(fit)))
+def fit_once(
+    name: str, fit: Fit, job: Job, *, single_threaded: bool, path: Path | None = None
+) -> tuple[Criterion, Any]:
+    """What the fit was given, and what it returned, whatever that is; with a path, epochs show beside it."""
+    facts = facts_of(fit)
+    loss = parse(job.arm).loss(facts)
+    criterion = Watched(loss, job.arm, facts, path) if path else Criterion(loss, job.arm, facts)
     with seeded(job.seed, single_threaded):
         try:
             return criterion, fit(criterion, job.seed)
