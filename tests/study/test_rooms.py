@@ -21,8 +21,8 @@ ROOMS: dict[str, set[str]] = {
     "comparison": {"fits", "trials", "analysis", "report", "arguments"},
     "conclusion": {"trials", "analysis", "report"},
     "run": {"arms", "fits", "trials", "analysis", "report", "arguments", "conclusion"},
-    "plan": {"arms", "fits", "trials", "report", "arguments"},
-    "commands": {"arms", "fits", "trials", "analysis", "report", "run", "conclusion", "plan"},
+    "planning": {"arms", "fits", "trials", "report", "arguments"},
+    "commands": {"arms", "fits", "trials", "analysis", "report", "run", "conclusion", "planning"},
 }
 
 

@@ -9,8 +9,8 @@ from labelsmooth.study.fits.criterion import Criterion as Criterion
 from labelsmooth.study.fits.digits import DigitsFit as DigitsFit
 from labelsmooth.study.fits.result import Fit as Fit
 from labelsmooth.study.fits.result import FitResult as FitResult
-from labelsmooth.study.plan import Plan as Plan
-from labelsmooth.study.plan import plan as plan
+from labelsmooth.study.planning import Plan as Plan
+from labelsmooth.study.planning import plan as plan
 from labelsmooth.study.run import run as run
 
 __all__ = [

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from labelsmooth.study import Criterion, FitResult, plan
-from labelsmooth.study.plan import Plan, Trial
+from labelsmooth.study.planning import Plan, Trial
 from labelsmooth.study.trials.timing import EPOCHS
 from tests.study.made_up import Log, bare, counted, study
 

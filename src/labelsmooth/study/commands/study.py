@@ -9,7 +9,7 @@ import tyro
 
 from labelsmooth.study.commands.output import show_results
 from labelsmooth.study.fits.digits import DigitsFit
-from labelsmooth.study.plan import plan
+from labelsmooth.study.planning import plan
 from labelsmooth.study.run import run
 
 SettingName = Literal["clean", "noisy", "scarce"]
