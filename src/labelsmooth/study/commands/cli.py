@@ -11,10 +11,11 @@ from itertools import groupby
 import tyro
 
 from labelsmooth.study.commands.arms import Arms
+from labelsmooth.study.commands.evaluate import Evaluate
 from labelsmooth.study.commands.study import Study
 from labelsmooth.study.trials.ledger import STORAGE_ERRORS
 
-COMMANDS = {"study": Study, "arms": Arms}
+COMMANDS = {"study": Study, "evaluate": Evaluate, "arms": Arms}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -32,7 +33,7 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parse(args: list[str] | None) -> Study | Arms:
+def _parse(args: list[str] | None) -> Study | Evaluate | Arms:
     said, shown = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):

@@ -71,7 +71,8 @@ def _like(first: Predictions, run: Predictions) -> Predictions:
     ):
         if name != its_name:
             raise ValueError(
-                f"{both} must have the same classes in one order, got {name!r} and {its_name!r} for class {place}"
+                f"{both} must have the same classes in one order, "
+                f"got {name!r} and {its_name!r} for class {place}"
             )
     for split, said in SPLITS.items():
         if (split in first.result) != (split in run.result):

@@ -50,9 +50,9 @@ def read_predictions(path: str | Path, *, kind: Kind | None = None, label: str |
     """Read one run's predictions; nothing in a file is ever carried out.
 
     An ``.npz`` or ``.safetensors`` file holds arrays by name: ``logits`` or ``probabilities``, ``(N, K)``,
-    and ``labels``, ``(N,)``, of the test rows; the same as ``val_logits`` and so on of validation rows; ``ids``,
-    ``class_names``, ``features`` and ``ood_logits`` where there are any. A run's file of a study is such a
-    file. A ``.csv``, ``.tsv`` or ``.parquet`` table has a row for each example: its label, a column
+    and ``labels``, ``(N,)``, of the test rows; the same as ``val_logits`` and so on of validation rows;
+    ``ids``, ``class_names``, ``features`` and ``ood_logits`` where there are any. A run's file of a study is
+    such a file. A ``.csv``, ``.tsv`` or ``.parquet`` table has a row for each example: its label, a column
     ``logit_<class>`` or ``probability_<class>`` for each class, and, where there are any, its ``id`` and its
     ``split``, test or val.
 
