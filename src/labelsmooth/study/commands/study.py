@@ -9,7 +9,7 @@ import tyro
 from labelsmooth.study.commands.output import show
 from labelsmooth.study.fits.digits import DigitsFit
 from labelsmooth.study.report.terminal import render
-from labelsmooth.study.run import run
+from labelsmooth.study.running import run
 
 SettingName = Literal["clean", "noisy", "scarce"]
 SETTINGS: dict[SettingName, tuple[str, DigitsFit]] = {

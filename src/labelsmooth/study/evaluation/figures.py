@@ -133,8 +133,8 @@ def impossible(e: Evaluation) -> str:
         return ""
     each = " a run" if len(e.files) > 1 else ""
     return (
-        f"Of {e.impossible:.3g} rows{each} the class has a probability of 0, taken as about 1e-38: they rule the "
-        "NLL and the temperature."
+        f"Of {e.impossible:.3g} rows{each} the class has a probability of 0, taken as about 1e-38: they "
+        "rule the NLL and the temperature."
     )
 
 

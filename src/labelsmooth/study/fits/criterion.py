@@ -1,6 +1,6 @@
 """What a fit trains with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ class Criterion(nn.Module):
 
     Args:
         loss: A module that takes logits and labels; its ``end_epoch()`` is called where it has one.
+        arm: How the arm that it is the loss of is spelled.
+        facts: What that arm knows of the fit, by name.
 
     Example:
         >>> import torch
@@ -25,9 +27,11 @@ class Criterion(nn.Module):
         (True, 1)
     """
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, loss: nn.Module, arm: str = "", facts: Mapping[str, object] | None = None) -> None:
         super().__init__()
         self.loss = loss
+        self.arm = arm
+        self.facts = dict(facts or {})
         self.called = False
         self.epochs = 0
 
