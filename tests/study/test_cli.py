@@ -45,7 +45,7 @@ def test_help_says_what_it_is_and_which_commands_there_are():
     assert script is not None
     done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=120, env=WIDE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("usage: labelsmooth [-h] {study,arms}\n")
+    assert done.stdout.startswith("usage: labelsmooth [-h] {study,evaluate,arms}\n")
     assert "does it help?" in done.stdout
     assert "study Train a model on scikit-learn's digits" in words(done.stdout)
 
@@ -110,7 +110,7 @@ def test_better_and_worse_are_told_apart_on_every_terminal(
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "no command": ([], "Expected one of {study, arms}."),
-    "another command": (["train"], "Unrecognized options: train. Available subcommands: study, arms."),
+    "another command": (["train"], "Unrecognized options: train. Available subcommands: study, evaluate, arms."),
     "no such option": (["study", "--epsilon", "0.1"], "Unrecognized options: --epsilon"),
     "a slip": (
         ["study", "--seedz", "3"],

@@ -18,8 +18,9 @@ ROOMS: dict[str, set[str]] = {
     "analysis": {"arms", "trials"},
     "report": {"arms", "trials", "analysis"},
     "arguments": {"arms", "trials"},
-    "run": {"arms", "fits", "trials", "analysis", "report", "arguments"},
-    "commands": {"arms", "fits", "trials", "report", "run"},
+    "evaluation": {"data", "analysis"},
+    "running": {"arms", "fits", "trials", "analysis", "report", "arguments"},
+    "commands": {"arms", "fits", "trials", "report", "evaluation", "running"},
 }
 
 
