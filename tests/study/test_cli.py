@@ -109,8 +109,11 @@ def test_better_and_worse_are_told_apart_on_every_terminal(
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "no command": ([], "Expected one of {study, arms}."),
-    "another command": (["train"], "Unrecognized options: train. Available subcommands: study, evaluate, arms."),
+    "no command": ([], "Expected one of {study, evaluate, arms}."),
+    "another command": (
+        ["train"],
+        "Unrecognized options: train. Available subcommands: study, evaluate, arms.",
+    ),
     "no such option": (["study", "--epsilon", "0.1"], "Unrecognized options: --epsilon"),
     "a slip": (
         ["study", "--seedz", "3"],
