@@ -19,7 +19,7 @@ from labelsmooth.study.evaluation.figures import Evaluation, render
 from labelsmooth.study.evaluation.picture import save_picture
 from labelsmooth.study.evaluation.rows import chance_errors
 
-from ..made_up import HOSTILE_NAMES
+from tests.study.made_up import HOSTILE_NAMES
 from .making import NAMES, made_up, softmax, write
 
 TEST, VAL = made_up(600, seed=1), made_up(300, seed=2)
@@ -76,6 +76,7 @@ def test_the_interval_of_one_run_is_that_of_its_rows():
     assert e.accuracy.high - e.accuracy.mean == pytest.approx(half, rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:T = 100.0 is a bound")
 @pytest.mark.parametrize(("scale", "mean"), [(50.0, 1.0), (-50.0, 0.0)])
 def test_where_every_row_is_right_or_wrong_another_need_not_be(scale: float, mean: float):
     y = np.arange(100) % 2
@@ -190,7 +191,7 @@ def test_runs_of_other_rows_are_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("source", [{"val": VAL}, {"test": TEST[0]}, {"test": (TEST[0], None)}])
 def test_what_is_no_result_is_refused(source: dict[str, Any]):
-    with pytest.raises(ValueError, match="^predictions"):
+    with pytest.raises(ValueError, match=r"^predictions"):
         evaluate(source)
 
 
@@ -252,7 +253,7 @@ def test_options_of_a_table_reach_it(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "no file": (["evaluate", "nowhere.npz"], "there is no file nowhere.npz"),
-    "no files": (["evaluate"], "FILE"),
+    "no files": (["evaluate"], "evaluate needs at least one file or folder of predictions"),
     "no picture": (
         ["evaluate", "nowhere.npz", "--picture", "a.txt"],
         "must end in .svg, .png or .pdf, got 'a.txt'",

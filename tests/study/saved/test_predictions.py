@@ -192,7 +192,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "no column of labels": (
         table("labels,logit_a\n1,2\n"),
         {},
-        r"no column 'label' \(did you mean 'labels'\?\): name the labels' column by label= \(--label COLUMN\)",
+        r"no column 'label' \(did you mean 'labels'\?\): name the labels' column by label= \(--label ",
     ),
     "not declared": (
         table("label,a,b\na,1,2\n"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
+from rich.console import Group
 from rich.text import Text
 
 from labelsmooth.study.commands.output import show
@@ -53,4 +54,5 @@ class Evaluate:
 
             save_picture(self.picture, evaluations)
             if not self.json:
-                show(Text(f"picture: {self.picture}", no_wrap=True, overflow="ignore"))
+                # In a group, or it would be wrapped: a path is not to be broken.
+                show(Group(Text(f"picture: {self.picture}", no_wrap=True, overflow="ignore")))
