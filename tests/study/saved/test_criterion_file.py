@@ -20,7 +20,12 @@ from labelsmooth.study.fits.criterion_file import (
     write_criterion,
 )
 
-FACTS = {"num_classes": 4, "epochs": 6, "counts": torch.tensor([5, 3, 2, 1]), "embeddings": torch.randn(4, 3)}
+FACTS = {
+    "num_classes": 4,
+    "epochs": 6,
+    "counts": torch.tensor([5, 3, 2, 1]),
+    "embeddings": torch.arange(12.0).view(4, 3).cos(),
+}
 
 
 @pytest.mark.parametrize("arm", ARMS)

@@ -18,8 +18,8 @@ from labelsmooth.study.data.predictions import TYPES
 from labelsmooth.study.evaluation.figures import Evaluation, render
 from labelsmooth.study.evaluation.picture import save_picture
 from labelsmooth.study.evaluation.rows import chance_errors
-
 from tests.study.made_up import HOSTILE_NAMES
+
 from .making import NAMES, made_up, softmax, write
 
 TEST, VAL = made_up(600, seed=1), made_up(300, seed=2)

@@ -269,7 +269,10 @@ def test_a_folder_that_is_none(tmp_path: Path):
         read_runs(tmp_path)
     write(tmp_path / "seed1.npz", TEST)
     write(tmp_path / "seed1.csv", TEST)
-    with pytest.raises(ValueError, match=r"one file for each seed, got seed1\.csv and seed1\.npz$"):
+    with pytest.raises(ValueError, match=r"one file for each seed, got seed1\.csv and seed1\.npz: give ev"):
+        read_runs(tmp_path)
+    (tmp_path / "seed1.csv").rename(tmp_path / "ls-0.1-seed1.csv")  # as in a study's own folder
+    with pytest.raises(ValueError, match=r"got ls-0\.1-seed1\.csv and seed1\.npz: give every arm a folder"):
         read_runs(tmp_path)
     with pytest.raises(ValueError, match="must be a file, got a folder"):
         read_predictions(tmp_path)

@@ -1,6 +1,5 @@
 """Whether runs can be compared row by row: the same rows, in one order."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labelsmooth.study.data.predictions import Predictions
+from labelsmooth.study.data.predictions import Predictions, seed_of
 
 Runs = Sequence[tuple[str, Predictions]]  # of one arm, a seed each
 SPLITS = {"test": "test", "val": "validation"}
@@ -43,18 +42,12 @@ def _check_seeds(runs_by_arm: Mapping[str, Runs]) -> None:
                 f"{len(theirs)} of {other}"
             )
         for (name, run), (its_name, its_run) in zip(ours, theirs, strict=True):
-            seeds = _seed(name), _seed(its_name)
+            seeds = seed_of(name), seed_of(its_name)
             if None not in seeds and seeds[0] != seeds[1]:
                 raise ValueError(
                     f"files must be paired by seed, got {run.path} beside {its_run.path}: "
                     "give every arm the same seeds"
                 )
-
-
-def _seed(name: str) -> int | None:
-    """What a file's name says of its seed."""
-    found = re.search(r"seed[-_=. ]?(\d+)", name, re.IGNORECASE)
-    return int(found[1]) if found else None
 
 
 def _like(first: Predictions, run: Predictions) -> Predictions:

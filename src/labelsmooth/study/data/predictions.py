@@ -4,7 +4,6 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,12 +110,24 @@ def read_runs(
     files = [p for p in seen if p.suffix.lower() in TYPES and p.is_file()]
     if not files:
         raise ValueError(f"{path} must hold a file for each seed, ending in {', '.join(TYPES)}, got none")
-    for one, other in pairwise(files):
-        if one.stem == other.stem:
-            raise ValueError(f"{path} must hold one file for each seed, got {one.name} and {other.name}")
+    seen_seeds: dict[object, Path] = {}
+    for file in files:
+        # By the seed in its name, if there is one: runs of several arms may lie in one folder.
+        seed = seed_of(file.stem)
+        if (other := seen_seeds.setdefault(file.stem if seed is None else seed, file)) is not file:
+            raise ValueError(
+                f"{path} must hold one file for each seed, got {other.name} and {file.name}: give every arm a "
+                "folder of its own"
+            )
     if others := [p.name for p in seen if p not in files]:
         warnings.warn(f"{path}: not read: {', '.join(others[:5])}{' ...' * (len(others) > 5)}", stacklevel=2)
     return [(p.stem, read_predictions(p, kind=kind, label=label)) for p in files]
+
+
+def seed_of(name: str) -> int | None:
+    """What a file's name says of its seed."""
+    found = re.search(r"seed[-_=. ]?(\d+)", name, re.IGNORECASE)
+    return int(found[1]) if found else None
 
 
 def natural(name: str) -> list[str | int]:
