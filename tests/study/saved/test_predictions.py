@@ -74,6 +74,14 @@ def arrays(**given: object) -> Callable[[Path], Path]:
     return written
 
 
+def junk(name: str) -> Callable[[Path], Path]:
+    def written(folder: Path) -> Path:
+        (folder / name).write_text("x")
+        return folder / name
+
+    return written
+
+
 LABELS: dict[str, tuple[str, list[int], tuple[str, ...] | None]] = {
     "by name": ("label,logit_a,logit_b\nb,1,2\na,1,2\n", [1, 0], ("a", "b")),
     "by index": ("label,logit_a,logit_b\n1,1,2\n0,1,2\n", [1, 0], ("a", "b")),
@@ -125,27 +133,27 @@ COLUMNS = "label,logit_a,logit_b\n"
 BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "no file": (lambda folder: folder / "run.npz", {}, r"^there is no file .*run\.npz$"),
     "another type": (
-        lambda folder: (folder / "run.txt").write_text("x") and folder / "run.txt",
+        junk("run.txt"),
         {},
         r"run\.txt must end in \.npz, \.safetensors, \.csv, \.tsv or \.parquet$",
     ),
     "a pickle": (
-        lambda folder: (folder / "run.pkl").write_text("x") and folder / "run.pkl",
+        junk("run.pkl"),
         {},
         "pickled files are not read: save arrays by np.savez",
     ),
     "a damaged npz": (
-        lambda folder: (folder / "run.npz").write_text("x") and folder / "run.npz",
+        junk("run.npz"),
         {},
         r"run\.npz is damaged, or not what np\.savez writes",
     ),
     "damaged safetensors": (
-        lambda folder: (folder / "run.safetensors").write_text("x") and folder / "run.safetensors",
+        junk("run.safetensors"),
         {},
         r"run\.safetensors is damaged, or no safetensors file",
     ),
     "damaged parquet": (
-        lambda folder: (folder / "run.parquet").write_text("x") and folder / "run.parquet",
+        junk("run.parquet"),
         {},
         r"run\.parquet is damaged, empty, or no table",
     ),

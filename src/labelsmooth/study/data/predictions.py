@@ -116,8 +116,8 @@ def read_runs(
         seed = seed_of(file.stem)
         if (other := seen_seeds.setdefault(file.stem if seed is None else seed, file)) is not file:
             raise ValueError(
-                f"{path} must hold one file for each seed, got {other.name} and {file.name}: give every arm a "
-                "folder of its own"
+                f"{path} must hold one file for each seed, got {other.name} and {file.name}: "
+                "give every arm a folder of its own"
             )
     if others := [p.name for p in seen if p not in files]:
         warnings.warn(f"{path}: not read: {', '.join(others[:5])}{' ...' * (len(others) > 5)}", stacklevel=2)
