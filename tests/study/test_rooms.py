@@ -18,7 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "analysis": {"arms", "trials"},
     "report": {"arms", "trials", "analysis"},
     "arguments": {"arms", "trials"},
-    "evaluation": {"data", "analysis"},
+    "evaluation": {"data", "trials", "analysis"},
     "running": {"arms", "fits", "trials", "analysis", "report", "arguments"},
     "commands": {"arms", "fits", "trials", "report", "evaluation", "running"},
 }

@@ -137,3 +137,4 @@ def test_another_program_is_another_fit(tmp_path: Path, monkeypatch: pytest.Monk
         Path("train.py").write_text(text)
         digests.append(identify(CommandFit(command="python train.py {criterion} {seed} {out}")).digest)
     assert digests[0] == digests[2] != digests[1]
+    assert set(fit().programs) == {str(TRAINER)}  # and not the interpreter

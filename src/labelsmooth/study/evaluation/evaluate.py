@@ -19,6 +19,7 @@ from labelsmooth.study.data.pairing import check_paired
 from labelsmooth.study.data.predictions import Kind, Predictions, as_predictions, read_runs
 from labelsmooth.study.evaluation.figures import ClassScores, Evaluation, Scores
 from labelsmooth.study.evaluation.rows import NUM_BINS, Scored, calibration_error, chance_errors, score
+from labelsmooth.study.trials.training import threads
 
 FEW_ROWS = 40  # of test rows, too few for a temperature
 UNIT = (0.0, 1.0)
@@ -34,6 +35,8 @@ class _Run:
     scaled: Scored | None
 
 
+# Rows are read in chunks that stay in a core's cache: more threads would wait for one another.
+@threads(1)
 def evaluate(
     source: str | Path | Mapping[str, Any], *, kind: Kind | None = None, label: str | None = None
 ) -> Evaluation:

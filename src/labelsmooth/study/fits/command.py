@@ -170,9 +170,14 @@ def _ending(command: str) -> str:
 
 
 def _programs(words: Sequence[str]) -> dict[str, str]:
-    """The files that the command names, by content."""
+    """The files that the command names, by content; an interpreter is none of the user's own."""
     files = [word for word in words if os.path.isfile(word) and os.path.getsize(word) <= LARGEST]
-    return {word: hashlib.sha256(Path(word).read_bytes()).hexdigest() for word in files}
+    contents = {word: Path(word).read_bytes() for word in files}
+    return {
+        word: hashlib.sha256(content).hexdigest()
+        for word, content in contents.items()
+        if b"\0" not in content
+    }
 
 
 def _last_lines(log: Path) -> str:
