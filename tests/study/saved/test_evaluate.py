@@ -197,15 +197,22 @@ def test_what_is_no_result_is_refused(source: dict[str, Any]):
 
 
 def test_hostile_names_are_shown_as_they_are(tmp_path: Path):
-    path = write(tmp_path / "[red]x[-red] $a$.npz", TEST, VAL, names=HOSTILE_NAMES)
+    path = write(tmp_path / "[red]x[-red] $a$.csv", TEST, VAL, names=HOSTILE_NAMES)
     e = evaluate(path)
     assert [c.name for c in e.classes] == list(HOSTILE_NAMES)
     printed = str(e)
     for name in HOSTILE_NAMES:
         assert name in printed
-    assert "[red]x[-red] $a$.npz" in printed.replace("\n", "")
+    assert "[red]x[-red] $a$.csv" in printed.replace("\n", "")
     save_picture(tmp_path / "a.svg", [e])
-    assert "$a$.npz, as given" in (tmp_path / "a.svg").read_text()
+    assert "$a$.csv, as given" in (tmp_path / "a.svg").read_text()
+
+
+def test_a_name_commands_no_terminal():
+    printed = str(evaluate(given(class_names=["\x1b[2J", "b\rc", "d"])))
+    assert r"\x1b[2J" in printed
+    assert r"b\rc" in printed
+    assert printed.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG"), (".pdf", b"%PDF")])

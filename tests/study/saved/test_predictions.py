@@ -1,5 +1,6 @@
 """Saved predictions: the same numbers from every kind of file, and one clear line of what cannot be read."""
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -74,10 +75,26 @@ def arrays(**given: object) -> Callable[[Path], Path]:
     return written
 
 
+def latin(text: str) -> Callable[[Path], Path]:
+    def written(folder: Path) -> Path:
+        (folder / "run.csv").write_text(text, encoding="latin-1")
+        return folder / "run.csv"
+
+    return written
+
+
 def junk(name: str) -> Callable[[Path], Path]:
     def written(folder: Path) -> Path:
         (folder / name).write_text("x")
         return folder / name
+
+    return written
+
+
+def parquet(**columns: Any) -> Callable[[Path], Path]:
+    def written(folder: Path) -> Path:
+        pl.DataFrame(columns).write_parquet(folder / "run.parquet")
+        return folder / "run.parquet"
 
     return written
 
@@ -219,6 +236,17 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         {},
         "column 'logit_b' must hold a number in every row, got none",
     ),
+    "no label in Parquet": (
+        parquet(label=[1.0, math.nan], logit_a=[1, 2], logit_b=[1, 2]),
+        {},
+        "column 'label' must have a value in every row, got none in row 1",
+    ),
+    "lists in Parquet": (
+        parquet(label=[1, 0], logit_a=[[1], [2]], logit_b=[1, 2]),
+        {},
+        r"run\.parquet is damaged, empty, or no table|column 'logit_a' must hold numbers",
+    ),
+    "no UTF-8": (latin(f"{COLUMNS}\xe4,1,2\n"), {}, "damaged, empty, or no table in UTF-8"),
     "no label": (
         table(f"{COLUMNS},1,2\n"),
         {},

@@ -1,6 +1,7 @@
 """Tables: a label, and a column for each class."""
 
 import difflib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,22 @@ TRUTH = {"false": "0", "true": "1"}
 
 def read_table(path: Path, kind: str | None, label: str | None) -> dict[str, Any]:
     """Arrays by name, as a file of arrays has them."""
-    frame = _frame(path, label or "label")
+    import polars as pl
+
+    try:
+        return _arrays(path, _frame(path, label or "label"), kind, label)
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        why = next(iter(str(error).strip().splitlines()), "it is empty")
+        raise ValueError(f"{path} is damaged, empty, or no table in UTF-8 ({why})") from None
+
+
+def _arrays(path: Path, frame: "pl.DataFrame", kind: str | None, label: str | None) -> dict[str, Any]:
     if not frame.height:
         raise ValueError(f"{path} has no rows")
     label = _label(path, frame.columns, label)
     kind, columns = _class_columns(path, [c for c in frame.columns if c != label], kind)
     for name in (label, *TOLD):
-        if name in frame.columns and (row := _first(frame[name].is_null())) is not None:
+        if name in frame.columns and (row := _first(_is_missing(frame[name]))) is not None:
             raise ValueError(f"{path}: column {name!r} must have a value in every row, got none in row {row}")
     scores = np.stack([_numbers(path, frame[column]) for column in columns], 1)
     said = _texts(frame[label])
@@ -78,23 +88,21 @@ def listed(names: Any, most: int = 12) -> str:
 def _frame(path: Path, label: str) -> "pl.DataFrame":
     import polars as pl
 
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pl.read_parquet(path, use_pyarrow=False, hive_partitioning=False)
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = max(SEPARATORS, key=header.count)
-        columns = pl.read_csv(path, separator=separator, n_rows=0).columns
-        if twice := [name for name in columns if name.rpartition("_duplicated_")[1]]:
-            raise ValueError(
-                f"{path}: column {twice[0].rpartition('_duplicated_')[0]!r} is there twice: rename one"
-            )
-        # As they are written: 01 is no 1.
-        texts = {name: pl.String for name in (label, *TOLD) if name in columns}
-        return pl.read_csv(path, separator=separator, infer_schema_length=None, schema_overrides=texts)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else "it is empty"
-        raise ValueError(f"{path} is damaged, empty, or no table in UTF-8 ({why})") from None
+    content = io.BytesIO(path.read_bytes())  # of a path, polars would take brackets for a pattern
+    if path.suffix.lower() == ".parquet":
+        return pl.read_parquet(content)
+    header = content.readline().decode("utf-8-sig")
+    separator = max(SEPARATORS, key=header.count)
+    columns = pl.read_csv(content.getvalue(), separator=separator, n_rows=0).columns
+    if twice := [name for name in columns if name.rpartition("_duplicated_")[1]]:
+        raise ValueError(
+            f"{path}: column {twice[0].rpartition('_duplicated_')[0]!r} is there twice: rename one"
+        )
+    # As they are written: 01 is no 1.
+    texts = {name: pl.String for name in (label, *TOLD) if name in columns}
+    return pl.read_csv(
+        content.getvalue(), separator=separator, infer_schema_length=None, schema_overrides=texts
+    )
 
 
 def _label(path: Path, columns: Sequence[str], label: str | None) -> str:
@@ -151,6 +159,10 @@ def _numbers(path: Path, column: "pl.Series") -> np.ndarray:
             f"{path}: column {column.name!r} must hold a number in every row, got none in row {row}"
         )
     return column.cast(pl.Float64).to_numpy()
+
+
+def _is_missing(column: "pl.Series") -> "pl.Series":
+    return column.is_null() | column.is_nan() if column.dtype.is_float() else column.is_null()
 
 
 def _texts(column: "pl.Series") -> np.ndarray:

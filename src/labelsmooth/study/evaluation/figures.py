@@ -83,7 +83,7 @@ class Evaluation:
 def render(evaluation: Evaluation) -> RenderableType:
     """What to make of the numbers, the numbers, and the classes."""
     parts: list[RenderableType] = [
-        Text(f"{evaluation.name}: {extent(evaluation)}", style="bold"),
+        Text(f"{printable(evaluation.name)}: {extent(evaluation)}", style="bold"),
         Text(" ".join(said(evaluation))),
         "",
         _figures(evaluation),
@@ -91,6 +91,11 @@ def render(evaluation: Evaluation) -> RenderableType:
         _classes(evaluation),
     ]
     return Group(*parts, Text(legend(evaluation)))
+
+
+def printable(name: str) -> str:
+    """What a terminal cannot take for a command of its own."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def extent(e: Evaluation) -> str:
@@ -211,7 +216,9 @@ def _classes(e: Evaluation) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for c in shown:
         shares = (c.recall, c.precision, c.confidence)
-        table.add_row(Text(c.name), str(c.rows), *("-" if x is None else f"{x * 100:.1f}" for x in shares))
+        table.add_row(
+            Text(printable(c.name)), str(c.rows), *("-" if x is None else f"{x * 100:.1f}" for x in shares)
+        )
     return table
 
 

@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from labelsmooth.calibration import ReliabilityDisplay
-from labelsmooth.study.evaluation.figures import Evaluation
+from labelsmooth.study.evaluation.figures import Evaluation, printable
 
 SIDE = 4.2  # inches
 TYPES = (".svg", ".png", ".pdf")
@@ -39,5 +39,5 @@ def save_picture(path: str | Path, evaluations: Sequence[Evaluation]) -> None:
 
 def _short(name: str, most: int = 48) -> str:
     """The end of a path, which tells it from others."""
-    printable = "".join(c if c.isprintable() else "?" for c in name)
-    return printable if len(printable) <= most else f"…{printable[1 - most :]}"
+    name = printable(name)
+    return name if len(name) <= most else f"…{name[1 - most :]}"
