@@ -1,5 +1,6 @@
 """Tables: a label, and a column for each class."""
 
+import csv
 import difflib
 import io
 from collections.abc import Sequence
@@ -88,21 +89,26 @@ def listed(names: Any, most: int = 12) -> str:
 def _frame(path: Path, label: str) -> "pl.DataFrame":
     import polars as pl
 
-    content = io.BytesIO(path.read_bytes())  # of a path, polars would take brackets for a pattern
+    content = path.read_bytes()  # of a path, polars would take brackets for a pattern
     if path.suffix.lower() == ".parquet":
-        return pl.read_parquet(content)
-    header = content.readline().decode("utf-8-sig")
-    separator = max(SEPARATORS, key=header.count)
-    columns = pl.read_csv(content.getvalue(), separator=separator, n_rows=0).columns
-    if twice := [name for name in columns if name.rpartition("_duplicated_")[1]]:
-        raise ValueError(
-            f"{path}: column {twice[0].rpartition('_duplicated_')[0]!r} is there twice: rename one"
-        )
+        return pl.read_parquet(io.BytesIO(content))
+    columns, separator = _header(content)
+    if twice := [name for i, name in enumerate(columns) if name in columns[:i]]:
+        raise ValueError(f"{path}: column {twice[0]!r} is there twice: rename one")
+    theirs = pl.read_csv(content, separator=separator, n_rows=0).columns
     # As they are written: 01 is no 1.
-    texts = {name: pl.String for name in (label, *TOLD) if name in columns}
-    return pl.read_csv(
-        content.getvalue(), separator=separator, infer_schema_length=None, schema_overrides=texts
-    )
+    texts = {its: pl.String for its, name in zip(theirs, columns, strict=True) if name in (label, *TOLD)}
+    frame = pl.read_csv(content, separator=separator, infer_schema_length=None, schema_overrides=texts)
+    frame.columns = columns
+    return frame
+
+
+def _header(content: bytes) -> tuple[list[str], str]:
+    """The names of a table's columns, and what is between them. Of polars' a quoted quote would be two."""
+    first, _, _ = content.partition(b"\n")
+    separator = max(SEPARATORS, key=first.decode("utf-8-sig").count)
+    lines = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
+    return next(csv.reader(lines, delimiter=separator), []), separator
 
 
 def _label(path: Path, columns: Sequence[str], label: str | None) -> str:
