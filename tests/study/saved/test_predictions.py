@@ -131,8 +131,11 @@ def test_one_column_is_the_logit_or_probability_of_class_1(tmp_path: Path):
         torch.testing.assert_close(z[:, 1] - z[:, 0], logits)
 
 
-def test_columns_without_a_prefix_are_declared(tmp_path: Path):
-    path = table("id,target,a,b\n7,b,.3,.7\n8,a,.9,.1\n")(tmp_path)
+@pytest.mark.parametrize(
+    "text", ["id,target,a,b\n7,b,.3,.7\n8,a,.9,.1\n", ",id,target,a,b\n0,7,b,.3,.7\n1,8,a,.9,.1\n"]
+)
+def test_columns_without_a_prefix_are_declared(text: str, tmp_path: Path):
+    path = table(text)(tmp_path)
     read = read_predictions(path, kind="probabilities", label="target")
     assert (read.class_names, read.ids) == (("a", "b"), ("7", "8"))
     torch.testing.assert_close(read.result["test"][0].exp()[0].tolist(), [0.3, 0.7])
@@ -246,6 +249,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         {},
         r"run\.parquet is damaged, empty, or no table|column 'logit_a' must hold numbers",
     ),
+    "a blank line": (table(f"\n{COLUMNS}a,1,2\n"), {}, "must start with the names of its columns"),
     "no UTF-8": (latin(f"{COLUMNS}\xe4,1,2\n"), {}, "damaged, empty, or no table in UTF-8"),
     "no label": (
         table(f"{COLUMNS},1,2\n"),

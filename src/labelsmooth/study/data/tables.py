@@ -96,6 +96,8 @@ def _frame(path: Path, label: str) -> "pl.DataFrame":
     if twice := [name for i, name in enumerate(columns) if name in columns[:i]]:
         raise ValueError(f"{path}: column {twice[0]!r} is there twice: rename one")
     theirs = pl.read_csv(content, separator=separator, n_rows=0).columns
+    if len(theirs) != len(columns):
+        raise ValueError(f"{path} must start with the names of its columns, one line of them")
     # As they are written: 01 is no 1.
     texts = {its: pl.String for its, name in zip(theirs, columns, strict=True) if name in (label, *TOLD)}
     frame = pl.read_csv(content, separator=separator, infer_schema_length=None, schema_overrides=texts)
@@ -132,7 +134,8 @@ def _class_columns(path: Path, columns: Sequence[str], kind: str | None) -> tupl
         (kind,) = found
     if kind in found:
         return kind, found[kind]
-    plain = {column: column for column in columns if column not in TOLD}
+    # One without a name is the index that pandas writes.
+    plain = {column: column for column in columns if column and column not in TOLD}
     if kind is not None and not found and plain:
         return kind, plain
     if kind is not None and found:
