@@ -212,7 +212,7 @@ def _classes(e: Evaluation) -> Table:
         title = f"class ({MOST} of {len(e.classes)}, by recall)"
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(title, overflow="fold")
-    for column in ("rows\n", "recall\n%", "precision\n%", "confidence\n%"):
+    for column in ("rows", "recall\n%", "precision\n%", "confidence\n%"):
         table.add_column(column, justify="right", no_wrap=True)
     for c in shown:
         shares = (c.recall, c.precision, c.confidence)
