@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,17 @@ EXAMPLES = {"train.py": check_train, "own_data.py": check_own_data}
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name: str, tmp_path: Path):
     EXAMPLES[name](run_example(name, tmp_path))
+
+
+@needs_digits
+def test_a_program_of_ones_own_trains_for_a_study():
+    program = shlex.join([sys.executable, str(ROOT / "examples" / "any_trainer.py")])
+    command = f"{program} --loss {{criterion}} --seed {{seed}} --out {{out}} --epochs 3"
+    criterion = study.Criterion(torch.nn.CrossEntropyLoss(), "ls:eps=0.1")
+    result = study.CommandFit(command=command)(criterion, 0)
+    evaluation = study.evaluate(result)
+    assert (evaluation.test_rows, evaluation.validation_rows, criterion.epochs) == (700, 500, 3)
+    assert evaluation.accuracy.mean > 0.8
 
 
 @needs_digits

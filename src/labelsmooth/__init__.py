@@ -1,5 +1,7 @@
 """Label smoothing for PyTorch, and a study that tells whether it helps on your data."""
 
+from typing import TYPE_CHECKING
+
 from labelsmooth import formulas as formulas
 from labelsmooth import functional as functional
 from labelsmooth import priors as priors
@@ -11,6 +13,9 @@ from labelsmooth.losses import LinearCrossEntropyLoss as LinearCrossEntropyLoss
 from labelsmooth.online import OnlineLabelSmoothing as OnlineLabelSmoothing
 from labelsmooth.schedules import by_class as by_class
 from labelsmooth.targets import mixed as mixed
+
+if TYPE_CHECKING:
+    from labelsmooth.study.fits.criterion_file import load_criterion as load_criterion
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,3 +31,11 @@ __all__ = [
     "priors",
     "schedules",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "load_criterion":  # it knows every arm of a study, which the losses need not
+        from labelsmooth.study.fits.criterion_file import load_criterion
+
+        return load_criterion
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

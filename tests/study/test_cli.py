@@ -45,7 +45,7 @@ def test_help_says_what_it_is_and_which_commands_there_are():
     assert script is not None
     done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=120, env=WIDE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("usage: labelsmooth [-h] {study,report,arms}\n")
+    assert done.stdout.startswith("usage: labelsmooth [-h] {study,compare,evaluate,report,arms}\n")
     assert "does it help?" in done.stdout
     assert "study Train a model on scikit-learn's digits" in words(done.stdout)
 
@@ -98,10 +98,10 @@ def test_the_help_breaks_no_word_at_80_columns(
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "no command": ([], "Expected one of {study, report, arms}."),
+    "no command": ([], "Expected one of {study, compare, evaluate, report, arms}."),
     "another command": (
         ["train"],
-        "Unrecognized options: train. Available subcommands: study, report, arms.",
+        "Unrecognized options: train. Available subcommands: study, compare, evaluate, report, arms.",
     ),
     "no such option": (["study", "--epsilon", "0.1"], "Unrecognized options: --epsilon"),
     "a slip": (

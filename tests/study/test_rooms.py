@@ -17,12 +17,25 @@ ROOMS: dict[str, set[str]] = {
     "trials": {"arms", "fits"},
     "analysis": {"arms", "trials"},
     "report": {"arms", "trials", "analysis"},
+    "evaluation": {"data", "trials", "analysis"},
     "arguments": {"arms", "fits", "trials", "analysis"},
     "comparison": {"fits", "trials", "analysis", "report", "arguments"},
     "conclusion": {"trials", "analysis", "report"},
-    "run": {"arms", "fits", "trials", "analysis", "report", "arguments", "conclusion"},
+    "running": {"arms", "fits", "trials", "analysis", "report", "arguments", "conclusion"},
     "planning": {"arms", "fits", "trials", "report", "arguments"},
-    "commands": {"arms", "fits", "trials", "analysis", "report", "run", "conclusion", "planning"},
+    "commands": {
+        "data",
+        "arms",
+        "fits",
+        "trials",
+        "analysis",
+        "report",
+        "evaluation",
+        "comparison",
+        "running",
+        "conclusion",
+        "planning",
+    },
 }
 
 

@@ -11,11 +11,13 @@ from itertools import groupby
 import tyro
 
 from labelsmooth.study.commands.arms import Arms
+from labelsmooth.study.commands.compare import Compare
+from labelsmooth.study.commands.evaluate import Evaluate
 from labelsmooth.study.commands.report import Report
 from labelsmooth.study.commands.study import Study
 from labelsmooth.study.trials.ledger import STORAGE_ERRORS
 
-COMMANDS = {"study": Study, "report": Report, "arms": Arms}
+COMMANDS = {"study": Study, "compare": Compare, "evaluate": Evaluate, "report": Report, "arms": Arms}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -33,7 +35,7 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parse(args: list[str] | None) -> Study | Report | Arms:
+def _parse(args: list[str] | None) -> Study | Compare | Evaluate | Report | Arms:
     said, shown = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):

@@ -10,7 +10,7 @@ import tyro
 from labelsmooth.study.commands.output import show_results
 from labelsmooth.study.fits.digits import DigitsFit
 from labelsmooth.study.planning import plan
-from labelsmooth.study.run import run
+from labelsmooth.study.running import run
 
 SettingName = Literal["clean", "noisy", "scarce"]
 SETTINGS: dict[SettingName, tuple[str, DigitsFit]] = {

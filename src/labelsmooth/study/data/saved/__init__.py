@@ -1,0 +1,1 @@
+"""Predictions that some program has saved, read and paired."""

@@ -1,0 +1,201 @@
+"""Evaluate predictions: of a file, of a folder of seeds, or as a fit returns them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from labelsmooth.calibration import fit_temperature
+from labelsmooth.calibration.metrics import binned
+from labelsmooth.study.analysis.figures import Estimate
+from labelsmooth.study.analysis.intervals import LEVEL, crossed
+from labelsmooth.study.data.saved.arrays import SPLITS
+from labelsmooth.study.data.saved.pairing import check_paired
+from labelsmooth.study.data.saved.predictions import Kind, Predictions, as_predictions, read_runs
+from labelsmooth.study.evaluation.figures import ClassScores, Evaluation, Scores
+from labelsmooth.study.evaluation.rows import NUM_BINS, Scored, calibration_error, chance_errors, score
+from labelsmooth.study.trials.training import threads
+
+FEW_ROWS = 40  # of test rows, too few for a temperature
+UNIT = (0.0, 1.0)
+IMPOSSIBLE = 80.0  # nats: a probability of 0, as it is counted, has 87
+
+
+@dataclass(frozen=True)
+class _Run:
+    temperature: float | None
+    predicted: Tensor
+    right: Tensor
+    raw: Scored
+    scaled: Scored | None
+
+
+# Rows are read in chunks that stay in a core's cache: more threads would wait for one another.
+@threads(1)
+def evaluate(
+    source: str | Path | Mapping[str, Any], *, kind: Kind | None = None, label: str | None = None
+) -> Evaluation:
+    """Tell what predictions are worth: accuracy, calibration with its noise floor, a temperature, classes.
+
+    The temperature is fitted on the validation rows. Where there are none, one is fitted on each half of the
+    test rows and judged on the other, so that no row judges what was fitted on it.
+
+    Args:
+        source: A file of predictions; a folder of one file for each seed, all of the same rows; or what a fit
+            returns: ``{"test": (logits, labels)}``, with ``"val"`` where there are validation rows.
+        kind: What the columns of a table hold whose names do not tell, ``"logits"`` or ``"probabilities"``.
+        label: The column of the labels in a table; None is ``label``.
+
+    Returns:
+        The numbers; printed, what they say.
+
+    Raises:
+        ValueError: naming the file, the array or column, the row, and what to do.
+        OSError: if a file cannot be opened.
+
+    Example:
+        >>> import torch
+        >>> labels = torch.arange(100) % 2
+        >>> logits = 4.0 * torch.nn.functional.one_hot(labels, 2)
+        >>> logits[::10] = logits[::10].flip(1)  # wrong, and sure
+        >>> evaluation = evaluate({"test": (logits, labels)})
+        >>> round(evaluation.accuracy.mean, 2), evaluation.temperature > 1
+        (0.9, True)
+    """
+    if isinstance(source, Mapping):
+        name, runs = "predictions", [("predictions", as_predictions("predictions", _arrays(source)))]
+    else:
+        name, runs = str(source), read_runs(source, kind=kind, label=label)
+    (paired,) = check_paired({name: runs}).values()
+    return _evaluated(name, [run for _, run in paired])
+
+
+def _arrays(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a fit returns, by the names that a file has."""
+    kind = "probabilities" if result.get("probabilities") else "logits"
+    read = {key: result[key] for key in ("class_names", "ids", "features") if key in result}
+    for split in SPLITS:
+        if result.get(split) is not None:
+            pair = result[split]
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise ValueError(
+                    f"predictions must hold (logits, labels) for {split!r}, got {type(pair).__name__}"
+                )
+            read |= {f"{split}_{kind}": pair[0], f"{split}_labels": pair[1]}
+    return read
+
+
+def _evaluated(name: str, predictions: Sequence[Predictions]) -> Evaluation:
+    first = predictions[0]
+    labels = first.result["test"][1]
+    runs = [_run(each) for each in predictions]
+    right = torch.stack([run.right for run in runs])
+    raw = [run.raw for run in runs]
+    scaled = [run.scaled for run in runs if run.scaled is not None]
+    temperatures = [run.temperature for run in runs if run.temperature is not None]
+    validated = first.result.get("val")
+    fitted_on: Literal["validation rows", "halves of the test rows"] = (
+        "halves of the test rows" if validated is None else "validation rows"
+    )
+    impossible = [(run.raw.nll > IMPOSSIBLE).sum().item() for run in runs]
+    change = [after.nll - before.nll for before, after in zip(raw, scaled, strict=False)]
+    return Evaluation(
+        name=name,
+        files=[each.path for each in predictions],
+        test_rows=len(labels),
+        validation_rows=0 if validated is None else len(validated[1]),
+        num_classes=first.num_classes,
+        accuracy=_share(right),
+        impossible=fmean(impossible),
+        raw=_scores(raw, right),
+        scaled=_scores(scaled, right) if scaled else None,
+        temperature=math.exp(fmean(map(math.log, temperatures))) if temperatures else None,
+        fitted_on=fitted_on if temperatures else None,
+        nll_change=crossed(torch.stack(change)).estimate() if change else None,
+        classes=_classes(first, labels, runs),
+    )
+
+
+def _run(predictions: Predictions) -> _Run:
+    logits, labels = predictions.result["test"]
+    predicted = logits.argmax(-1)
+    ones = torch.ones(len(labels), dtype=torch.float64)
+    temperatures = _temperatures(predictions)
+    fitted = None if temperatures is None else math.exp(temperatures.log().mean().item())
+    return _Run(
+        fitted,
+        predicted,
+        (predicted == labels).double(),
+        score(logits, labels, ones),
+        None if temperatures is None else score(logits, labels, temperatures),
+    )
+
+
+def _temperatures(predictions: Predictions) -> Tensor | None:
+    """Of each test row, fitted on other rows; None where there are too few."""
+    logits, labels = predictions.result["test"]
+    found = torch.empty(len(labels), dtype=torch.float64)
+    # With a wide prior: few rows, all right, do not make it 0.
+    if "val" in predictions.result:
+        return found.fill_(fit_temperature(*predictions.result["val"], spread=1))
+    if len(labels) < FEW_ROWS:
+        return None
+    # At random: rows may be sorted, or take turns, by their class.
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    halves = order.chunk(2)
+    for here, there in (halves, halves[::-1]):
+        found[here] = fit_temperature(logits[there], labels[there], spread=1)
+    return found
+
+
+def _scores(scored: Sequence[Scored], right: Tensor) -> Scores:
+    sure = torch.stack([each.sure for each in scored])
+    errors = torch.stack([calibration_error(*pair) for pair in zip(sure, right, strict=True)])
+    chance = torch.stack([chance_errors(each) for each in sure])
+    return Scores(
+        nll=_within(torch.stack([each.nll for each in scored]), (0.0, math.inf)),
+        brier=_within(torch.stack([each.brier for each in scored]), (0.0, 2.0)),
+        ece=_within(errors, UNIT),
+        noise_floor=chance.mean().item(),
+        chance=chance.quantile(1 - LEVEL, 1).mean().item(),
+        confidence_gap=crossed(sure - right).estimate(),
+        reliability=binned(sure.flatten(), right.flatten(), NUM_BINS),
+    )
+
+
+def _share(right: Tensor) -> Estimate:
+    estimate = _within(right, UNIT)
+    if 0 < estimate.mean < 1:
+        return estimate
+    # No row differs, which does not say that none would: the exact interval of a binomial share.
+    bound = (LEVEL / 2) ** (1 / right.size(1))
+    return Estimate(1.0, bound, 1.0) if estimate.mean else Estimate(0.0, 0.0, 1 - bound)
+
+
+def _within(values: Tensor, bounds: tuple[float, float]) -> Estimate:
+    """The interval of a mean that cannot lie outside."""
+    estimate = crossed(values).estimate()
+    return Estimate(estimate.mean, max(estimate.low, bounds[0]), min(estimate.high, bounds[1]))
+
+
+def _classes(first: Predictions, labels: Tensor, runs: Sequence[_Run]) -> list[ClassScores]:
+    """Over all runs."""
+    num_classes = first.num_classes
+    names = first.class_names or tuple(map(str, range(num_classes)))
+    predicted = torch.cat([run.predicted for run in runs])
+    right = torch.cat([run.right for run in runs])
+    sure = torch.cat([run.raw.sure for run in runs])
+
+    def mean(values: Tensor, of: Tensor) -> list[float | None]:
+        total = values.new_zeros(num_classes).index_add_(0, of, values)
+        return [None if math.isnan(x) else x for x in (total / of.bincount(minlength=num_classes)).tolist()]
+
+    recall = mean(right, labels.repeat(len(runs)))
+    rows = labels.bincount(minlength=num_classes).tolist()
+    columns = (names, rows, recall, mean(right, predicted), mean(sure, predicted))
+    return [ClassScores(*each) for each in zip(*columns, strict=True)]
