@@ -77,7 +77,7 @@ def _words(unspaced: bool) -> TfidfVectorizer:
         ngram_range=(1, 2),
         sublinear_tf=True,
         strip_accents="unicode",
-        dtype=np.float32,
+        dtype=np.float32,  # pyright: ignore[reportArgumentType]
     )
 
 

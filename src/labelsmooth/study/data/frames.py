@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ import torch
 
 from labelsmooth.study.data.columns import Column, column_of, plain
 from labelsmooth.study.data.paths import Side, side_of
-from labelsmooth.study.data.rows import Indices, Inputs, Rows, Shown, numbered
+from labelsmooth.study.data.rows import Indices, Inputs, Rows, Shown, Sides, numbered
 from labelsmooth.study.data.tables import read_table
 
 LABELS = ("label", "labels", "target", "class", "category", "y", "quality", "species", "diagnosis", "outcome")
@@ -34,11 +35,7 @@ class TableRows(Rows):
         from labelsmooth.study.data.encoding import encoded  # scikit-learn is slow to import
 
         columns = {c.name: column_of(c, self.types[c.name]) for c in self.frame[train]}
-        notes = [
-            f"column {name!r} {'is ignored: ' if column.kind == 'ignored' else 'is taken as numbers: '}{column.note}"
-            for name, column in columns.items()
-            if column.note
-        ]
+        notes = [_note(name, column) for name, column in columns.items() if column.note]
         taken = {name: column for name, column in columns.items() if column.kind != "ignored"}
         if not taken:
             raise ValueError(
@@ -61,38 +58,32 @@ def read_tables(parts: Mapping[Side | None, Path], label: str | None, group: str
     Raises:
         ValueError: naming the file, the column and the row of what is wrong.
     """
-    read = {side: read_table(path) for side, path in parts.items()}
-    notes = [*dict.fromkeys(note for _, said in read.values() for note in said)]
-    frames = {side: frame for side, (frame, _) in read.items()}
-    first = next(iter(parts.values())).name
-    label, said = _label(frames[next(iter(parts))].columns, label, first)
-    _check_columns(parts, frames, label)
-    frame = _joined(list(frames.values()))
-    places = [(parts[side].name, i + 1) for side, each in frames.items() for i in range(len(each))]
-    sides = np.repeat([side or "" for side in frames], [len(each) for each in frames.values()]).astype("<U5")
+    files, notes = _files(parts)
+    name, first = files[0].name, files[0].frame
+    label, said = _label(first.columns, label, name)
+    _check_columns(files, label)
+    frame, sides, places = _joined(files)
 
     labels = _spelled(frame[label])
-    labelled = labels.is_not_null().to_numpy()
-    notes += said
-    if not labelled.all():
-        notes.append(f"{(~labelled).sum()} rows have no label and are left out")
-    if not labelled.any():
-        raise ValueError(f"column {label!r} of {first} must hold a label, got none in any row")
-    rows = np.flatnonzero(labelled)
-    frame, sides, places = frame[rows], sides[rows], [places[i] for i in rows]
+    rows = np.flatnonzero(labels.is_not_null())
+    if not len(rows):
+        raise ValueError(f"column {label!r} of {name} must hold a label, got none in any row")
+    if left_out := len(frame) - len(rows):
+        said.append(f"{left_out} rows have no label and are left out")
+    features, sides, places = frame[rows].drop(label), sides[rows], [places[i] for i in rows]
 
-    features = frame.drop(label)
     groups = None
     if group is not None:
-        groups = _groups(frame, group, label, places)
+        _check_named("group", group, frame.columns)
+        groups = _groups(features, group, places)
         features = features.drop(group)
-        notes.append(f"rows with the same {group!r} stay on one side, and the model does not see it")
+        said.append(f"rows with the same {group!r} stay on one side, and the model does not see it")
     if not sides.any() and (column := _split_column(features)) is not None:
         sides = np.array([side_of(str(value)) for value in features[column]], dtype="<U5")
         features = features.drop(column)
-        notes.append(f"column {column!r} says which rows train, validate and test")
+        said.append(f"column {column!r} says which rows train, validate and test")
     if features.width == 0:
-        raise ValueError(f"{first} must have a column besides the label {label!r}, got none")
+        raise ValueError(f"{name} must have a column to learn from besides the label {label!r}, got none")
     values = pl.DataFrame([plain(column) for column in features])
     _check_finite(values, places)
     return TableRows(
@@ -100,11 +91,27 @@ def read_tables(parts: Mapping[Side | None, Path], label: str | None, group: str
         sides=sides,
         copies=numbered(_hashes(values)),
         groups=groups,
-        notes=notes,
+        notes=[*notes, *said],
         frame=values,
         types=dict(features.schema),
         places=places,
     )
+
+
+class _File(NamedTuple):
+    name: str
+    side: str
+    frame: pl.DataFrame
+
+
+def _files(parts: Mapping[Side | None, Path]) -> tuple[list[_File], list[str]]:
+    """What was read, and what is to be said of it, once."""
+    files, notes = [], []
+    for side, path in parts.items():
+        frame, said = read_table(path)
+        files.append(_File(path.name, side or "", frame))
+        notes += said
+    return files, [*dict.fromkeys(notes)]
 
 
 def _label(columns: list[str], label: str | None, file: str) -> tuple[str, list[str]]:
@@ -130,28 +137,25 @@ def _check_named(argument: str, name: str, columns: list[str]) -> None:
     raise ValueError(f"{argument} must name a column, one of {_listed(columns)}, got {name!r}{hint}")
 
 
-def _check_columns(
-    parts: Mapping[Side | None, Path], frames: Mapping[Side | None, pl.DataFrame], label: str
-) -> None:
-    (_, first), *others = frames.items()
-    names = [path.name for path in parts.values()]
-    for name, (_, frame) in zip(names[1:], others, strict=True):
-        for column in first.columns:
+def _check_columns(files: Sequence[_File], label: str) -> None:
+    first, *others = files
+    for name, _, frame in others:
+        for column in first.frame.columns:
             if column not in frame.columns:
-                what = "the label" if column == label else "a column"
+                what = ", the label" if column == label else ""
                 raise ValueError(
-                    f"{name} must have the columns of {names[0]}, got none named {column!r} ({what})"
+                    f"{name} must have every column of {first.name}, got none named {column!r}{what}"
                 )
 
 
-def _joined(frames: list[pl.DataFrame]) -> pl.DataFrame:
+def _joined(files: Sequence[_File]) -> tuple[pl.DataFrame, Sides, list[tuple[str, int]]]:
     """Below one another, by the columns of the first; a column of two types in strings."""
-    columns = frames[0].columns
+    columns, frames = files[0].frame.columns, [file.frame for file in files]
     mixed = [name for name in columns if len({_family(frame[name]) for frame in frames}) > 1]
-    return pl.concat(
-        [frame.select(columns).with_columns(pl.col(mixed).cast(pl.String)) for frame in frames],
-        how="vertical_relaxed",
-    )
+    alike = [frame.select(columns).with_columns(pl.col(mixed).cast(pl.String)) for frame in frames]
+    sides = np.repeat([file.side for file in files], [len(frame) for frame in frames])
+    places = [(file.name, i + 1) for file in files for i in range(len(file.frame))]
+    return pl.concat(alike, how="vertical_relaxed"), sides.astype("<U5"), places
 
 
 def _family(column: pl.Series) -> str:
@@ -172,9 +176,8 @@ def _spelled(column: pl.Series) -> pl.Series:
     return stripped.set(stripped == "", None)
 
 
-def _groups(frame: pl.DataFrame, group: str, label: str, places: Sequence[tuple[str, int]]) -> Indices:
-    _check_named("group", group, frame.columns)
-    if group == label:
+def _groups(frame: pl.DataFrame, group: str, places: Sequence[tuple[str, int]]) -> Indices:
+    if group not in frame.columns:
         raise ValueError(f"group must name another column than the label, got {group!r} for both")
     column = frame[group]
     if column.null_count():
@@ -206,6 +209,11 @@ def _check_finite(values: pl.DataFrame, places: Sequence[tuple[str, int]]) -> No
 def _hashes(values: pl.DataFrame) -> Sequence[int]:
     simple = values.with_columns(pl.col(c.name).cast(pl.String) for c in values if c.dtype == pl.Null)
     return simple.hash_rows(seed=0).to_list()
+
+
+def _note(name: str, column: Column) -> str:
+    taken = "ignored" if column.kind == "ignored" else "taken as numbers"
+    return f"column {name!r} is {taken}: {column.note}"
 
 
 def _about(columns: Mapping[str, Column]) -> str:

@@ -10,7 +10,7 @@ def classes(labels: Sequence[str], ordinal: bool, place: Callable[[int], str]) -
     """The classes in order: of their numbers, where they are whole numbers or ordinal, or of the alphabet.
 
     Raises:
-        ValueError: if there are fewer than two, or so many that they are none, or ordinal ones are no numbers.
+        ValueError: if there are fewer than two, or too many, or ordinal ones are no numbers.
     """
     names = set(labels)
     if len(names) < 2:
@@ -28,8 +28,8 @@ def classes(labels: Sequence[str], ordinal: bool, place: Callable[[int], str]) -
     if all(_number(name) is not None for name in names):
         if len(names) > QUANTITY and not all(_is_whole(name) for name in names):
             raise ValueError(
-                f"labels must be classes, got {len(names)} different fractions such as {max(names, key=len)}: "
-                "that is a quantity to predict, not a class; cut it into ranges first"
+                f"labels must be classes, got {len(names)} different fractions such as "
+                f"{max(names, key=len)}: that is a quantity to predict, not a class; cut it into ranges first"
             )
         return sorted(names, key=lambda name: (float(name), name))
     return sorted(names)

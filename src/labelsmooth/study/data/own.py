@@ -79,5 +79,6 @@ def _check_learnt(y: Indices, sides: Sides, rows: Rows) -> None:
     if len(unlearnt):
         row = int(unlearnt[0])
         raise ValueError(
-            f"every class must have training rows, got none of {rows.labels[row]!r}, the label of {rows.place(row)}"
+            f"every class must have training rows, got none of {rows.labels[row]!r}, "
+            f"the label of {rows.place(row)}"
         )

@@ -4,11 +4,12 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from labelsmooth.study.data.rows import Indices, Sides, numbered
+from labelsmooth.study.data.rows import Indices, Sides
 
 FOLDS = 5  # one for each side that is drawn, the others train
 
@@ -66,7 +67,7 @@ def _folds(
     return folds
 
 
-def _learnable(y: Indices, sides: Sides, units: Indices, is_open: Sides) -> Sides:
+def _learnable(y: Indices, sides: Sides, units: Indices, is_open: NDArray[np.bool_]) -> Sides:
     """Let classes train that were drawn for other sides alone."""
     unlearnt = ~np.isin(y, y[sides == "train"])
     return np.where(np.isin(units, units[unlearnt]) & is_open, "train", sides)
@@ -88,9 +89,8 @@ def _copies_told(sides: Sides, copies: Indices) -> list[str]:
         return []
     seen = int(np.isin(copies[sides == "test"], copies[sides != "test"]).sum())
     if seen:
-        return [
-            f"warning: {seen} of {(sides == 'test').sum()} test rows are copies of training or validation rows"
-        ]
+        number = (sides == "test").sum()
+        return [f"warning: {seen} of {number} test rows are copies of training or validation rows"]
     return [f"{number} rows are copies of another: each is on the same side as that one"]
 
 
@@ -101,6 +101,5 @@ def rare(y: Indices, class_names: Sequence[str]) -> list[str]:
     if not few:
         return []
     more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-    return [
-        f"classes of fewer than {FOLDS} rows may miss on a side, but not in training: {', '.join(few[:5])}{more}"
-    ]
+    told = ", ".join(few[:5]) + more
+    return [f"classes of fewer than {FOLDS} rows may miss on a side, but not in training: {told}"]

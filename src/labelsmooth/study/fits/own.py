@@ -17,8 +17,8 @@ from labelsmooth.study.models.factories import Factory, factory, made
 
 AT_ONCE = 1024  # rows that are predicted together
 FOLLOWED = 2000  # training rows whose NLL is followed, at most
-STEPS = {"images": 1000, "rows": 3000}  # of training, about
-EPOCHS = {"images": (10, 40), "rows": (10, 60)}  # at least and at most
+STEPS = {"images": 500, "rows": 3000}  # of training, about
+EPOCHS = {"images": (10, 40), "rows": (10, 30)}  # at least and at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ class DataFit:
             return result
         features, logits = self._through(model, head)
         if torch.equal(logits, result["test"][0]):
-            result |= {"features": features, "head": head.weight.detach()}
+            result["features"], result["head"] = features, head.weight.detach()
         return result
 
     def _batches(self, generator: torch.Generator) -> list[Tensor]:
@@ -153,7 +153,8 @@ class DataFit:
         return [batch for batch in batches if len(batch) > 1 or len(batches) == 1]
 
     def _inputs(self, x: Tensor) -> Tensor:
-        return (x.float() - self.mean) / self.std
+        inputs = (x.float() - self.mean) / self.std
+        return inputs.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else inputs  # faster
 
     def _augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if self.crop:
@@ -174,7 +175,11 @@ class DataFit:
     def _through(self, model: nn.Module, head: nn.Linear) -> tuple[Tensor, Tensor]:
         """What comes into the last layer on the test rows, and what comes out of it."""
         seen: list[tuple[Tensor, Tensor]] = []
-        hook = head.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+
+        def see(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen.append((inputs[0], output))
+
+        hook = head.register_forward_hook(see)
         self._predict(model, self.test.x)
         hook.remove()
         features, logits = zip(*seen, strict=True)
@@ -195,13 +200,13 @@ def fit_of(
     """A fit on a table, texts, images or arrays, which says in its ``notes`` what it made of them.
 
     Args:
-        path: A table (CSV with any separator, TSV, Parquet, JSON Lines), a ``.npz`` file of ``x`` and ``y``, a
-            folder with one folder of images per class, or a folder with ``train`` and ``test`` of either.
+        path: A table (CSV with any separator, TSV, Parquet, JSON Lines), a ``.npz`` file of ``x`` and ``y``,
+            a folder with one folder of images per class, or a folder with ``train`` and ``test`` of either.
         label: The column with the classes; needed where no name says so.
         ordinal: Whether the labels are numbers whose order counts.
         group: A column whose rows of one value have to stay on one side, such as those of a patient.
-        model: ``mlp``, ``cnn``, ``linear`` or ``module:function`` (:func:`factory`); by default ``cnn`` for images
-            and ``mlp`` for all else.
+        model: ``mlp``, ``cnn``, ``linear`` or ``module:function``, which is called with ``num_classes=K`` and
+            ``inputs=(D,)``, or ``(C, H, W)`` of images; by default ``cnn`` for images and ``mlp`` for others.
         test: Where the test rows are, if elsewhere.
         epochs: How many epochs to train; by default a few for many rows and more for few.
         flip: Whether images are mirrored at random; by default if they are in colour.
@@ -222,7 +227,7 @@ def fit_of(
     name = model or ("cnn" if are_images else "mlp")
     flip = are_images and (data.train.x.size(1) == 3 if flip is None else flip)
     crop = min(data.train.x.shape[2:]) // 8 if are_images else 0
-    batch_size = _batch_size(len(data.train))
+    batch_size = _batch_size(len(data.train), are_images)
     fit = DataFit(
         train=data.train,
         val=data.val,
@@ -235,7 +240,7 @@ def fit_of(
         factory=factory(name),
         epochs=epochs or _epochs(len(data.train) / batch_size, "images" if are_images else "rows"),
         batch_size=batch_size,
-        learning_rate=1e-2 if name == "cnn" else 2e-3,
+        learning_rate=1e-2 if name == "cnn" else 1e-3,
         crop=crop,
         flip=flip,
         about=data.about,
@@ -246,8 +251,10 @@ def fit_of(
     return fit
 
 
-def _batch_size(rows: int) -> int:
-    return 32 if rows < 2000 else 64 if rows < 20_000 else 128
+def _batch_size(rows: int, are_images: bool) -> int:
+    if rows >= 20_000:
+        return 128
+    return 64 if are_images or rows >= 2000 else 32
 
 
 def _epochs(steps: float, kind: str) -> int:

@@ -18,7 +18,7 @@ class Block(nn.Module):
 
 
 class CNN(nn.Module):
-    """Three residual blocks; ``features`` is the mean over pixels of the last one, ``head`` the last layer."""
+    """Three residual blocks; ``features`` is the mean over pixels of the last, ``head`` the last layer."""
 
     def __init__(self, channels: int, width: int, classes: int) -> None:
         super().__init__()

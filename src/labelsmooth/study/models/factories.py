@@ -6,13 +6,15 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import cast
 
 from torch import nn
 
 from labelsmooth.study.models.cnn import CNN
 
 Factory = Callable[..., nn.Module]  # of num_classes=K and inputs=(D,), or (C, H, W) of images
-HIDDEN, WIDTH, DROPOUT = 256, 16, 0.3
+HIDDEN, WIDTH, DROPOUT = 256, 16, 0.5
 
 
 def mlp(*, num_classes: int, inputs: tuple[int, ...]) -> nn.Module:
@@ -59,7 +61,7 @@ def factory(name: str) -> Factory:
         close = difflib.get_close_matches(function, vars(module), n=1)
         hint = f": did you mean {close[0]}?" if close else ""
         raise ValueError(f"model {name!r} must be a function in its module, {module_name} has none{hint}")
-    return found
+    return cast("Factory", found)
 
 
 def made(name: str, factory: Factory, num_classes: int, inputs: tuple[int, ...]) -> nn.Module:
@@ -82,7 +84,7 @@ def _hidden(inputs: int) -> list[nn.Module]:
     return [nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT)]
 
 
-def _imported(module: str, name: str) -> object:
+def _imported(module: str, name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:  # a console script does not look there, and workers look where this process does
         sys.path.insert(0, here)
