@@ -37,6 +37,8 @@ def plain(column: pl.Series) -> pl.Series:
 
 def column_of(values: pl.Series, dtype: pl.DataType) -> Column:
     """How to take a column, by the plain values of its training rows and the type that it was read as."""
+    if values.null_count() == len(values):
+        return Column("ignored", "it is empty in every training row")
     if dtype.is_nested() or values.dtype not in (pl.Float64, pl.String):
         return Column("ignored", "it holds lists or objects")
     if values.n_unique() < 2:

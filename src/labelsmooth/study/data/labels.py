@@ -29,7 +29,7 @@ def classes(labels: Sequence[str], ordinal: bool, place: Callable[[int], str]) -
         if len(names) > QUANTITY and not all(_is_whole(name) for name in names):
             raise ValueError(
                 f"labels must be classes, got {len(names)} different fractions such as "
-                f"{max(names, key=len)}: that is a quantity to predict, not a class; cut it into ranges first"
+                f"{min(names)}: that is a quantity to predict, not a class; cut it into ranges first"
             )
         return sorted(names, key=lambda name: (float(name), name))
     return sorted(names)

@@ -93,7 +93,7 @@ def _by_side(paths: Iterable[Path]) -> dict[Side | None, Path]:
         raise ValueError(f"data must have a part named train, got {_told(parts)}")
     if len(parts) == 1:
         return {None: parts["train"]}
-    return parts
+    return {side: parts[side] for side in ("train", "val", "test") if side in parts}
 
 
 def _told(parts: dict[Side | None, Path]) -> str:

@@ -83,7 +83,7 @@ def _separator(text: str) -> str:
     def fields(separator: str) -> int:
         records = csv.reader(StringIO(text), delimiter=separator)
         widths = {len(record) for record, _ in zip(records, range(SNIFFED), strict=False) if record}
-        return widths.pop() if len(widths) == 1 else 0
+        return max(widths) if len(widths) == 1 and widths != {1} else 0
 
     header = text.lstrip().partition("\n")[0]
     return max(SEPARATORS, key=lambda separator: (fields(separator), header.count(separator)))
