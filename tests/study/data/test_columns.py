@@ -88,10 +88,10 @@ def test_missing_numbers_are_the_median_and_say_so(tmp_path: Path) -> None:
     csv(tmp_path, {"x": [1.0, 2.0, None, 90.0] * 15, "n": range(60), "label": list("ab") * 30}, "train.csv")
     csv(tmp_path, {"x": [None, 2.0] * 5, "n": [0] * 10, "label": list("ab") * 5}, "test.csv")
     x = read(tmp_path).test.x
-    assert x.shape == (10, 2)
+    assert x.shape == (10, 3)
     torch.testing.assert_close(x[::2, 0], x[1::2, 0])  # the median is 2
-    assert (x[::2, 1] > 0).all()
-    assert (x[1::2, 1] < 0).all()
+    assert (x[::2, 2] > 0).all()
+    assert (x[1::2, 2] < 0).all()
 
 
 def test_a_few_values_that_are_no_numbers_count_as_missing_and_are_said(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
 def test_texts_become_at_most_256_numbers(tmp_path: Path) -> None:
     many = [f"{said} w{i} v{i} u{i * 3}" for i, said in enumerate(sentences(300))]
     few = ["so it is " + "ab"[i % 2] * (1 + i // 2) for i in range(20)]
-    for texts, width in ((many, 256), (few, 20)):
+    for texts, width in ((many, 256), (few, 32)):
         data = read(csv(tmp_path, {"text": texts, "label": ["card", "pin"] * (len(texts) // 2)}))
         assert data.about == "texts"
         assert width // 2 < data.train.x.shape[1] <= width

@@ -54,7 +54,8 @@ def read_arrays(path: Path, label: str | None, group: str | None) -> ArrayRows:
         ValueError: naming the file, the array and what is wrong with it.
     """
     arrays = _loaded(path)
-    sides: list[Side | None] = [side for side in ("train", "val", "test") if _named(arrays, FEATURES, side)]
+    every: tuple[Side, ...] = ("train", "val", "test")
+    sides: list[Side | None] = [s for s in every if _named(arrays, FEATURES, s) is not None]
     sides = sides or [None]
     if sides[0] is not None and "train" not in sides:
         raise ValueError(f"{path.name} must hold training rows, got {_told(arrays)}")

@@ -96,6 +96,15 @@ class DataFit:
         """A model with new weights, for inputs ``(x - mean) / std``."""
         return made(self.model, self.factory, self.num_classes, tuple(self.train.x.shape[1:]))
 
+    def check(self) -> None:
+        """Find out whether the model can be made and takes the rows, before anything is trained.
+
+        Raises:
+            ValueError: if not, saying what it must do.
+        """
+        with torch.random.fork_rng(devices=[]):
+            self._predict(self.make(), self.test.x[:AT_ONCE])
+
     def __call__(self, criterion: Criterion, seed: int) -> FitResult:
         with torch.random.fork_rng(devices=[]):  # weights and dropout are drawn from torch's own generator
             torch.manual_seed(seed)
@@ -247,7 +256,7 @@ def fit_of(
         notes=[*data.notes, *_augmentation(data, crop, flip)],
         test_rows=data.test_rows,
     )
-    fit.make()  # a model that cannot be made is known before anything is trained
+    fit.check()
     return fit
 
 
