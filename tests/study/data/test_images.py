@@ -133,7 +133,7 @@ def test_an_image_that_cannot_be_read_is_refused_by_its_name(
 
 def test_folders_that_hold_no_classes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
-    with pytest.raises(ValueError, match="must hold a folder of images for each class .*, got no image"):
+    with pytest.raises(ValueError, match=r"must hold a folder of images for each class .*, got no image"):
         read(tmp_path)
     images(tmp_path / "more", ("cat",))
     with pytest.raises(ValueError, match="labels must be of two classes or more, got 'cat' in every row"):

@@ -44,7 +44,7 @@ def test_a_wrong_name_is_told_the_nearest(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=re.escape(said)):
         read(csv(tmp_path, table()), label="Colours")
-    with pytest.raises(ValueError, match="group must name a column, one of .*, got 'patient'$"):
+    with pytest.raises(ValueError, match=r"group must name a column, one of .*, got 'patient'$"):
         read(csv(tmp_path, table()), group="patient")
     with pytest.raises(
         ValueError, match="group must name another column than the label, got 'label' for both"

@@ -72,7 +72,7 @@ def test_a_name_of_no_model_is_refused(name: str) -> None:
 
 
 def test_a_wrong_module_or_function_is_refused(module: str) -> None:
-    with pytest.raises(ValueError, match="module nowhere.at cannot be imported: No module named 'nowhere'"):
+    with pytest.raises(ValueError, match=r"module nowhere\.at cannot be imported: No module named 'nowhere'"):
         factory("nowhere.at:net")
     said = f"model '{module}:nett' must be a function in its module, {module} has none: did you mean net?"
     with pytest.raises(ValueError, match=re.escape(said)):

@@ -154,7 +154,7 @@ def test_a_path_that_holds_nothing_to_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(f"got {tmp_path / 'none.csv'}, which does not exist")):
         read(tmp_path / "none.csv")
     with pytest.raises(
-        ValueError, match="must be CSV, TSV, Parquet, JSON Lines or .npz, .*, got .*data.xlsx"
+        ValueError, match=r"must be CSV, TSV, Parquet, JSON Lines or .npz, .*, got .*data.xlsx"
     ):
         read(text(tmp_path, "x", "data.xlsx"))
     with pytest.raises(ValueError, match=r"got .*, which holds data\.xlsx"):

@@ -103,7 +103,11 @@ class DataFit:
             ValueError: if not, saying what it must do.
         """
         with torch.random.fork_rng(devices=[]):
-            self._predict(self.make(), self.test.x[:AT_ONCE])
+            logits = self._predict(self.make(), self.test.x[:AT_ONCE])
+        try:
+            accuracy(logits, self.test.y[:AT_ONCE])
+        except ValueError as error:
+            raise ValueError(f"model {self.model}: {error}") from None
 
     def __call__(self, criterion: Criterion, seed: int) -> FitResult:
         with torch.random.fork_rng(devices=[]):  # weights and dropout are drawn from torch's own generator
