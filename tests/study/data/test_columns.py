@@ -44,15 +44,15 @@ def test_a_column_is_what_its_values_are(values: list[Any], taken: str) -> None:
 @pytest.mark.parametrize(
     ("values", "name", "why"),
     [
-        ([1.0, 1.0, 1.0], "x", "the same in every training row"),
-        (["a", "a"], "x", "the same in every training row"),
-        ([None, None], "x", "empty in every training row"),
-        ([f"u{i}" for i in range(30)], "x", "another value in every row, as a name or an identifier does"),
-        ([5, 3, 9], "customer_id", "it numbers the rows"),
-        ([5, 3, 9], "userId", "it numbers the rows"),
-        ([0, 1, 2], "", "it numbers the rows"),
-        ([*range(10, 90)], "x", "it numbers the rows"),
-        ([[1], [2]], "x", "it holds lists or objects"),
+        ([1.0, 1.0, 1.0], "x", "the same value in every training row"),
+        (["a", "a"], "x", "the same value in every training row"),
+        ([None, None], "x", "without a value in any training row"),
+        ([f"u{i}" for i in range(30)], "x", "another value in every row, as names and identifiers have"),
+        ([5, 3, 9], "customer_id", "numbers of rows, or of what they are about"),
+        ([5, 3, 9], "userId", "numbers of rows, or of what they are about"),
+        ([0, 1, 2], "", "numbers of rows, or of what they are about"),
+        ([*range(10, 90)], "x", "numbers of rows, or of what they are about"),
+        ([[1], [2]], "x", "of lists or objects"),
     ],
 )
 def test_a_column_that_says_nothing_is_ignored_and_said(values: list[Any], name: str, why: str) -> None:
@@ -68,13 +68,15 @@ def test_numbers_in_no_order_are_kept_though_all_differ() -> None:
 
 def test_notes_name_the_column(tmp_path: Path) -> None:
     days = [date(2020, 1, 1) + timedelta(days=i * i % 50) for i in range(ROWS)]
-    frame = table().with_columns(day=pl.Series(days), code=pl.Series([f"u{i}" for i in range(ROWS)]), one=1)
+    frame = table().with_columns(
+        day=pl.Series(days), code=pl.Series([f"u{i}" for i in range(ROWS)]), one=1, two=2
+    )
     data = read(csv(tmp_path, frame))
     assert data.about == "a table of 4 columns"
     assert {
-        "column 'day' is taken as numbers: dates and times count as numbers",
-        "column 'code' is ignored: it has another value in every row, as a name or an identifier does",
-        "column 'one' is ignored: it is the same in every training row",
+        "column 'day' is taken as numbers: dates or times",
+        "column 'code' is ignored: another value in every row, as names and identifiers have",
+        "columns 'one', 'two' are ignored: the same value in every training row",
     } <= set(data.notes)
 
 
@@ -143,7 +145,7 @@ def test_an_infinite_number_is_refused_by_column_and_row(tmp_path: Path, bad: fl
 
 
 def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
-    said = "must have a column to learn from besides the label, got none: column 'x' is ignored: it has"
+    said = "must have a column to learn from besides the label, got none: column 'x' is ignored: another"
     with pytest.raises(ValueError, match=said):
         read(csv(tmp_path, {"x": [f"u{i}" for i in range(ROWS)], "label": list("abc") * 20}))
 

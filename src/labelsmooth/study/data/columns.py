@@ -38,11 +38,11 @@ def plain(column: pl.Series) -> pl.Series:
 def column_of(values: pl.Series, dtype: pl.DataType) -> Column:
     """How to take a column, by the plain values of its training rows and the type that it was read as."""
     if values.null_count() == len(values):
-        return Column("ignored", "it is empty in every training row")
+        return Column("ignored", "without a value in any training row")
     if dtype.is_nested() or values.dtype not in (pl.Float64, pl.String):
-        return Column("ignored", "it holds lists or objects")
+        return Column("ignored", "of lists or objects")
     if values.n_unique() < 2:
-        return Column("ignored", "it is the same in every training row")
+        return Column("ignored", "the same value in every training row")
     if values.dtype == pl.Float64:
         return _numeric(values, dtype)
     return _string(values)
@@ -50,9 +50,9 @@ def column_of(values: pl.Series, dtype: pl.DataType) -> Column:
 
 def _numeric(values: pl.Series, dtype: pl.DataType) -> Column:
     if dtype.is_temporal():
-        return Column("number", "dates and times count as numbers")
+        return Column("number", "dates or times")
     if dtype.is_integer() and values.n_unique() == len(values) and _numbers_rows(values):
-        return Column("ignored", "it numbers the rows")
+        return Column("ignored", "numbers of rows, or of what they are about")
     return Column("number")
 
 
@@ -83,7 +83,7 @@ def _string(values: pl.Series) -> Column:
     if distinct > min(MANY, len(present) / 2) and (long or is_unspaced(present)):
         return Column("text")
     if distinct == len(present):
-        return Column("ignored", "it has another value in every row, as a name or an identifier does")
+        return Column("ignored", "another value in every row, as names and identifiers have")
     return Column("category")
 
 

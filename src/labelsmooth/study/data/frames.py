@@ -35,7 +35,7 @@ class TableRows(Rows):
         from labelsmooth.study.data.encoding import encoded  # scikit-learn is slow to import
 
         columns = {c.name: column_of(c, self.types[c.name]) for c in self.frame[train]}
-        notes = [_note(name, column) for name, column in columns.items() if column.note]
+        notes = _notes(columns)
         taken = {name: column for name, column in columns.items() if column.kind != "ignored"}
         if not taken:
             raise ValueError(
@@ -211,9 +211,19 @@ def _hashes(values: pl.DataFrame) -> Sequence[int]:
     return simple.hash_rows(seed=0).to_list()
 
 
-def _note(name: str, column: Column) -> str:
+def _notes(columns: Mapping[str, Column]) -> list[str]:
+    """One line for all columns of which the same is to be said."""
+    alike: dict[Column, list[str]] = {}
+    for name, column in columns.items():
+        if column.note:
+            alike.setdefault(column, []).append(repr(name))
+    return [_note(column, names) for column, names in alike.items()]
+
+
+def _note(column: Column, names: list[str]) -> str:
+    which = f"column {names[0]} is" if len(names) == 1 else f"columns {_listed(names)} are"
     taken = "ignored" if column.kind == "ignored" else "taken as numbers"
-    return f"column {name!r} is {taken}: {column.note}"
+    return f"{which} {taken}: {column.note}"
 
 
 def _about(columns: Mapping[str, Column]) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -101,13 +102,11 @@ def read_images(parts: Mapping[Side | None, Path]) -> ImageRows:
         notes.append(
             f"{len(skipped)} files are no images and are left out: {', '.join(f.name for f in skipped[:3])}"
         )
-    opened = [_opened(file) for _, _, file in listed]
-    sizes = {image.size for image in opened}
-    size = _common_size([image.size for image in opened])
-    grey = all(image.mode == "L" for image in opened)
-    if sizes != {size}:
-        notes.append(f"images of {_told_sizes(sizes)} pixels are resized to {size[0]} x {size[1]}")
-    images = np.stack([_pixels(image, size, grey) for image in opened])
+    sizes = [_size(file) for _, _, file in listed]
+    size = _common_size(sizes)
+    if {*sizes} != {size}:
+        notes.append(f"images of {_told_sizes({*sizes})} pixels are resized to {size[0]} x {size[1]}")
+    images = _alike([_pixels(file, size) for _, _, file in listed])
     return ImageRows(
         labels=[name for _, name, _ in listed],
         sides=np.array([side or "" for side, _, _ in listed], dtype="<U5"),
@@ -137,21 +136,45 @@ def _within(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _opened(file: Path) -> Image.Image:
-    """A grey image, or one in colour, as seen on white; of some that move, the first."""
+def _size(file: Path) -> tuple[int, int]:
+    """Width and height, as the file's beginning tells them."""
+    with _told(file), Image.open(file) as image:
+        return image.size
+
+
+def _pixels(file: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image of this size, ``(C, H, W)``, grey or in colour; of some that move, the first."""
+    with _told(file), Image.open(file) as image:
+        image.draft("RGB", (2 * LARGEST, 2 * LARGEST))  # a large photograph is read faster
+        upright = ImageOps.exif_transpose(image)
+        upright.load()
+    seen = _plain(upright)
+    if seen.size != size:
+        shrinks = seen.width >= size[0] and seen.height >= size[1]
+        seen = seen.resize(size, Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC)
+    pixels = np.asarray(seen)
+    return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """Say which image cannot be read, and what to do about it."""
     try:
-        with Image.open(file) as image:
-            image.draft("RGB", (2 * LARGEST, 2 * LARGEST))  # a large photograph is read faster
-            upright = ImageOps.exif_transpose(image)
-            upright.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        yield
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(
             f"{file} cannot be read as an image ({error}): save it anew as PNG or JPEG, or take it away"
         ) from None
-    return _plain(upright)
+
+
+def _alike(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """All in colour, ``(N, 3, H, W)``, unless all are grey, ``(N, 1, H, W)``."""
+    channels = max(len(image) for image in images)
+    return np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images])
 
 
 def _plain(image: Image.Image) -> Image.Image:
+    """A grey image, or one in colour, as seen on white."""
     if image.mode.startswith("I"):
         return Image.fromarray(_bytes(np.asarray(image)))
     if image.has_transparency_data:
@@ -184,17 +207,3 @@ def _told_sizes(sizes: set[tuple[int, int]]) -> str:
     smallest, largest = min(sizes), max(sizes)
     told = f"{smallest[0]} x {smallest[1]}"
     return told if smallest == largest else f"{told} to {largest[0]} x {largest[1]}"
-
-
-def _pixels(image: Image.Image, size: tuple[int, int], grey: bool) -> NDArray[np.uint8]:
-    resized = (
-        image
-        if image.size == size
-        else image.resize(size, Image.Resampling.BOX if _shrinks(image, size) else Image.Resampling.BICUBIC)
-    )
-    pixels = np.asarray(resized if grey else resized.convert("RGB"))
-    return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
-
-
-def _shrinks(image: Image.Image, size: tuple[int, int]) -> bool:
-    return image.width >= size[0] and image.height >= size[1]
