@@ -16,8 +16,8 @@ from labelsmooth.study.fits.result import FitResult
 from labelsmooth.study.models.factories import Factory, factory, made
 
 AT_ONCE = 1024  # rows that are predicted together
-FOLLOWED = 2000  # training rows whose NLL is followed, at most
-STEPS = {"images": 500, "rows": 3000}  # of training, about
+FOLLOWED = 500  # training rows whose NLL is followed, at most
+STEPS = {"images": 300, "rows": 3000}  # of training, about
 EPOCHS = {"images": (10, 40), "rows": (10, 30)}  # at least and at most
 
 
