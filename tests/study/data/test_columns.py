@@ -29,6 +29,7 @@ def kind(values: list[Any], name: str = "x", dtype: Any = None) -> tuple[str, st
         ([0.5, 1.5, None, 2.5], "number"),
         ([3, 1, 2, 2], "number"),
         ([True, False, None, True], "number"),
+        (["1", "2.5", "3", "4"] * 9 + ["inf"], "number"),
         (["1", "2.5", " 3 ", ""], "number"),
         ([date(2020, 1, 1), date(2021, 1, 1), None], "number"),
         (["red", "blue", "red", None], "category"),
@@ -98,7 +99,7 @@ def test_missing_numbers_are_the_median_and_say_so(tmp_path: Path) -> None:
 
 def test_a_few_values_that_are_no_numbers_count_as_missing_and_are_said(tmp_path: Path) -> None:
     sides = ["train"] * 44 + ["val"] * 8 + ["test"] * 8
-    values = ["unknown" if i in (30, 58) else f"{i * 7 % 60}.5" for i in range(ROWS)]
+    values = ["unknown" if i == 30 else "inf" if i == 58 else f"{i * 7 % 60}.5" for i in range(ROWS)]
     data = read(csv(tmp_path, {"x": values, "split": sides, "label": list("abc") * 20}))
     assert data.test.x.isfinite().all()
     assert data.test.x.shape[1] == 2

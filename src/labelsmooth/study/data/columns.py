@@ -9,7 +9,7 @@ WORDS = 3  # on average, and a string is a text
 MANY = 50  # different ones, and a string is no category
 NUMBERS = 0.95  # of the values, and a column of strings holds numbers
 UNSPACED = r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]{4}"  # scripts that put no blanks between words
-IDENTIFIER = re.compile(r"|index|row|(.*[_\s.-])?(id|uuid|guid)|Unnamed: 0|[a-z]+I[dD]|.*_index")
+IDENTIFIER = re.compile(r"|index|row|(.*[_\s.-])?(id|uuid|guid)|Unnamed: 0|[a-z]+I[dD]")
 
 
 class Column(NamedTuple):
@@ -70,7 +70,7 @@ def _span(values: pl.Series) -> float:
 
 def _string(values: pl.Series) -> Column:
     present = values.drop_nulls()
-    numbers = present.cast(pl.Float64, strict=False)
+    numbers = as_numbers(present)
     if numbers.count() >= NUMBERS * len(present):
         odd = present.filter(numbers.is_null())
         note = (
@@ -85,6 +85,12 @@ def _string(values: pl.Series) -> Column:
     if distinct == len(present):
         return Column("ignored", "another value in every row, as names and identifiers have")
     return Column("category")
+
+
+def as_numbers(values: pl.Series) -> pl.Series:
+    """Finite numbers, and nothing where a value is none."""
+    numbers = values.cast(pl.Float64, strict=False)
+    return numbers.set(~numbers.is_finite(), None)
 
 
 def is_unspaced(values: pl.Series) -> bool:

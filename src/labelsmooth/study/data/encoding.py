@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from labelsmooth.study.data.columns import Column, is_unspaced
+from labelsmooth.study.data.columns import Column, as_numbers, is_unspaced
 
 TOPICS = 256  # numbers that a text becomes
 CATEGORIES = 50  # numbers that a column of categories becomes, at most
@@ -32,7 +32,7 @@ def encoded(
         kind: [name for name in columns if columns[name].kind == kind] for kind in ("number", "category")
     }
     frame = frame.with_columns(
-        pl.col(names["number"]).cast(pl.Float64, strict=False),
+        *(as_numbers(frame[name]) for name in names["number"]),
         pl.col(names["category"]).fill_null("(missing)"),
     )
     texts = [name for name in columns if columns[name].kind == "text"]
