@@ -22,7 +22,21 @@ MODULES = sorted(
     if path.name != "__main__.py"
 )
 STUDY = ("labelsmooth.study", "labelsmooth.calibration")
-STUDY_EXTRA = {"jinja2", "joblib", "matplotlib", "optuna", "rich", "safetensors", "sklearn", "tyro"}
+STUDY_EXTRA = {
+    *(
+        "jinja2",
+        "joblib",
+        "matplotlib",
+        "optuna",
+        "PIL",
+        "polars",
+        "rich",
+        "safetensors",
+        "scipy",
+        "sklearn",
+        "tyro",
+    )
+}
 MADE_OF = (formulas, priors, schedules)
 
 

@@ -1,1 +1,1 @@
-"""Data that a study brings along."""
+"""What a fit trains on: data that a study brings along, and the user's own."""

@@ -1,1 +1,1 @@
-"""Models of the fits that a study brings along."""
+"""The models that a study trains by itself."""
