@@ -134,7 +134,9 @@ class Study:
         """What is trained, by its name."""
         given = [name for name in ("data", "fit", "command") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"a study must have one of --data, --fit and --command, got --{' and --'.join(given)}")
+            raise ValueError(
+                f"a study must have one of --data, --fit and --command, got --{' and --'.join(given)}"
+            )
         (source,) = given or ["settings"]
         for name, sources in NEEDS.items():
             if getattr(self, name) and source not in sources:
