@@ -22,21 +22,8 @@ MODULES = sorted(
     if path.name != "__main__.py"
 )
 STUDY = ("labelsmooth.study", "labelsmooth.calibration")
-STUDY_EXTRA = {
-    *(
-        "jinja2",
-        "joblib",
-        "matplotlib",
-        "optuna",
-        "PIL",
-        "polars",
-        "rich",
-        "safetensors",
-        "scipy",
-        "sklearn",
-        "tyro",
-    )
-}
+STUDY_EXTRA = {"jinja2", "joblib", "matplotlib", "optuna", "rich", "safetensors", "sklearn", "tyro"}
+STUDY_EXTRA |= {"PIL", "polars", "scipy"}  # to read data
 MADE_OF = (formulas, priors, schedules)
 
 
