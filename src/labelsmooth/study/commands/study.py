@@ -65,7 +65,7 @@ class Study:
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """With --data: mlp, cnn or linear, or module:factory of your own."""
     fit: Annotated[str | None, tyro.conf.arg(metavar="MODULE:FUNCTION")] = None
-    """A fit of your own: function(criterion, seed), as labelsmooth.study.run takes it; file.py:function, too."""
+    """A fit of your own, function(criterion, seed), as labelsmooth.study.run takes it; file.py:function, too."""
     command: Annotated[str | None, tyro.conf.arg(metavar="COMMAND")] = None
     """Any training program, such as 'python train.py --loss {criterion} --seed {seed} --out {out}': it loads
     its loss by labelsmooth.load_criterion, and leaves predictions as "labelsmooth evaluate" reads them."""
@@ -84,8 +84,8 @@ class Study:
     seeds: int = 5
     """Number of pairs, at least 2."""
     settings: tuple[SettingName, ...] = get_args(SettingName)
-    """Of the digits. clean: 800 training rows. noisy: 800, some labels flipped. scarce: 100, some labels flipped, trained
-    until they are memorised."""
+    """Of the digits. clean: 800 training rows. noisy: 800, some labels flipped. scarce: 100, some labels
+    flipped, trained until they are memorised."""
     flipped: float = 0.2
     """Share of the training labels that is flipped in noisy and scarce, in [0, 1]."""
     # A Path of "" would be the current folder.
