@@ -107,6 +107,14 @@ def test_page(page: str):
     run_page(page)
 
 
+@needs_digits
+def test_page_of_saved_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    difference = run_page("your_data.md")["difference"]
+    assert difference.low < 0.05 < difference.high
+    assert {path.name for path in tmp_path.iterdir()} == {"hard.npz", "smoothed.npz"}
+
+
 def run_page(page: str) -> dict[str, Any]:
     """The code of a page, carried out; what it has named is returned."""
     path = ROOT / "docs" / page

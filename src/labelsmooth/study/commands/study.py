@@ -65,7 +65,7 @@ class Study:
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """With --data: mlp, cnn or linear, or module:factory of your own."""
     fit: Annotated[str | None, tyro.conf.arg(metavar="MODULE:FUNCTION")] = None
-    """A fit of your own, function(criterion, seed), as labelsmooth.study.run takes it; file.py:function, too."""
+    """A fit of your own, function(criterion, seed), as labelsmooth.study.run takes it; or file.py:name."""
     command: Annotated[str | None, tyro.conf.arg(metavar="COMMAND")] = None
     """Any training program, such as 'python train.py --loss {criterion} --seed {seed} --out {out}': it loads
     its loss by labelsmooth.load_criterion, and leaves predictions as "labelsmooth evaluate" reads them."""
