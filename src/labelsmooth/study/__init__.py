@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from labelsmooth.study.fits.criterion import Criterion as Criterion
     from labelsmooth.study.fits.digits import DigitsFit as DigitsFit
     from labelsmooth.study.fits.imported import load_fit as load_fit
+    from labelsmooth.study.fits.own import DataFit as DataFit
+    from labelsmooth.study.fits.own import fit_of as fit_of
     from labelsmooth.study.fits.result import Fit as Fit
     from labelsmooth.study.fits.result import FitResult as FitResult
     from labelsmooth.study.planning import Plan as Plan
@@ -27,6 +29,7 @@ __all__ = [
     "Bootstrap",
     "CommandFit",
     "Criterion",
+    "DataFit",
     "DigitsFit",
     "Evaluation",
     "Fit",
@@ -37,6 +40,7 @@ __all__ = [
     "Results",
     "compare",
     "evaluate",
+    "fit_of",
     "load_fit",
     "plan",
     "read_predictions",
@@ -50,6 +54,7 @@ _PLACES = {
     "Bootstrap": "arms.recipes",
     "CommandFit": "fits.command",
     "Criterion": "fits.criterion",
+    "DataFit": "fits.own",
     "DigitsFit": "fits.digits",
     "Evaluation": "evaluation.figures",
     "Fit": "fits.result",
@@ -60,6 +65,7 @@ _PLACES = {
     "Results": "analysis.results",
     "compare": "comparison",
     "evaluate": "evaluation.evaluate",
+    "fit_of": "fits.own",
     "load_fit": "fits.imported",
     "plan": "planning",
     "read_predictions": "data.saved.predictions",

@@ -61,7 +61,7 @@ class Compare:
             class_names=first.class_names,
             test_rows=first.ids,
             output=self.output,
-            name="saved predictions",
+            name="predictions",
         )
         show_results(results, json=self.json)
 
