@@ -15,9 +15,9 @@ from labelsmooth.calibration import fit_temperature, noise_floor
 from labelsmooth.study import evaluate
 from labelsmooth.study.commands import cli
 from labelsmooth.study.data.saved.predictions import TYPES
+from labelsmooth.study.evaluation.chance import chance_errors
 from labelsmooth.study.evaluation.figures import Evaluation, render
 from labelsmooth.study.evaluation.picture import save_picture
-from labelsmooth.study.evaluation.rows import chance_errors
 from tests.study.made_up import HOSTILE_NAMES
 
 from .making import NAMES, made_up, softmax, write

@@ -96,9 +96,15 @@ def groups_of(rows: int) -> Tensor:
 
 
 def at_temperatures(
-    logits: Tensor, labels: Tensor, temperatures: Sequence[float], groups: Tensor, *, in_cells: bool = True
+    logits: Tensor,
+    labels: Tensor,
+    temperatures: Sequence[float | Tensor],
+    groups: Tensor,
+    *,
+    in_cells: bool = True,
 ) -> list[AtTemperature]:
-    """At several temperatures in one reading of the logits, group by group."""
+    """At several temperatures, or temperatures of each row, ``(N,)``, in one reading of the logits, group by
+    group."""
     num_rows, num_classes = logits.shape
     num_groups = int(groups.max()) + 1
     by_row = torch.empty(len(temperatures), 3, num_rows, dtype=torch.float64)
@@ -112,8 +118,9 @@ def at_temperatures(
             rows = members[start : (start := start + len(y))]
             z = z - z.amax(-1, keepdim=True)
             own = z.gather(-1, y.unsqueeze(-1)).squeeze(-1)
-            for i, t in enumerate(temperatures):
-                p = (z / t).exp_()
+            for i, temperature in enumerate(temperatures):
+                t = temperature[rows] if isinstance(temperature, Tensor) else temperature
+                p = (z / (t.unsqueeze(-1) if isinstance(t, Tensor) else t)).exp_()
                 total = p @ ones  # a product sums short rows several times faster than sum() does
                 p /= total.unsqueeze(-1)
                 p_own = p.gather(-1, y.unsqueeze(-1)).squeeze(-1)

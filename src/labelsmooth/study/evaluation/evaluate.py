@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from labelsmooth.calibration import fit_temperature
-from labelsmooth.calibration.metrics import binned
+from labelsmooth.calibration.metrics import bin_of, binned
+from labelsmooth.study.analysis.evidence import NUM_BINS, AtTemperature, at_temperatures
 from labelsmooth.study.analysis.figures import Estimate
 from labelsmooth.study.analysis.intervals import LEVEL, crossed
+from labelsmooth.study.analysis.measures.calibration import signed
 from labelsmooth.study.data.saved.arrays import SPLITS
 from labelsmooth.study.data.saved.pairing import check_paired
 from labelsmooth.study.data.saved.predictions import Kind, Predictions, as_predictions, read_runs
+from labelsmooth.study.evaluation.chance import chance_errors
 from labelsmooth.study.evaluation.figures import ClassScores, Evaluation, Scores
-from labelsmooth.study.evaluation.rows import NUM_BINS, Scored, calibration_error, chance_errors, score
 from labelsmooth.study.trials.training import threads
 
 FEW_ROWS = 40  # of test rows, too few for a temperature
@@ -31,8 +33,8 @@ class _Run:
     temperature: float | None
     predicted: Tensor
     right: Tensor
-    raw: Scored
-    scaled: Scored | None
+    raw: AtTemperature
+    scaled: AtTemperature | None
 
 
 # Rows are read in chunks that stay in a core's cache: more threads would wait for one another.
@@ -124,16 +126,12 @@ def _evaluated(name: str, predictions: Sequence[Predictions]) -> Evaluation:
 def _run(predictions: Predictions) -> _Run:
     logits, labels = predictions.result["test"]
     predicted = logits.argmax(-1)
-    ones = torch.ones(len(labels), dtype=torch.float64)
     temperatures = _temperatures(predictions)
     fitted = None if temperatures is None else math.exp(temperatures.log().mean().item())
-    return _Run(
-        fitted,
-        predicted,
-        (predicted == labels).double(),
-        score(logits, labels, ones),
-        None if temperatures is None else score(logits, labels, temperatures),
-    )
+    one = torch.zeros(len(labels), dtype=torch.long)
+    every = [1.0] if temperatures is None else [1.0, temperatures]
+    raw, *scaled = at_temperatures(logits, labels, every, one, in_cells=False)
+    return _Run(fitted, predicted, (predicted == labels).double(), raw, scaled[0] if scaled else None)
 
 
 def _temperatures(predictions: Predictions) -> Tensor | None:
@@ -153,9 +151,10 @@ def _temperatures(predictions: Predictions) -> Tensor | None:
     return found
 
 
-def _scores(scored: Sequence[Scored], right: Tensor) -> Scores:
-    sure = torch.stack([each.sure for each in scored])
-    errors = torch.stack([calibration_error(*pair) for pair in zip(sure, right, strict=True)])
+def _scores(scored: Sequence[AtTemperature], right: Tensor) -> Scores:
+    sure = torch.stack([each.confidence for each in scored])
+    gaps = sure - right
+    errors = torch.stack(list(map(signed, gaps, bin_of(sure, NUM_BINS))))
     chance = torch.stack([chance_errors(each) for each in sure])
     return Scores(
         nll=_within(torch.stack([each.nll for each in scored]), (0.0, math.inf)),
@@ -163,7 +162,7 @@ def _scores(scored: Sequence[Scored], right: Tensor) -> Scores:
         ece=_within(errors, UNIT),
         noise_floor=chance.mean().item(),
         chance=chance.quantile(1 - LEVEL, 1).mean().item(),
-        confidence_gap=crossed(sure - right).estimate(),
+        confidence_gap=crossed(gaps).estimate(),
         reliability=binned(sure.flatten(), right.flatten(), NUM_BINS),
     )
 
@@ -189,7 +188,7 @@ def _classes(first: Predictions, labels: Tensor, runs: Sequence[_Run]) -> list[C
     names = first.class_names or tuple(map(str, range(num_classes)))
     predicted = torch.cat([run.predicted for run in runs])
     right = torch.cat([run.right for run in runs])
-    sure = torch.cat([run.raw.sure for run in runs])
+    sure = torch.cat([run.raw.confidence for run in runs])
 
     def mean(values: Tensor, of: Tensor) -> list[float | None]:
         total = values.new_zeros(num_classes).index_add_(0, of, values)

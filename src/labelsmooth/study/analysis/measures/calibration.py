@@ -12,12 +12,12 @@ DRAWS = 200  # of a noise floor
 
 def top_label(run: Evidence, at: AtTemperature) -> Tensor:
     """What each row adds to the ECE, of which this is the mean: its gap, signed as its bin's is."""
-    return _signed(at.confidence - run.right, bin_of(at.confidence, NUM_BINS))
+    return signed(at.confidence - run.right, bin_of(at.confidence, NUM_BINS))
 
 
 def equal_mass(run: Evidence, at: AtTemperature) -> Tensor:
     """The ECE with bins that hold as many rows."""
-    return _signed(at.confidence - run.right, _by_rank(at.confidence))
+    return signed(at.confidence - run.right, _by_rank(at.confidence))
 
 
 def class_wise(_: Evidence, at: AtTemperature) -> Tensor:
@@ -62,7 +62,8 @@ def class_wise_floor(at: AtTemperature) -> float:
     return float(gap.sum() / cells.count.sum())
 
 
-def _signed(gap: Tensor, bins: Tensor) -> Tensor:
+def signed(gap: Tensor, bins: Tensor) -> Tensor:
+    """Gaps with the sign of the sum in their bins: their mean is the calibration error."""
     return gap * gap.new_zeros(NUM_BINS).index_add_(0, bins, gap).sign()[bins]
 
 
