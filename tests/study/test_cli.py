@@ -23,7 +23,8 @@ from labelsmooth.study.arms.table import ARMS
 from labelsmooth.study.commands import cli
 from labelsmooth.study.commands import study as command
 
-from .made_up import study, written
+from .made_up import results as made_up_results
+from .made_up import setting, study, written
 
 COMMAND = [sys.executable, "-m", "labelsmooth"]
 SMALL = ["study", "--settings", "scarce", "--seeds", "4", "--eps", "0.1", "--workers", "2", "-o"]
@@ -47,7 +48,7 @@ def test_help_says_what_it_is_and_which_commands_there_are():
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: labelsmooth [-h] {study,compare,evaluate,report,arms}\n")
     assert "does it help?" in done.stdout
-    assert "study Train a model on scikit-learn's digits" in words(done.stdout)
+    assert "study Train a model with hard and with smoothed targets" in words(done.stdout)
 
 
 def test_help_of_the_study_names_each_option_with_its_unit_and_default(capsys: pytest.CaptureFixture[str]):
@@ -94,7 +95,7 @@ def test_the_help_breaks_no_word_at_80_columns(
         cli.main(["study", "--help"])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert "pairs that differ in nothing else, and say whether smoothing helps: by how much," in lines
+    assert "whether smoothing helps: by how much, how surely, and what a temperature does." in lines
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -192,7 +193,7 @@ def test_an_error_of_several_lines_is_told_in_one(
 def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     def remark(*_: object, **__: object) -> Results:
         warnings.warn("few rows", UserWarning, stacklevel=1)
-        return Results([], "", Path("x"))
+        return made_up_results(setting())
 
     monkeypatch.setattr(command, "run", remark)
     with warnings.catch_warnings():
@@ -206,11 +207,11 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
     def remember(fits: dict[str, command.DigitsFit], **options: object) -> Results:
         asked.update(options, fits=fits)
-        return Results([], "", Path("x"))
+        return made_up_results(setting())
 
     monkeypatch.setattr(command, "run", remember)
     given = "--eps 0.3 0.4 --arms kl others:eps=0.2 --seeds 7 --settings noisy clean noisy --flipped 0.4"
-    given += " -o a --workers 3 --storage b --extend True --search 20 --check-deterministic"
+    given += " -o a --workers 3 --storage b --extend True --search 20 --care accuracy --check-deterministic"
     cli.main(["study", *map(str, given.split())])
     fits = asked.pop("fits")
     assert isinstance(fits, dict)
@@ -227,6 +228,7 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "storage": "b",
         "extend": True,
         "search": 20,
+        "care": "accuracy",
         "check_deterministic": True,
     }
 

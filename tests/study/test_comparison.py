@@ -253,3 +253,24 @@ def test_an_undecided_answer_says_what_would_decide_it():
     )
     assert "Neither more seeds nor more test rows will decide it" in advice((1e-4, 1e-4, 0.0))
     assert "Neither more seeds nor more test rows will decide it" in advice((0.0, 0.0, 1e-4), mean=0.001)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 19])
+def test_hardly_any_test_rows_decide_nothing(rows: int):
+    labels = torch.arange(rows) % 2
+    sure = 3.0 * torch.nn.functional.one_hot(labels, 2)
+    arms = {"guess": [{"test": (0.5 * sure, labels)}], "sure": [{"test": (sure, labels)}]}
+    for care in ("overall", "accuracy", "calibration", "selective"):
+        (setting,) = compare(arms, care=care).settings
+        assert answer(setting).startswith('Keep "guess". It is undecided')
+        assert f"{rows} test row" in answer(setting)
+
+
+def test_a_folder_that_is_anothers_is_left_alone(tmp_path: Path):
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"output must be a folder of its own, got that of a study"):
+        compared(output=tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"output must be a folder, got '.*file.x': .*file is a file"):
+        compared(output=tmp_path / "file" / "x")
+    assert (tmp_path / "study.json").read_text() == "{}"

@@ -283,7 +283,14 @@ def test_double_logits_stay_double(tmp_path: Path):
 def test_what_a_fit_did_not_return_is_none_or_empty(tmp_path: Path):
     save(tmp_path / "run.safetensors", bare(made_up.hard(), 0))
     run = dataclasses.asdict(load(tmp_path / "run.safetensors"))
-    assert [name for name, value in run.items() if value is None] == ["train", "clean", "features", "head"]
+    assert [name for name, value in run.items() if value is None] == [
+        "train",
+        "clean",
+        "features",
+        "head",
+        "ood",
+        "transfer",
+    ]
     assert run["state"] == run["history"] == {}
 
 

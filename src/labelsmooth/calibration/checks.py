@@ -120,7 +120,8 @@ def as_labelled(
     least, most = int(present.min()), int(present.max())
     if not 0 <= least <= most < num_classes:
         ignored = "" if ignore_index is None else f"; rows of ignore_index={ignore_index} are left out"
-        raise ValueError(f"labels must lie in [0, {num_classes}), got {least} to {most}{ignored}")
+        from_one = "; labels from 1 need labels - 1" if least == 1 and most == num_classes else ""
+        raise ValueError(f"labels must lie in [0, {num_classes}), got {least} to {most}{ignored}{from_one}")
     return Rows(flat, labels, counted, shape)
 
 
@@ -183,9 +184,10 @@ def log_of_probabilities(rows: Rows) -> Tensor:
     good = (z >= 0).all(-1) & ((z.double().sum(-1) - 1).abs() <= ROUNDING)  # False of NaN
     if not bool(good.all()):
         first = int((~good).nonzero()[0])
+        total = float(z[first].double().sum())
         raise ValueError(
-            "probabilities must be at least 0 and sum to 1 in every row, "
-            f"got {z[first].tolist()} in row {rows.place(first)}"
+            f"probabilities must be at least 0 and sum to 1 in every row, got {z[first].tolist()}, whose sum "
+            f"is {total:.6g}, in row {rows.place(first)}; {ROUNDING:g} is allowed for rounding"
         )
     return z.to(torch.promote_types(z.dtype, torch.float32)).clamp_min(SMALLEST).log()
 

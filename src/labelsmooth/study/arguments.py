@@ -90,8 +90,7 @@ def ask(
     Raises:
         ValueError: naming the argument, its value and the rule.
     """
-    if not isinstance(output, str | Path) or str(output) == "":
-        raise ValueError(f"output must name a folder, got {output!r}")
+    check_output(output)
     if settings is not None and not isinstance(settings, Mapping):
         raise ValueError(f"settings must be a mapping by name, got {settings!r}")
     fits: Mapping[str, Any] = fit if isinstance(fit, Mapping) else {"your data": fit}
@@ -179,6 +178,19 @@ def check_search(search: int, arms: Sequence[str] | None, compared: Sequence[str
             f"search must come with an arm that has options left to choose, got {', '.join(named)}"
         )
     return [*dict.fromkeys(families)]
+
+
+def check_output(output: object) -> Path:
+    """Whether it can be a folder that is written to."""
+    if not isinstance(output, str | Path) or str(output) == "":
+        raise ValueError(f"output must name a folder, got {output!r}")
+    folder = Path(output)
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise ValueError(f"output must be a folder, got {str(output)!r}: {place} is a file")
+            break
+    return folder
 
 
 def check_care(care: object, fits: Mapping[str, object] | None = None) -> None:

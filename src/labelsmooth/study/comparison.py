@@ -8,7 +8,7 @@ import torch
 
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.summary import analyse
-from labelsmooth.study.arguments import check_care
+from labelsmooth.study.arguments import check_care, check_output
 from labelsmooth.study.fits.checks import as_result
 from labelsmooth.study.fits.result import FitResult
 from labelsmooth.study.trials.files import Job, Outcome
@@ -55,17 +55,21 @@ def compare(
         >>> sure = 4.0 * torch.nn.functional.one_hot(labels, 3)
         >>> guess = torch.zeros(60, 3)
         >>> results = compare({"guess": [{"test": (guess, labels)}], "sure": [{"test": (sure, labels)}]})
-        >>> results.settings[0].arms[1].differences["accuracy"].mean
-        0.6666666666666667
+        >>> round(results.settings[0].arms[1].differences["accuracy"].mean, 3)
+        0.667
     """
     check_care(care)
+    folder = None if output is None else check_output(output)
+    if folder is not None and (folder / "study.json").exists():
+        raise ValueError(
+            f"output must be a folder of its own, got {str(output)!r}: a study's results are there"
+        )
     outcomes, seeds = _outcomes(arms)
     num_classes = outcomes[Job(next(iter(arms)), 0)].test[0].size(1)
     names = _names(class_names, num_classes)
     analysis = analyse(
         name, "", outcomes, list(arms), range(seeds), class_names=names, care=care, ordinal=ordinal
     )
-    folder = None if output is None else Path(output)
     results = Results([analysis.setting], "", folder)
     if folder is not None:
         from labelsmooth.study.report.page import write_report  # matplotlib is slow to import

@@ -78,6 +78,7 @@ def plan(
     storage: str | None = None,
     settings: Mapping[str, object] | None = None,
     key: str | Mapping[str, str] | None = None,
+    care: str = "overall",
     extend: bool | None = None,
     search: int = 0,
 ) -> Plan:
@@ -109,6 +110,7 @@ def plan(
         storage=storage,
         settings=settings,
         key=key,
+        care=care,
         extend=extend,
         search=search,
     )

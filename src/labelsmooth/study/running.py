@@ -171,7 +171,7 @@ def _trained(asked: Asked, ledgers: Mapping[str, Ledger], course: Course, *, sho
     epochs = {name: getattr(fit, "epochs", None) for name, fit in asked.fits.items()}
     jobs = asked.jobs
     with Progress(asked.fits, asked.arms, len(jobs), shown=shown, epochs=epochs, log=asked.folder) as seen:
-        training = Training(asked.fits, ledgers, jobs, seen)
+        training = Training(asked.fits, ledgers, jobs, seen, ood=asked.care == "ood")
         try:
             training.run(asked.workers, course.further)
         except KeyboardInterrupt as stop:

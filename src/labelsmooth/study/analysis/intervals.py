@@ -62,6 +62,8 @@ def crossed(values: Tensor) -> Mean:
     """
     num_seeds, num_rows = values.shape
     mean = values.mean()
+    if num_seeds * num_rows == 1:  # one number says nothing of how it varies
+        return Mean(float(mean), math.inf, 1, (0.0, 0.0, math.inf))
     seed, row = values.mean(1) - mean, values.mean(0) - mean
     residual = values - mean - seed.unsqueeze(1) - row
     free = torch.tensor([num_seeds - 1, num_rows - 1], dtype=torch.float64).clamp_min(1)

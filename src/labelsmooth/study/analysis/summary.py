@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from labelsmooth.study.analysis.comparisons import adjust
-from labelsmooth.study.analysis.figures import Arm, Difference, Setting
+from labelsmooth.study.analysis.figures import Arm, Difference, Estimate, Setting
 from labelsmooth.study.analysis.intervals import crossed
 from labelsmooth.study.analysis.measured import Run, Seen, measure
 from labelsmooth.study.analysis.metrics import CARES, METRICS, as_trained
@@ -120,7 +120,7 @@ def _arm(
             for m, x in values.items()
             if m in hard_values and x.shape == hard_values[m].shape
         }
-    estimates = {metric: crossed(x).estimate() for metric, x in values.items()}
+    estimates = {metric: _possible(crossed(x).estimate(), metric) for metric, x in values.items()}
     chosen_by = _mean([run.chosen_by for run in runs])
     temperature = _mean([run.seen.temperature and math.log(run.seen.temperature) for run in runs])
     validation = [run.validation_nll for run in runs]
@@ -146,8 +146,8 @@ def _arm(
 
 def _check_known(name: str, care: str, judged: Sequence[str], values: Mapping[str, Tensor]) -> None:
     needs = {
-        "ordinal": "labels that are declared to be ordinal (ordinal=True)",
-        "ood": "logits of rows of no class, as fit's 'ood'",
+        "ordinal": "labels that are declared to be ordinal (ordinal=True, --ordinal) and differ",
+        "ood": "logits of rows of no class ('ood' of a fit, 'ood_logits' of a file)",
     }
     if missing := [METRICS[metric].short for metric in judged if metric not in values]:
         raise ValueError(
@@ -164,6 +164,13 @@ def _stacked(runs: Sequence[Run]) -> dict[str, Tensor]:
         for m, first in every[0].items()
         if all(m in x and x[m].shape == first.shape for x in every)
     }
+
+
+def _possible(e: Estimate, metric: str) -> Estimate:
+    """A share's interval ends where shares do."""
+    if METRICS[metric].unit != "%":
+        return e
+    return Estimate(e.mean, max(e.low, min(e.mean, 0.0)), min(e.high, max(e.mean, 1.0)))
 
 
 def _mean(numbers: Sequence[float | None]) -> float | None:

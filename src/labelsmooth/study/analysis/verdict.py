@@ -12,6 +12,7 @@ from labelsmooth.study.trials.early import FEW_ROWS
 
 FAR = 5.0  # standard errors between validation and test accuracy: clean labels gave at most 3 in 15 data sets
 FEW_SEEDS = 3  # fewer are a reason for caution
+FEW_TEST_ROWS = 20  # fewer decide nothing, whatever their interval
 FAR_FROM_FLOOR = 0.05  # an ECE so far above its noise floor is no calibration
 
 EFFECT_WORDS = {
@@ -47,7 +48,8 @@ def effect(setting: Setting, arm: Arm, metric: str) -> Effect:
     difference, info = arm.differences[metric], METRICS[metric]
     judged = metric in setting.judged
     p = difference.adjusted if judged else difference.p
-    if p >= LEVEL or (judged and abs(difference.mean) < info.smallest):
+    too_few = setting.test_rows < FEW_TEST_ROWS
+    if too_few or p >= LEVEL or (judged and abs(difference.mean) < info.smallest):
         return Effect.UNDECIDED
     return Effect.BETTER if difference.mean * info.better > 0 else Effect.WORSE
 
@@ -63,7 +65,7 @@ def verdict(setting: Setting) -> Verdict:
         return "harms"
     intervals = [(setting.chosen.differences[metric], METRICS[metric].smallest) for metric in setting.judged]
     negligible = all(max(abs(d.low), abs(d.high)) < smallest for d, smallest in intervals)
-    return "same" if negligible else "undecided"
+    return "same" if negligible and setting.test_rows >= FEW_TEST_ROWS else "undecided"
 
 
 def recommended(setting: Setting) -> Arm:
@@ -171,7 +173,13 @@ def suspicion(setting: Setting) -> str:
 
 def cautions(setting: Setting) -> list[str]:
     """What to bear in mind of the answer."""
-    said = [suspicion(setting), _few_rows(setting), _few_seeds(setting), missing(setting)]
+    said = [
+        suspicion(setting),
+        _few_rows(setting),
+        _few_test_rows(setting),
+        _few_seeds(setting),
+        missing(setting),
+    ]
     return [caution for caution in said if caution]
 
 
@@ -184,6 +192,13 @@ def _few_rows(setting: Setting) -> str:
         )
     few = setting.validation_rows < FEW_ROWS
     return f"The {setting.validation_rows} validation rows are few to choose an arm by." if few else ""
+
+
+def _few_test_rows(setting: Setting) -> str:
+    if setting.test_rows >= FEW_ROWS:
+        return ""
+    rows = f"{setting.test_rows} test rows are" if setting.test_rows > 1 else "1 test row is"
+    return f"{rows} few to judge by{'' if setting.test_rows >= FEW_TEST_ROWS else ', and decide nothing'}."
 
 
 def _few_seeds(setting: Setting) -> str:
@@ -299,6 +314,11 @@ def resists_noise(setting: Setting) -> Judgement:
         before, after = (f"{m.mean * 100:.0f}" for m in memorised if m)
         evidence += f"; flips learnt {before} to {after} %"
     return Judgement(_promise(effect(setting, setting.chosen, "accuracy")), evidence)
+
+
+def is_of_smoothing(setting: Setting) -> bool:
+    """Whether somebody knows what every arm was trained with: of other arms smoothing promises nothing."""
+    return all(arm.spec is not None for arm in setting.arms)
 
 
 PROMISES = {

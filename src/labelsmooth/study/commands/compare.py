@@ -68,7 +68,8 @@ class Compare:
 
 def _names(paths: Sequence[str]) -> list[str]:
     """What arms are called: their files' names, or the whole paths where those are not enough."""
-    if repeated := [path for path, count in Counter(paths).items() if count > 1]:
+    places = [Path(path).resolve() for path in paths]
+    if repeated := [place for place, count in Counter(places).items() if count > 1]:
         raise ValueError(f"compare must be given each arm once, got {repeated[0]} twice")
-    short = [Path(path).stem if Path(path).is_file() else Path(path).name for path in paths]
+    short = [place.stem if place.is_file() else place.name for place in places]
     return short if len({*short}) == len(short) else list(paths)

@@ -120,6 +120,7 @@ class Study:
             "output": self.output,
             "workers": self.workers,
             "storage": self.storage,
+            "care": self.care,
             "extend": self.extend,
             "search": self.search,
         }
@@ -127,7 +128,7 @@ class Study:
             planned = plan(fits, **asked)
             print(json.dumps(asdict(planned), indent=1) if self.json else planned)
             return
-        results = run(fits, **asked, care=self.care, check_deterministic=self.check_deterministic)
+        results = run(fits, **asked, check_deterministic=self.check_deterministic)
         show_results(results, json=self.json)
 
     def _fits(self) -> dict[str, Fit]:
@@ -138,6 +139,9 @@ class Study:
                 f"a study must have one of --data, --fit and --command, got --{' and --'.join(given)}"
             )
         (source,) = given or ["settings"]
+        for name in ("settings", "flipped"):
+            if given and getattr(self, name) != getattr(Study, name):
+                raise ValueError(f"--{name} is of the digits, and must be left out with --{source}")
         for name, sources in NEEDS.items():
             if getattr(self, name) and source not in sources:
                 needed = " or ".join(f"--{each}" for each in sources)

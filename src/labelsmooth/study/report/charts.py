@@ -110,7 +110,7 @@ def against_eps(results: Results, metric: str) -> Picture | None:
                 )
             ax.set_xticks(positions, [strength(arm) for arm in plain[setting.name]])
             ax.set(title=setting.name, xlabel="eps")
-        figure.axes[0].set_ylabel(f"{info.label}, {info.unit}")
+        figure.axes[0].set_ylabel(f"{info.label}, {info.unit}" if info.unit else info.label)
     rows = [
         [
             setting.name,
@@ -178,7 +178,7 @@ def against_hard(results: Results) -> Picture | None:
                 ax.axvline(0, color=SHADES[0], linewidth=0.7, linestyle=(0, (4, 3)))
                 ax.set(xlim=(left, right), ylim=(len(arms) - 0.4, -0.6))
                 ax.set_yticks(range(len(arms)), map(arm_name, arms) if ax is row[0] else [])
-                ax.set_title(f"{setting.name}: {info.label}, {unit(metric)}", loc="left")
+                ax.set_title(f"{setting.name}: {info.label}{unit(metric)}", loc="left")
     caption = (
         f"The paired difference of each arm from {results.settings[0].baseline} (dashed) on the test rows, "
         f"with its 95 % interval; sorted by {METRICS[results.settings[0].by].label}. Green: better, red: "

@@ -69,8 +69,9 @@ def strength(arm: Arm) -> str:
 
 
 def unit(metric: str) -> str:
-    """Of a difference."""
-    return "points" if METRICS[metric].unit == "%" else METRICS[metric].unit
+    """Of a difference, after its name."""
+    said = "points" if METRICS[metric].unit == "%" else METRICS[metric].unit
+    return f", {said}" if said else ""
 
 
 def panels(figure: Figure, count: int) -> list[Axes]:

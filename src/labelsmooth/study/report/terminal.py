@@ -17,6 +17,7 @@ from labelsmooth.study.analysis.verdict import (
     at,
     criteria,
     effect,
+    is_of_smoothing,
     recommended,
     trusted,
 )
@@ -74,7 +75,8 @@ def render(results: Results) -> RenderableType:
         )
         figures = [*map(_ranking, results.settings), Text(legend)]
     figures += dict.fromkeys(map(criteria, results.settings))
-    return Group(*answers, *figures, _promises(results.settings), _to_paste(results))
+    promises = [_promises(results.settings)] if all(map(is_of_smoothing, results.settings)) else []
+    return Group(*answers, *figures, *promises, _to_paste(results))
 
 
 def _ranking(setting: Setting) -> Table:

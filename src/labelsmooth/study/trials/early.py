@@ -27,8 +27,9 @@ def first_jobs(jobs: Sequence[Job]) -> list[Job]:
 class FirstRuns:
     """Looks at the first runs of each setting, whatever the order that they are done in."""
 
-    def __init__(self, hard: str) -> None:
+    def __init__(self, hard: str, *, ood: bool = False) -> None:
         self._hard = hard
+        self._ood = ood
         self._runs: dict[str, dict[Job, Outcome]] = {}
         self._paired: set[str] = set()
 
@@ -36,12 +37,16 @@ class FirstRuns:
         """Warn of rows that tell little.
 
         Raises:
-            ValueError: if the first arm that is done gave what hard targets gave.
+            ValueError: if the first arm that is done gave what hard targets gave, or a run lacks what judges.
         """
         if name in self._paired:
             return
         run = load(path)
         runs = self._runs.setdefault(name, {})
+        if self._ood and run.ood is None:
+            raise ValueError(
+                f"{name}: care='ood' judges by rows of no class, whose logits fit must return as 'ood'"
+            )
         if not runs:
             for said in _rows(run):
                 warn(f"{name}: {said}")

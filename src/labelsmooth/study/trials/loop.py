@@ -37,8 +37,15 @@ class Training:
     """What is left to do, and what came of the rest."""
 
     def __init__(
-        self, fits: Mapping[str, Fit], ledgers: Mapping[str, Ledger], jobs: Sequence[Job], listener: Listener
+        self,
+        fits: Mapping[str, Fit],
+        ledgers: Mapping[str, Ledger],
+        jobs: Sequence[Job],
+        listener: Listener,
+        *,
+        ood: bool = False,
     ) -> None:
+        """``ood`` is whether the runs are judged by rows of no class."""
         self._fits = fits
         self._ledgers = ledgers
         self._listener = listener
@@ -50,7 +57,7 @@ class Training:
         self._killed: set[Task] = set()
         self._errors: dict[Task, Exception] = {}
         self._rows: dict[str, str] = {}
-        self._first_runs = FirstRuns(hard=jobs[0].arm)
+        self._first_runs = FirstRuns(hard=jobs[0].arm, ood=ood)
         self._said_waiting = False
         self._looked_back: set[str] = set()
 

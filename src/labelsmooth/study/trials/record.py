@@ -105,7 +105,7 @@ def said_of(fit: object) -> dict[str, Any]:
     names = getattr(fit, "class_names", None)
     return {
         "description": str(getattr(fit, "description", "")),
-        "class_names": None if names is None else [str(name) for name in names],
+        "class_names": [*map(str, names)] if isinstance(names, Sequence) else None,
         "facts": {name: fact for name, value in facts_of(fit).items() if (fact := _plain(value)) is not None},
         "ordinal": bool(getattr(fit, "ordinal", False)),
     }
