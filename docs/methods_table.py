@@ -28,8 +28,8 @@ from labelsmooth import (
     schedules,
     targets,
 )
+from labelsmooth._core.statistics import DIFFERENTIABLE, Measures, RowStatistics
 from labelsmooth.engines import linear, operator, reference, sharded
-from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatistics
 from labelsmooth.formulas import Formula
 from labelsmooth.study.analysis.figures import Metric, Setting
 from labelsmooth.study.analysis.results import Results

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labelsmooth.checks import (
+from labelsmooth._core.checks import (
     as_strength,
     check_broadcasts,
     check_choice,
@@ -13,12 +13,12 @@ from labelsmooth.checks import (
     check_local,
     check_strength,
     check_tensor,
-    compute_dtype,
-    spelled,
 )
-from labelsmooth.options import Exact, keep, shown
+from labelsmooth._core.exact import Exact, keep, shown
+from labelsmooth._core.keywords import spelled
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.reduction import Reduction, reduce
 from labelsmooth.overrides import overridable
-from labelsmooth.reduction import Reduction, reduce
 from labelsmooth.schedules import Schedule
 from labelsmooth.schedules.time import check_strengths, step
 from labelsmooth.targets import OffTarget

@@ -6,23 +6,23 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from labelsmooth.checks import (
+from labelsmooth._core.checks import (
     UNIT,
     Interval,
-    as_given,
     as_strength,
-    as_targets,
     check_choice,
     check_class_weight,
     check_denominator,
     check_devices,
     check_number,
     check_weighting,
-    recorded,
 )
-from labelsmooth.engines.statistics import Measures, RowStatistics, taken, times
+from labelsmooth._core.modes import recorded
+from labelsmooth._core.precision import as_given
+from labelsmooth._core.reduction import Reduction, reduce
+from labelsmooth._core.statistics import Measures, RowStatistics, taken, times
+from labelsmooth._targets.rows import as_targets
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula, nll, squared_lse
-from labelsmooth.reduction import Reduction, reduce
 from labelsmooth.schedules import ByClass, Schedule
 from labelsmooth.targets import (
     Mixed,

@@ -6,7 +6,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from labelsmooth.checks import check_broadcasts, check_devices, check_tensor, compute_dtype
+from labelsmooth._core.checks import check_broadcasts, check_devices, check_tensor
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.reduction import reduce
+from labelsmooth._core.statistics import times
 from labelsmooth.criterion import CrossEntropyOptions, criterion
 from labelsmooth.engines import route
 from labelsmooth.engines.route import Engine
@@ -18,10 +21,8 @@ from labelsmooth.engines.sharded import (
     span_of,
     summed,
 )
-from labelsmooth.engines.statistics import times
 from labelsmooth.formulas import nll
 from labelsmooth.parallel import vocab_parallel_linear_cross_entropy
-from labelsmooth.reduction import reduce
 from labelsmooth.schedules import ByClass
 from labelsmooth.targets import Mixed, PerSample, Prior, by_sample
 

@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import Interval, check_number
-from labelsmooth.engines.statistics import RowStatistics, times
+from labelsmooth._core.checks import Interval, check_number
+from labelsmooth._core.statistics import RowStatistics, times
 
 __all__ = [
     "BackwardCorrection",

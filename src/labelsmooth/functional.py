@@ -10,29 +10,26 @@ from typing import Final, Literal, Unpack, overload
 import torch
 from torch import Tensor
 
-from labelsmooth.binary import binary_cross_entropy_with_logits
-from labelsmooth.checks import (
-    accurate,
-    as_given,
-    as_rows,
-    as_targets,
-    blanked,
-    captured,
+from labelsmooth._core.checks import (
     check_choice,
     check_devices,
     check_head,
-    check_keywords,
     check_number,
     check_one,
     check_prior,
-    is_dtensor,
 )
+from labelsmooth._core.keywords import check_keywords
+from labelsmooth._core.modes import captured, is_dtensor
+from labelsmooth._core.precision import accurate, as_given
+from labelsmooth._core.reduction import Reduction, reduce
+from labelsmooth._core.statistics import Measures, blanked, taken
+from labelsmooth._targets.rows import as_rows, as_targets
+from labelsmooth.binary import binary_cross_entropy_with_logits
 from labelsmooth.criterion import OPTIONS, CrossEntropyOptions, criterion, strength
 from labelsmooth.dtensor import dtensor_linear_cross_entropy
 from labelsmooth.engines import linear
 from labelsmooth.engines.linear import HeadEngine, check_chunking, chunk_rows
 from labelsmooth.engines.route import Engine, row_statistics, uniform
-from labelsmooth.engines.statistics import Measures, taken
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, LabelSmoothing, smoothed_entropy, smoothed_nll
 from labelsmooth.logits import logits_cross_entropy
 from labelsmooth.overrides import overridable
@@ -40,7 +37,6 @@ from labelsmooth.parallel import (
     vocab_parallel_cross_entropy,
     vocab_parallel_linear_cross_entropy,
 )
-from labelsmooth.reduction import Reduction, reduce
 from labelsmooth.schedules import Schedule
 from labelsmooth.targets import Mixed, OffTarget, PerSample, Prior, Strength, Weighting
 

@@ -4,7 +4,9 @@ from typing import Any, Literal, Unpack, overload
 
 from torch import Tensor
 
-from labelsmooth.checks import as_rows, compute_dtype, is_dtensor
+from labelsmooth._core.modes import is_dtensor
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._targets.rows import as_rows
 from labelsmooth.criterion import CrossEntropyOptions, criterion
 from labelsmooth.dtensor import dtensor_cross_entropy
 from labelsmooth.engines.route import Engine, row_statistics

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
-from labelsmooth.checks import (
+from labelsmooth._core.checks import (
     check_choice,
     check_class_weight,
     check_integer,
@@ -17,18 +17,18 @@ from labelsmooth.checks import (
     check_prior_shape,
     check_tensor,
     check_weighting,
-    compute_dtype,
-    is_dtensor,
-    spelled,
 )
+from labelsmooth._core.exact import Exact, keep, own, shown
+from labelsmooth._core.keywords import spelled
+from labelsmooth._core.modes import is_dtensor
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.reduction import Reduction
 from labelsmooth.criterion import CrossEntropyOptions
 from labelsmooth.engines.linear import check_chunking
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
 from labelsmooth.logits import logits_cross_entropy
-from labelsmooth.options import Exact, keep, own, shown
 from labelsmooth.overrides import as_node
-from labelsmooth.reduction import Reduction
 from labelsmooth.schedules import ByClass, Schedule
 from labelsmooth.schedules.time import check_strengths, step
 from labelsmooth.targets import Mixed, OffTarget, PerSample, Prior, Strength, Weighting

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import CLASSES_LAST, accurate, as_rows, as_targets, check_integer
+from labelsmooth._core.checks import check_integer
+from labelsmooth._core.precision import accurate
+from labelsmooth._targets.rows import CLASSES_LAST, as_rows, as_targets
 from labelsmooth.engines.operator import LIBRARY
 from labelsmooth.losses import CrossEntropyLoss, LossOptions
 from labelsmooth.overrides import as_node

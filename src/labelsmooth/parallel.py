@@ -12,16 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from labelsmooth.checks import (
-    accurate,
-    check_choice,
-    check_head,
-    check_keywords,
-    check_local,
-    check_number,
-    check_tensor,
-    compute_dtype,
-)
+from labelsmooth._core.checks import check_choice, check_head, check_local, check_number, check_tensor
+from labelsmooth._core.keywords import check_keywords
+from labelsmooth._core.precision import accurate, compute_dtype
 from labelsmooth.criterion import OPTIONS, Criterion, CrossEntropyOptions, criterion
 from labelsmooth.engines.linear import Head, HeadEngine
 from labelsmooth.engines.route import Engine

@@ -6,21 +6,20 @@ from typing import Any, Literal, NamedTuple, Self, TypedDict
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import (
+from labelsmooth._core.checks import (
     ROUNDING,
     UNIT,
-    as_targets,
-    blanked,
     check_broadcasts,
     check_prior,
     check_prior_shape,
     check_strength,
     check_tensor,
     check_values,
-    readable,
 )
-from labelsmooth.engines.statistics import Measures
-from labelsmooth.options import Exact, keep
+from labelsmooth._core.exact import Exact, keep
+from labelsmooth._core.modes import readable
+from labelsmooth._core.statistics import Measures, blanked
+from labelsmooth._targets.rows import as_targets
 from labelsmooth.schedules import ByClass, Schedule
 
 OffTarget = Literal["all", "others"]

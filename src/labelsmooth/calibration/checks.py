@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import ROUNDING, check_tensor
+from labelsmooth._core.checks import ROUNDING, check_tensor
 
 CHUNK: Final = 1 << 17  # numbers that are read at once: a MiB of float64 stays in a core's cache
 SMALLEST: Final = torch.finfo(torch.float32).tiny  # of a probability, about 1e-38

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import compute_dtype, transformed
+from labelsmooth._core.modes import transformed
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.statistics import STATISTICS, Measures
 from labelsmooth.engines import native, reference
 from labelsmooth.engines.few import with_few
 from labelsmooth.engines.layout import in_columns, in_rows, laid_like, rows_like
 from labelsmooth.engines.native import Problem
 from labelsmooth.engines.operator import DTYPES, operator, unserved
-from labelsmooth.engines.statistics import STATISTICS, Measures
 
 FEW_CLASSES = 1024
 """Of which one sum may be in a single float: a block of native/row.h."""

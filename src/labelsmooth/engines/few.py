@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import compute_dtype
-from labelsmooth.engines.statistics import (
-    ABSENT,
-    STATISTICS,
-    Measures,
-    RowStatistics,
-    sizeable,
-    times,
-)
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.statistics import ABSENT, STATISTICS, Measures, RowStatistics, sizeable, times
 
 if TYPE_CHECKING:
     from labelsmooth.engines.operator import Backward, Forward

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 
 from torch import Tensor
 
+from labelsmooth._core.statistics import Measures
 from labelsmooth.engines.operator import operator, unserved
-from labelsmooth.engines.statistics import Measures
 
 _INSTALLED = find_spec("triton") is not None
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # then it runs on a CPU, to be tested

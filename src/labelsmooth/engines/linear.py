@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from labelsmooth.checks import accurate, as_given, blanked, captured, transformed
+from labelsmooth._core.modes import captured, transformed
+from labelsmooth._core.precision import accurate, as_given
+from labelsmooth._core.reduction import divisor
+from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics, blanked
 from labelsmooth.criterion import Criterion
 from labelsmooth.engines import reference, route
 from labelsmooth.engines.operator import LIBRARY, MEASURES
-from labelsmooth.engines.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics
-from labelsmooth.reduction import divisor
 
 BUDGET = 64 * 2**20
 """Bytes that a chunk of logits may take, unless that is fewer than ``LEAST`` rows."""

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import compute_dtype, transformed
+from labelsmooth._core.modes import transformed
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics
 from labelsmooth.engines import reference
 from labelsmooth.engines.layout import rows_like
-from labelsmooth.engines.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics
 
 LIBRARY = torch.library.Library("labelsmooth", "FRAGMENT")
 # The fields of Measures.

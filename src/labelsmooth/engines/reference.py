@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from labelsmooth.checks import as_given, blanked, compute_dtype
-from labelsmooth.engines.statistics import (
+from labelsmooth._core.precision import as_given, compute_dtype
+from labelsmooth._core.statistics import (
     ABSENT,
     DIFFERENTIABLE,
     STATISTICS,
     Measures,
     RowStatistics,
+    blanked,
     sizeable,
     taken,
     times,

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from labelsmooth.checks import check_choice, plain, recorded, transformed
+from labelsmooth._core.checks import check_choice
+from labelsmooth._core.modes import plain, recorded, transformed
+from labelsmooth._core.reduction import Reduction
+from labelsmooth._core.statistics import Measures, RowStatistics
 from labelsmooth.engines import dense, gpu, native, reference
 from labelsmooth.engines.operator import DTYPES, Backward, Forward
-from labelsmooth.engines.statistics import Measures, RowStatistics
-from labelsmooth.reduction import Reduction
 from labelsmooth.schedules import Schedule
 from labelsmooth.targets import Strength
 

@@ -10,11 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from labelsmooth.checks import compute_dtype, readable
-from labelsmooth.engines import linear, route
-from labelsmooth.engines.linear import Head, HeadEngine
-from labelsmooth.engines.route import Engine
-from labelsmooth.engines.statistics import (
+from labelsmooth._core.modes import readable
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.statistics import (
     ABSENT,
     STATISTICS,
     Measures,
@@ -24,6 +22,9 @@ from labelsmooth.engines.statistics import (
     taken,
     times,
 )
+from labelsmooth.engines import linear, route
+from labelsmooth.engines.linear import Head, HeadEngine
+from labelsmooth.engines.route import Engine
 
 
 class Span(NamedTuple):

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import compute_dtype
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.statistics import ABSENT, STATISTICS, Measures
 from labelsmooth.engines.few import with_few
 from labelsmooth.engines.layout import in_rows
 from labelsmooth.engines.operator import unserved
-from labelsmooth.engines.statistics import ABSENT, STATISTICS, Measures
 
 if TYPE_CHECKING:
     import triton

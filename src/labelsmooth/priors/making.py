@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import accurate, check_tensor, readable
+from labelsmooth._core.checks import check_tensor
+from labelsmooth._core.modes import readable
+from labelsmooth._core.precision import accurate
 from labelsmooth.targets import Prior
 
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import check_number, check_values
+from labelsmooth._core.checks import check_number, check_values
 from labelsmooth.priors.making import check_real, check_square, exact, first_class, prior
 from labelsmooth.targets import Prior
 

@@ -5,7 +5,7 @@ from typing import Literal, assert_never
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import check_choice, check_integer, check_number, check_values
+from labelsmooth._core.checks import check_choice, check_integer, check_number, check_values
 from labelsmooth.priors.making import check_real, exact, positions, prior
 from labelsmooth.targets import Prior
 

@@ -5,13 +5,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import (
-    accurate,
-    check_integer,
-    check_number,
-    check_tensor,
-    check_values,
-)
+from labelsmooth._core.checks import check_integer, check_number, check_tensor, check_values
+from labelsmooth._core.precision import accurate
 from labelsmooth.targets import PerSample
 
 SMALL = 1e-30  # as good as 0, and divides in float32

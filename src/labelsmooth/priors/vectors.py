@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import check_integer, check_number, check_prior, check_tensor, check_values
+from labelsmooth._core.checks import check_integer, check_number, check_prior, check_tensor, check_values
 from labelsmooth.priors.making import check_real, exact, first_class, prior
 from labelsmooth.targets import Prior
 

@@ -6,17 +6,17 @@ from typing import Literal, assert_never
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import (
+from labelsmooth._core.checks import (
     Interval,
-    accurate,
     check_choice,
     check_number,
     check_strength,
     check_tensor,
     check_values,
-    readable,
 )
-from labelsmooth.options import Exact, keep
+from labelsmooth._core.exact import Exact, keep
+from labelsmooth._core.modes import readable
+from labelsmooth._core.precision import accurate
 
 Shape = Literal["concave", "linear", "convex", "exponential"]
 

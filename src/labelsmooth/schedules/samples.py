@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import accurate, check_strength, check_tensor
+from labelsmooth._core.checks import check_strength, check_tensor
+from labelsmooth._core.precision import accurate
 
 
 def graduated(

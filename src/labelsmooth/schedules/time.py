@@ -7,8 +7,10 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from labelsmooth.checks import UNIT, Interval, accurate, check_integer, check_strength, readable
-from labelsmooth.options import Exact
+from labelsmooth._core.checks import UNIT, Interval, check_integer, check_strength
+from labelsmooth._core.exact import Exact
+from labelsmooth._core.modes import readable
+from labelsmooth._core.precision import accurate
 
 
 class Schedule(Exact):

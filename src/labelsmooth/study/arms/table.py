@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from labelsmooth import priors, schedules
-from labelsmooth.checks import Interval
+from labelsmooth._core.checks import Interval
 from labelsmooth.formulas import (
     BackwardCorrection,
     ConfidencePenalty,

@@ -6,6 +6,8 @@ from typing import Final, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from labelsmooth._core.modes import readable
+
 ABSENT: Final = torch.iinfo(torch.int64).min  # the index of a target class that another shard of z has
 
 
@@ -124,3 +126,10 @@ def sizeable(mass: Tensor) -> Tensor:
 def times(a: Tensor, x: Tensor) -> Tensor:
     """``a * x``, and 0 where a is 0 and x infinite."""
     return a * torch.where((a == 0) & x.isinf(), 0.0, x)
+
+
+def blanked(x: Tensor, counted: Tensor) -> Tensor:
+    """``x`` with zeros in the rows that do not count; no copy where it is seen to change nothing."""
+    blank = ~counted
+    needed = not readable(blank) or bool(blank.any())
+    return x.masked_fill(blank.unsqueeze(-1), 0.0) if needed else x

@@ -7,7 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from labelsmooth.checks import accurate, readable
+from labelsmooth._core.modes import readable
+from labelsmooth._core.precision import accurate
 
 
 class Exact(nn.Module):
