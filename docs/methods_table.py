@@ -29,7 +29,7 @@ from labelsmooth import (
     targets,
 )
 from labelsmooth._core.statistics import DIFFERENTIABLE, Measures, RowStatistics
-from labelsmooth.engines import linear, operator, reference, sharded
+from labelsmooth._engines import linear, operator, reference, sharded
 from labelsmooth.formulas import Formula
 from labelsmooth.study.analysis.figures import Metric, Setting
 from labelsmooth.study.analysis.results import Results

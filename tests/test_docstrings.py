@@ -67,7 +67,7 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_no_module_is_missed() -> None:
-    assert {"labelsmooth", "labelsmooth.functional", "labelsmooth.engines.reference"} <= set(MODULES)
+    assert {"labelsmooth", "labelsmooth.functional", "labelsmooth._engines.reference"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", METHODS)

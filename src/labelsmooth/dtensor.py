@@ -10,10 +10,9 @@ from labelsmooth._core.checks import check_broadcasts, check_devices, check_tens
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.reduction import reduce
 from labelsmooth._core.statistics import times
-from labelsmooth.criterion import CrossEntropyOptions, criterion
-from labelsmooth.engines import route
-from labelsmooth.engines.route import Engine
-from labelsmooth.engines.sharded import (
+from labelsmooth._engines import route
+from labelsmooth._engines.route import Engine
+from labelsmooth._engines.sharded import (
     LogitsShard,
     check_servable,
     replicated,
@@ -21,6 +20,7 @@ from labelsmooth.engines.sharded import (
     span_of,
     summed,
 )
+from labelsmooth.criterion import CrossEntropyOptions, criterion
 from labelsmooth.formulas import nll
 from labelsmooth.parallel import vocab_parallel_linear_cross_entropy
 from labelsmooth.schedules import ByClass

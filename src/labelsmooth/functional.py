@@ -23,20 +23,22 @@ from labelsmooth._core.modes import captured, is_dtensor
 from labelsmooth._core.precision import accurate, as_given
 from labelsmooth._core.reduction import Reduction, reduce
 from labelsmooth._core.statistics import Measures, blanked, taken
+from labelsmooth._engines import linear
+from labelsmooth._engines.linear import HeadEngine, check_chunking, chunk_rows
+from labelsmooth._engines.route import Engine, row_statistics
 from labelsmooth._targets.rows import as_rows, as_targets
 from labelsmooth.binary import binary_cross_entropy_with_logits
 from labelsmooth.criterion import OPTIONS, CrossEntropyOptions, criterion, strength
 from labelsmooth.dtensor import dtensor_linear_cross_entropy
-from labelsmooth.engines import linear
-from labelsmooth.engines.linear import HeadEngine, check_chunking, chunk_rows
-from labelsmooth.engines.route import Engine, row_statistics, uniform
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, LabelSmoothing, smoothed_entropy, smoothed_nll
+from labelsmooth.head import reduced
 from labelsmooth.logits import logits_cross_entropy
 from labelsmooth.overrides import overridable
 from labelsmooth.parallel import (
     vocab_parallel_cross_entropy,
     vocab_parallel_linear_cross_entropy,
 )
+from labelsmooth.plain import uniform
 from labelsmooth.schedules import Schedule
 from labelsmooth.targets import Mixed, OffTarget, PerSample, Prior, Strength, Weighting
 
@@ -321,7 +323,7 @@ def linear_cross_entropy(
         statistics = linear.row_statistics(head, wanted.measures)
         loss = wanted.loss(statistics)
     else:
-        loss, statistics = linear.reduced(head, wanted)
+        loss, statistics = reduced(head, wanted)
     nll = wanted.nll(statistics) if return_nll else loss
     if wanted.reduction == "none":
         loss, nll = loss.reshape(rows), nll.reshape(rows)

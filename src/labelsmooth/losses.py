@@ -23,8 +23,8 @@ from labelsmooth._core.keywords import spelled
 from labelsmooth._core.modes import is_dtensor
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.reduction import Reduction
+from labelsmooth._engines.linear import check_chunking
 from labelsmooth.criterion import CrossEntropyOptions
-from labelsmooth.engines.linear import check_chunking
 from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
 from labelsmooth.logits import logits_cross_entropy

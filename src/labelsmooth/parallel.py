@@ -15,10 +15,9 @@ from torch import Tensor
 from labelsmooth._core.checks import check_choice, check_head, check_local, check_number, check_tensor
 from labelsmooth._core.keywords import check_keywords
 from labelsmooth._core.precision import accurate, compute_dtype
-from labelsmooth.criterion import OPTIONS, Criterion, CrossEntropyOptions, criterion
-from labelsmooth.engines.linear import Head, HeadEngine
-from labelsmooth.engines.route import Engine
-from labelsmooth.engines.sharded import (
+from labelsmooth._engines.linear import Head, HeadEngine
+from labelsmooth._engines.route import Engine
+from labelsmooth._engines.sharded import (
     LinearShard,
     LocalLogits,
     LogitsShard,
@@ -28,6 +27,7 @@ from labelsmooth.engines.sharded import (
     row_statistics,
     span_of,
 )
+from labelsmooth.criterion import OPTIONS, Criterion, CrossEntropyOptions, criterion
 from labelsmooth.schedules import ByClass, Schedule
 from labelsmooth.targets import Mixed
 

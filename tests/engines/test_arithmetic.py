@@ -10,7 +10,8 @@ from torch import Tensor
 
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import ABSENT, Measures
-from labelsmooth.engines import available, dense
+from labelsmooth._engines import dense
+from labelsmooth.engines import available
 
 DENSE = available()["dense"]
 pytestmark = pytest.mark.skipif(not DENSE.present, reason=str(DENSE))

@@ -19,8 +19,9 @@ from torch import Tensor
 from labelsmooth import functional, schedules
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import ABSENT, DIFFERENTIABLE, STATISTICS, Measures
-from labelsmooth.engines import available, dense, reference
-from labelsmooth.engines.layout import in_rows
+from labelsmooth._engines import dense, reference
+from labelsmooth._engines.layout import in_rows
+from labelsmooth.engines import available
 from labelsmooth.targets import PerSample
 from tests import oracle
 from tests.test_properties import Batch, batches, examples

@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from labelsmooth import functional
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures
-from labelsmooth.engines import available, dense, route
+from labelsmooth._engines import dense, route
+from labelsmooth.engines import available
 from labelsmooth.functional import label_smoothing_loss
 from tests.test_transforms import (
     CASES,

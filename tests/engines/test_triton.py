@@ -19,8 +19,8 @@ from torch import Tensor
 
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import ABSENT, DIFFERENTIABLE, STATISTICS, Measures
-from labelsmooth.engines import gpu, reference, triton
-from labelsmooth.engines.layout import in_rows
+from labelsmooth._engines import gpu, reference, triton
+from labelsmooth._engines.layout import in_rows
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 INF, NAN = float("inf"), float("nan")
@@ -512,7 +512,7 @@ WITHOUT_TRITON = """
 import sys
 sys.modules["triton"] = None
 import torch
-from labelsmooth.engines import triton
+from labelsmooth._engines import triton
 from labelsmooth._core.statistics import Measures
 assert triton.absence() == "triton is not installed"
 z = torch.zeros(2, 5)

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor.debug import CommDebugMode
 
 from labelsmooth import by_class, functional
-from labelsmooth.engines import sharded
+from labelsmooth._engines import sharded
 from labelsmooth.formulas import ConfidencePenalty, Focal, ForwardCorrection
 from labelsmooth.parallel import vocab_parallel_cross_entropy
 from labelsmooth.schedules import warm_up

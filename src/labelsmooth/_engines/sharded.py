@@ -22,9 +22,9 @@ from labelsmooth._core.statistics import (
     taken,
     times,
 )
-from labelsmooth.engines import linear, route
-from labelsmooth.engines.linear import Head, HeadEngine
-from labelsmooth.engines.route import Engine
+from labelsmooth._engines import linear, route
+from labelsmooth._engines.linear import Head, HeadEngine
+from labelsmooth._engines.route import Engine
 
 
 class Span(NamedTuple):

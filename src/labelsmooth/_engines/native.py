@@ -11,7 +11,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
-from labelsmooth import engines
+from labelsmooth import _engines
 
 ABI = 5
 """What ``labelsmooth_abi()`` of native/labelsmooth.cpp has to return; whoever changes one changes both."""
@@ -93,7 +93,7 @@ def _load() -> ctypes.CDLL | str:
     if sys.platform == "win32":
         return "not written for Windows"
     # An editable install has two folders: that of the sources and that of what was compiled.
-    paths = [Path(folder, NAME) for folder in engines.__path__]
+    paths = [Path(folder, NAME) for folder in _engines.__path__]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         folders = ", ".join(str(path.parent) for path in paths)

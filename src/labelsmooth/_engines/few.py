@@ -13,7 +13,7 @@ from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import ABSENT, STATISTICS, Measures, RowStatistics, sizeable, times
 
 if TYPE_CHECKING:
-    from labelsmooth.engines.operator import Backward, Forward
+    from labelsmooth._engines.operator import Backward, Forward
 
 
 PIECE = 2**20

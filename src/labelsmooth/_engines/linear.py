@@ -13,11 +13,9 @@ from torch.nn.functional import linear
 
 from labelsmooth._core.modes import captured, transformed
 from labelsmooth._core.precision import accurate, as_given
-from labelsmooth._core.reduction import divisor
 from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics, blanked
-from labelsmooth.criterion import Criterion
-from labelsmooth.engines import reference, route
-from labelsmooth.engines.operator import LIBRARY, MEASURES
+from labelsmooth._engines import reference, route
+from labelsmooth._engines.operator import LIBRARY, MEASURES
 
 BUDGET = 64 * 2**20
 """Bytes that a chunk of logits may take, unless that is fewer than ``LEAST`` rows."""
@@ -70,56 +68,12 @@ def row_statistics(head: Head, measures: Measures) -> RowStatistics:
     return RowStatistics(*found(*head, *measures).unbind())
 
 
-def reduced(head: Head, wanted: Criterion) -> tuple[Tensor, RowStatistics]:
-    """A loss that is a sum or mean, and the statistics of the rows, which have no gradient here.
-
-    Its gradients are found on the way, but for a factor that the backward pass brings: three products.
-    """
-    loss, found = _Reduced.apply(*head, wanted)
-    return loss, RowStatistics(*found.unbind())
-
-
-class _Reduced(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        *parts, wanted = arguments
-        head = Head(*parts)
-        denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
-        # Those of the criterion, for torch to refuse them if they have changed since.
-        criterion = *wanted.measures.tensors, denominator
-        ctx.save_for_backward(*_unheld(head), *criterion)
-        ctx.call = *head[3:], wanted
-        found, ctx.gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
-        ctx.mark_non_differentiable(found)
-        return wanted.loss(RowStatistics(*found.unbind())), found
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad, _ = grads
-        hidden, weight, bias, *_ = ctx.saved_tensors
-        *options, wanted = ctx.call
-        head = Head(hidden, weight, bias, *options)
-        if torch.is_grad_enabled() or transformed(grad):
-            head = head._replace(**_leaves(ctx, head))
-            gradients = _differentiable(head, lambda h: wanted.loss(_reference(h, wanted.measures)), grad)
-            return *gradients, *_REST
-        gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:  # an earlier backward pass was given them, to keep and to change
-            _, gradients = _passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
-        if wanted.reduction == "mean":
-            by = divisor(wanted.counts, wanted.denominator)
-            grad = grad / by
-            if wanted.denominator is None:
-                grad = grad.masked_fill(by == 0, 0.0)
-        return *(x if x is None else _scale(x, grad) for x in gradients), *_REST
-
-
-def _unheld(head: Head) -> list[Tensor | None]:
+def unheld(head: Head) -> list[Tensor | None]:
     """Its tensors, for a context to save: module.to() swaps parameters that nothing else holds."""
     return [x.detach() if x is not None and x.is_leaf else x for x in head[:3]]
 
 
-def _leaves(ctx: Any, head: Head) -> dict[str, Tensor]:
+def leaves(ctx: Any, head: Head) -> dict[str, Tensor]:
     """What of the head is a leaf that asks for a gradient, itself."""
     parts = [name for name in head._fields[:3] if getattr(head, name) is not None]
     nodes = [node for node, _ in ctx.next_functions]
@@ -130,30 +84,7 @@ def _leaves(ctx: Any, head: Head) -> dict[str, Tensor]:
     }
 
 
-_REST = (None,) * len((*Head._fields[3:], "wanted"))
-
-
-def _scale(x: Tensor, factor: Tensor) -> Tensor:
-    """x *= factor; elsewhere than on a CPU a number without dimension is first rounded to the type of x."""
-    return x.mul_(factor if x.is_cpu else factor.reshape([1] * x.dim()))
-
-
-def _derivative(wanted: Criterion) -> Callable[[slice, Tensor], Tensor]:
-    """The gradient of the sum of the losses by the statistics of some rows.
-
-    The factor of a mean comes at the end: in float16 the gradients by single logits would vanish.
-    """
-
-    def derivative(part: slice, statistics: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = statistics.detach().requires_grad_()
-            total = wanted.rows(part).losses(RowStatistics(*leaf.unbind())).sum()
-            return torch.autograd.grad(total, leaf)[0][:DIFFERENTIABLE]
-
-    return derivative
-
-
-def _passes(
+def passes(
     head: Head,
     measures: Measures,
     needs: Sequence[bool],
@@ -246,11 +177,11 @@ def chunk_rows(options: "nn.LinearCrossEntropyOptions", rows: int, features: int
     return found
 
 
-def _reference(head: Head, measures: Measures) -> RowStatistics:
+def whole_statistics(head: Head, measures: Measures) -> RowStatistics:
     return reference.row_statistics(head.blanked(measures.counted).logits(), measures)
 
 
-def _differentiable(head: Head, of: Callable[[Head], Tensor], grad: Tensor) -> list[Tensor | None]:
+def differentiable(head: Head, of: Callable[[Head], Tensor], grad: Tensor) -> list[Tensor | None]:
     """The gradients of a function of the head, in a way that torch can differentiate and map."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -276,12 +207,12 @@ _HEAD = len(Head._fields)
 
 def _linear(*arguments: Any) -> Tensor:
     head, measures = Head(*arguments[:_HEAD]), Measures(*arguments[_HEAD:])
-    return _passes(head, measures, [False] * 3, lambda part, statistics: statistics)[0]
+    return passes(head, measures, [False] * 3, lambda part, statistics: statistics)[0]
 
 
 def _linear_backward(grad: Tensor, needs: list[bool], *arguments: Any) -> list[Tensor]:
     head, measures = Head(*arguments[:_HEAD]), Measures(*arguments[_HEAD:])
-    _, gradients = _passes(head, measures, needs, lambda part, statistics: grad[:, part])
+    _, gradients = passes(head, measures, needs, lambda part, statistics: grad[:, part])
     of = (head.input, head.weight, head.bias)
     return [x.to(y.dtype) for x, y in zip(gradients, of, strict=True) if x is not None and y is not None]
 
@@ -304,7 +235,7 @@ def _(grad: Tensor, needs: list[bool], *head: Any) -> list[Tensor]:
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     head, measures = Head(*inputs[:_HEAD]), inputs[_HEAD:]
-    held = head[:3] if torch.compiler.is_compiling() else _unheld(head)
+    held = head[:3] if torch.compiler.is_compiling() else unheld(head)
     ctx.save_for_backward(*held, *Measures(*measures).tensors)
     ctx.options = head[3:], [None if isinstance(x, Tensor) else x for x in measures]
 
@@ -316,9 +247,9 @@ def _differentiate(ctx: Any, grad: Tensor, backward: Any = None) -> tuple[Tensor
     measures = Measures(*measures).with_tensors(*tensors)
     grad = grad[:DIFFERENTIABLE]
     if torch.is_grad_enabled() or transformed(grad):
-        head = head if torch.compiler.is_compiling() else head._replace(**_leaves(ctx, head))
-        gradients = _differentiable(
-            head, lambda h: torch.stack(_reference(h, measures)[:DIFFERENTIABLE]), grad
+        head = head if torch.compiler.is_compiling() else head._replace(**leaves(ctx, head))
+        gradients = differentiable(
+            head, lambda h: torch.stack(whole_statistics(h, measures)[:DIFFERENTIABLE]), grad
         )
     else:
         needs = list(ctx.needs_input_grad[:3])

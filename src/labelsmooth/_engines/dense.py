@@ -10,11 +10,11 @@ from torch import Tensor
 from labelsmooth._core.modes import transformed
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import STATISTICS, Measures
-from labelsmooth.engines import native, reference
-from labelsmooth.engines.few import with_few
-from labelsmooth.engines.layout import in_columns, in_rows, laid_like, rows_like
-from labelsmooth.engines.native import Problem
-from labelsmooth.engines.operator import DTYPES, operator, unserved
+from labelsmooth._engines import native, reference
+from labelsmooth._engines.few import with_few
+from labelsmooth._engines.layout import in_columns, in_rows, laid_like, rows_like
+from labelsmooth._engines.native import Problem
+from labelsmooth._engines.operator import DTYPES, operator, unserved
 
 FEW_CLASSES = 1024
 """Of which one sum may be in a single float: a block of native/row.h."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from labelsmooth._core.modes import transformed
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics
-from labelsmooth.engines import reference
-from labelsmooth.engines.layout import rows_like
+from labelsmooth._engines import reference
+from labelsmooth._engines.layout import rows_like
 
 LIBRARY = torch.library.Library("labelsmooth", "FRAGMENT")
 # The fields of Measures.

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from torch import Tensor
 
 from labelsmooth._core.statistics import Measures
-from labelsmooth.engines.operator import operator, unserved
+from labelsmooth._engines.operator import operator, unserved
 
 _INSTALLED = find_spec("triton") is not None
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # then it runs on a CPU, to be tested
@@ -16,7 +16,7 @@ def absence() -> str | None:
     """Why the engine is not there, or None if it is."""
     if not _INSTALLED:
         return "triton is not installed"
-    from labelsmooth.engines import triton
+    from labelsmooth._engines import triton
 
     return triton.absence()
 
@@ -31,7 +31,7 @@ def serves(z: Tensor, measures: Measures) -> str | None:
 
 
 def forward(z: Tensor, measures: Measures) -> Tensor:
-    from labelsmooth.engines import triton
+    from labelsmooth._engines import triton
 
     return triton.forward(z, measures)
 
@@ -39,7 +39,7 @@ def forward(z: Tensor, measures: Measures) -> Tensor:
 def backward(
     grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
 ) -> Tensor:
-    from labelsmooth.engines import triton
+    from labelsmooth._engines import triton
 
     return triton.backward(grad, z, measures, statistics, out)
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import ABSENT, STATISTICS, Measures
-from labelsmooth.engines.few import with_few
-from labelsmooth.engines.layout import in_rows
-from labelsmooth.engines.operator import unserved
+from labelsmooth._engines.few import with_few
+from labelsmooth._engines.layout import in_rows
+from labelsmooth._engines.operator import unserved
 
 if TYPE_CHECKING:
     import triton
