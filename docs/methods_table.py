@@ -23,13 +23,14 @@ from labelsmooth import (
     functional,
     logits,
     losses,
+    mixed,
     online,
     priors,
     schedules,
-    targets,
 )
 from labelsmooth._core.statistics import DIFFERENTIABLE, Measures, RowStatistics
 from labelsmooth._engines import linear, operator, reference, sharded
+from labelsmooth._targets.mixed import Mixed
 from labelsmooth.formulas import Formula
 from labelsmooth.study.analysis.figures import Metric, Setting
 from labelsmooth.study.analysis.results import Results
@@ -60,7 +61,7 @@ class Method:
     engines: Sequence[str] | str = ENGINES  # that its entry points lead to; or what does the work instead
 
 
-def _smoothed(target: Tensor | targets.Mixed = TARGET, **options: Any) -> Callable[[], object]:
+def _smoothed(target: Tensor | Mixed = TARGET, **options: Any) -> Callable[[], object]:
     """By the reference, as the shortest path has no statistics."""
     options = {"label_smoothing": 0.1, **options}
     return lambda: functional.cross_entropy(INPUT, target, engine="reference", **options)
@@ -132,7 +133,7 @@ LOSSES = (
         lambda: online.OnlineLabelSmoothing(K)(INPUT, TARGET),
         OF_LOGITS,
     ),
-    Method("mixed", targets.mixed, "", _smoothed(targets.mixed(TARGET, TARGET.flip(0), 0.7))),
+    Method("mixed", mixed, "", _smoothed(mixed(TARGET, TARGET.flip(0), 0.7))),
     Method(
         "BCEWithLogitsLoss",
         functional.binary_cross_entropy_with_logits,

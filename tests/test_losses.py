@@ -194,7 +194,7 @@ def test_priors_are_checked_when_they_come(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("labelsmooth.targets.check_prior", refuse)
+    monkeypatch.setattr("labelsmooth._targets.priors.check_prior", refuse)
     assert_close(criterion(INPUT, TARGET), expected)
 
 

@@ -6,13 +6,13 @@ from labelsmooth import formulas as formulas
 from labelsmooth import functional as functional
 from labelsmooth import priors as priors
 from labelsmooth import schedules as schedules
+from labelsmooth._targets.mixed import mixed as mixed
 from labelsmooth.binary import BCEWithLogitsLoss as BCEWithLogitsLoss
 from labelsmooth.losses import CrossEntropyLoss as CrossEntropyLoss
 from labelsmooth.losses import LabelSmoothingLoss as LabelSmoothingLoss
 from labelsmooth.losses import LinearCrossEntropyLoss as LinearCrossEntropyLoss
 from labelsmooth.online import OnlineLabelSmoothing as OnlineLabelSmoothing
 from labelsmooth.schedules import by_class as by_class
-from labelsmooth.targets import mixed as mixed
 
 if TYPE_CHECKING:
     from labelsmooth.study.fits.criterion_file import load_criterion as load_criterion

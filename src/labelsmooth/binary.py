@@ -18,10 +18,10 @@ from labelsmooth._core.exact import Exact, keep, shown
 from labelsmooth._core.keywords import spelled
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.reduction import Reduction, reduce
+from labelsmooth._targets.options import OffTarget
 from labelsmooth.overrides import overridable
 from labelsmooth.schedules import Schedule
-from labelsmooth.schedules.time import check_strengths, step
-from labelsmooth.targets import OffTarget
+from labelsmooth.schedules._time import check_strengths, step
 
 BinaryStrength = float | Tensor | Schedule
 

@@ -20,11 +20,13 @@ from labelsmooth._engines.sharded import (
     span_of,
     summed,
 )
-from labelsmooth.criterion import CrossEntropyOptions, criterion
+from labelsmooth._targets.criterion import criterion
+from labelsmooth._targets.mixed import Mixed, by_sample
+from labelsmooth._targets.options import CrossEntropyOptions
 from labelsmooth.formulas import nll
 from labelsmooth.parallel import vocab_parallel_linear_cross_entropy
+from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import ByClass
-from labelsmooth.targets import Mixed, PerSample, Prior, by_sample
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor, Placement

@@ -26,11 +26,14 @@ from labelsmooth._core.statistics import Measures, blanked, taken
 from labelsmooth._engines import linear
 from labelsmooth._engines.linear import HeadEngine, check_chunking, chunk_rows
 from labelsmooth._engines.route import Engine, row_statistics
+from labelsmooth._targets.criterion import criterion, strength
+from labelsmooth._targets.mixed import Mixed
+from labelsmooth._targets.options import OPTIONS, CrossEntropyOptions, OffTarget, Strength, Weighting
 from labelsmooth._targets.rows import as_rows, as_targets
 from labelsmooth.binary import binary_cross_entropy_with_logits
-from labelsmooth.criterion import OPTIONS, CrossEntropyOptions, criterion, strength
 from labelsmooth.dtensor import dtensor_linear_cross_entropy
-from labelsmooth.formulas import LABEL_SMOOTHING, Formula, LabelSmoothing, smoothed_entropy, smoothed_nll
+from labelsmooth.formulas import Formula, LabelSmoothing, smoothed_nll
+from labelsmooth.formulas._smoothing import LABEL_SMOOTHING
 from labelsmooth.head import reduced
 from labelsmooth.logits import logits_cross_entropy
 from labelsmooth.overrides import overridable
@@ -39,8 +42,8 @@ from labelsmooth.parallel import (
     vocab_parallel_linear_cross_entropy,
 )
 from labelsmooth.plain import uniform
+from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import Schedule
-from labelsmooth.targets import Mixed, OffTarget, PerSample, Prior, Strength, Weighting
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -443,5 +446,13 @@ def label_smoothing_loss(
     statistics = row_statistics(z, measures)
     eps = strength("smoothing", smoothing, measures, z.size(-1), statistics.lse)
     num_valid = statistics.valid_mass * z.size(-1)
-    divergence = smoothed_nll(statistics, eps) - smoothed_entropy(eps, num_valid)
+    divergence = smoothed_nll(statistics, eps) - _smoothed_entropy(eps, num_valid)
     return reduce(divergence, counted, "sum") / pred.size(0)
+
+
+def _smoothed_entropy(eps: Tensor, num_classes: Tensor) -> Tensor:
+    """H(p) of a target smoothed toward the uniform distribution over ``num_classes`` classes."""
+    off, others = eps / num_classes, num_classes - 1
+    entr = torch.special.entr
+    # The entropy of nothing, which no other class has, has an infinite derivative.
+    return entr(1 - eps + off) + others * entr(torch.where(others == 0, 1.0, off))

@@ -10,7 +10,7 @@ from labelsmooth._core.modes import transformed
 from labelsmooth._core.reduction import divisor
 from labelsmooth._core.statistics import DIFFERENTIABLE, RowStatistics
 from labelsmooth._engines.linear import Head, differentiable, leaves, passes, unheld, whole_statistics
-from labelsmooth.criterion import Criterion
+from labelsmooth._targets.criterion import Criterion
 
 
 def reduced(head: Head, wanted: Criterion) -> tuple[Tensor, RowStatistics]:

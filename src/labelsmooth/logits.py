@@ -7,10 +7,11 @@ from torch import Tensor
 from labelsmooth._core.modes import is_dtensor
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._engines.route import Engine, row_statistics
+from labelsmooth._targets.criterion import criterion
+from labelsmooth._targets.mixed import Mixed
+from labelsmooth._targets.options import CrossEntropyOptions
 from labelsmooth._targets.rows import as_rows
-from labelsmooth.criterion import CrossEntropyOptions, criterion
 from labelsmooth.dtensor import dtensor_cross_entropy
-from labelsmooth.targets import Mixed
 
 
 @overload

@@ -24,14 +24,17 @@ from labelsmooth._core.modes import is_dtensor
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.reduction import Reduction
 from labelsmooth._engines.linear import check_chunking
-from labelsmooth.criterion import CrossEntropyOptions
-from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula
+from labelsmooth._targets.mixed import Mixed
+from labelsmooth._targets.options import CrossEntropyOptions, OffTarget, Strength, Weighting
+from labelsmooth.formulas import Formula
+from labelsmooth.formulas._base import check_formula
+from labelsmooth.formulas._smoothing import LABEL_SMOOTHING
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
 from labelsmooth.logits import logits_cross_entropy
 from labelsmooth.overrides import as_node
+from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import ByClass, Schedule
-from labelsmooth.schedules.time import check_strengths, step
-from labelsmooth.targets import Mixed, OffTarget, PerSample, Prior, Strength, Weighting
+from labelsmooth.schedules._time import check_strengths, step
 
 
 class LabelSmoothingLoss(Exact):

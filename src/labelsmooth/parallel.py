@@ -27,9 +27,10 @@ from labelsmooth._engines.sharded import (
     row_statistics,
     span_of,
 )
-from labelsmooth.criterion import OPTIONS, Criterion, CrossEntropyOptions, criterion
+from labelsmooth._targets.criterion import Criterion, criterion
+from labelsmooth._targets.mixed import Mixed
+from labelsmooth._targets.options import OPTIONS, CrossEntropyOptions
 from labelsmooth.schedules import ByClass, Schedule
-from labelsmooth.targets import Mixed
 
 
 @overload

@@ -11,8 +11,8 @@ from labelsmooth._core.modes import plain, recorded, transformed
 from labelsmooth._core.reduction import Reduction
 from labelsmooth._engines import dense
 from labelsmooth._engines.operator import DTYPES
+from labelsmooth._targets.options import Strength
 from labelsmooth.schedules import Schedule
-from labelsmooth.targets import Strength
 
 
 def uniform(

@@ -22,7 +22,7 @@ from labelsmooth._core.statistics import ABSENT, DIFFERENTIABLE, STATISTICS, Mea
 from labelsmooth._engines import dense, reference
 from labelsmooth._engines.layout import in_rows
 from labelsmooth.engines import available
-from labelsmooth.targets import PerSample
+from labelsmooth.priors import PerSample
 from tests import oracle
 from tests.test_properties import Batch, batches, examples
 

@@ -1,6 +1,6 @@
 """Options of a module: how it keeps them, and shows them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any, Self
 
@@ -45,6 +45,11 @@ def keep(module: nn.Module, name: str, option: object) -> None:
         module.register_buffer(name, None if option is None else widened(option))
     else:
         setattr(module, name, own(option))
+
+
+def moved(parts: Iterable[Any], move: Callable[[Tensor], Tensor]) -> list[Any]:
+    """The tensors among the parts moved, the others as they are."""
+    return [move(x) if isinstance(x, Tensor) else x for x in parts]
 
 
 def own(option: Any) -> Any:

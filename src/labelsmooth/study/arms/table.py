@@ -21,7 +21,7 @@ from labelsmooth.formulas import (
 )
 from labelsmooth.losses import CrossEntropyLoss, LabelSmoothingLoss
 from labelsmooth.online import OnlineLabelSmoothing
-from labelsmooth.priors.ordinal import Distance
+from labelsmooth.priors import Distance
 from labelsmooth.schedules import Shape
 from labelsmooth.study.arms.expressions import Call, Fact, Share, call
 from labelsmooth.study.arms.options import Above, Choice, Number, Option

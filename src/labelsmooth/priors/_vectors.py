@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import check_integer, check_number, check_prior, check_tensor, check_values
-from labelsmooth.priors.making import check_real, exact, first_class, prior
-from labelsmooth.targets import Prior
+from labelsmooth.priors._distributions import Prior
+from labelsmooth.priors._making import check_real, exact, first_class, prior
 
 
 def uniform(num_classes: int) -> Prior:

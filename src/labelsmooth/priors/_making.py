@@ -6,7 +6,7 @@ from torch import Tensor
 from labelsmooth._core.checks import check_tensor
 from labelsmooth._core.modes import readable
 from labelsmooth._core.precision import accurate
-from labelsmooth.targets import Prior
+from labelsmooth.priors._distributions import Prior
 
 
 def check_real(name: str, value: object) -> None:

@@ -1,6 +1,6 @@
 """Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
 
-from typing import Any, Final, NamedTuple, NoReturn, Self, TypedDict
+from typing import Any, NamedTuple, NoReturn, Self
 
 import torch
 from torch import Tensor
@@ -21,39 +21,20 @@ from labelsmooth._core.modes import recorded
 from labelsmooth._core.precision import as_given
 from labelsmooth._core.reduction import Reduction, reduce
 from labelsmooth._core.statistics import Measures, RowStatistics, taken, times
+from labelsmooth._targets.mixed import Mixed, as_mixed_targets
+from labelsmooth._targets.options import OffTarget, Strength, Weighting
+from labelsmooth._targets.priors import as_prior, check_draws, check_others
 from labelsmooth._targets.rows import as_targets
-from labelsmooth.formulas import LABEL_SMOOTHING, Formula, check_formula, nll, squared_lse
+from labelsmooth.formulas import Formula, nll
+from labelsmooth.formulas._base import check_formula
+from labelsmooth.formulas._smoothing import LABEL_SMOOTHING
+from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import ByClass, Schedule
-from labelsmooth.targets import (
-    Mixed,
-    OffTarget,
-    PerSample,
-    Prior,
-    Strength,
-    Weighting,
-    as_mixed_targets,
-    as_prior,
-    check_draws,
-    check_others,
-)
 
 
-class CrossEntropyOptions(TypedDict, total=False):
-    """The keyword options of :func:`labelsmooth.functional.cross_entropy` that its kin share."""
-
-    ignore_index: int
-    reduction: Reduction
-    label_smoothing: Strength
-    formula: Formula
-    prior: Tensor | Prior | PerSample | None
-    off_target: OffTarget
-    weighting: Weighting
-    sample_weight: Tensor | None
-    denominator: float | Tensor | None
-    z_loss: float
-
-
-OPTIONS: Final = frozenset(CrossEntropyOptions.__annotations__)
+def squared_lse(s: RowStatistics) -> Tensor:
+    """lse(z)^2, which keeps the logits near normalised (Chowdhery et al., PaLM, 2022)."""
+    return (s.lse + s.z_max).square()
 
 
 class Unasked(Tensor):

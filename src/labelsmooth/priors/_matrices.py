@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import check_number, check_values
-from labelsmooth.priors.making import check_real, check_square, exact, first_class, prior
-from labelsmooth.targets import Prior
+from labelsmooth.priors._distributions import Prior
+from labelsmooth.priors._making import check_real, check_square, exact, first_class, prior
 
 Tree: TypeAlias = str | Sequence["Tree"] | Mapping[str, "Tree"]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import check_choice, check_integer, check_number, check_values
-from labelsmooth.priors.making import check_real, exact, positions, prior
-from labelsmooth.targets import Prior
+from labelsmooth.priors._distributions import Prior
+from labelsmooth.priors._making import check_real, exact, positions, prior
 
 Distance = Literal["absolute", "squared", "log"]
 

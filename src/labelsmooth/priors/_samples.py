@@ -7,7 +7,7 @@ from torch import Tensor
 
 from labelsmooth._core.checks import check_integer, check_number, check_tensor, check_values
 from labelsmooth._core.precision import accurate
-from labelsmooth.targets import PerSample
+from labelsmooth.priors._distributions import PerSample
 
 SMALL = 1e-30  # as good as 0, and divides in float32
 
