@@ -17,21 +17,13 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from labelsmooth import (
-    BCEWithLogitsLoss,
-    formulas,
-    functional,
-    logits,
-    losses,
-    mixed,
-    online,
-    priors,
-    schedules,
-)
+from labelsmooth import BCEWithLogitsLoss, formulas, functional, mixed, priors, schedules
 from labelsmooth._core.statistics import DIFFERENTIABLE, Measures, RowStatistics
 from labelsmooth._engines import linear, operator, reference, sharded
+from labelsmooth._modules import losses, online
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth.formulas import Formula
+from labelsmooth.functional import _cross_entropy, _divergence, _logits
 from labelsmooth.study.analysis.figures import Metric, Setting
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.verdict import effect
@@ -166,9 +158,10 @@ def observed(loss: Callable[[], object]) -> tuple[list[Measures], list[str]]:
     Recording.asked.clear()
     # The shortest path has no statistics.
     with (
-        patch.object(functional, "row_statistics", record),
-        patch.object(logits, "row_statistics", record),
-        patch.object(functional, "uniform", return_value=None),
+        patch.object(_logits, "row_statistics", record),
+        patch.object(_divergence, "row_statistics", record),
+        patch.object(_cross_entropy, "uniform", return_value=None),
+        patch.object(_divergence, "uniform", return_value=None),
     ):
         loss()
     return given, [name for name in SHOWN if name in Recording.asked]

@@ -9,10 +9,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 
 from labelsmooth import BCEWithLogitsLoss, LabelSmoothingLoss, OnlineLabelSmoothing, functional, mixed
 from labelsmooth.formulas import Focal, MarginSmoothing
-from labelsmooth.parallel import (
-    vocab_parallel_cross_entropy,
-    vocab_parallel_linear_cross_entropy,
-)
+from labelsmooth.functional import vocab_parallel_cross_entropy, vocab_parallel_linear_cross_entropy
 from labelsmooth.priors import PerSample
 from labelsmooth.schedules import linear
 

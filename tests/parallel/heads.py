@@ -10,7 +10,7 @@ from labelsmooth import functional
 from labelsmooth._engines import linear as engine
 from labelsmooth._engines.linear import HeadEngine
 from labelsmooth.formulas import ConfidencePenalty
-from labelsmooth.parallel import vocab_parallel_linear_cross_entropy
+from labelsmooth.functional import vocab_parallel_linear_cross_entropy
 
 from .harness import (
     CASES,

@@ -14,7 +14,7 @@ from labelsmooth import by_class, functional, mixed
 from labelsmooth._engines import sharded
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth.formulas import ConfidencePenalty, Focal, ForwardCorrection
-from labelsmooth.parallel import vocab_parallel_cross_entropy
+from labelsmooth.functional import vocab_parallel_cross_entropy
 from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import warm_up
 from tests.test_one_class import OPTIONS, one_hot, only

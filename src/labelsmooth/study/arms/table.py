@@ -9,6 +9,8 @@ import torch
 
 from labelsmooth import priors, schedules
 from labelsmooth._core.checks import Interval
+from labelsmooth._modules.losses import CrossEntropyLoss, LabelSmoothingLoss
+from labelsmooth._modules.online import OnlineLabelSmoothing
 from labelsmooth.formulas import (
     BackwardCorrection,
     ConfidencePenalty,
@@ -19,8 +21,6 @@ from labelsmooth.formulas import (
     MaxSup,
     NegativeSmoothing,
 )
-from labelsmooth.losses import CrossEntropyLoss, LabelSmoothingLoss
-from labelsmooth.online import OnlineLabelSmoothing
 from labelsmooth.priors import Distance
 from labelsmooth.schedules import Shape
 from labelsmooth.study.arms.expressions import Call, Fact, Share, call

@@ -24,7 +24,7 @@ from labelsmooth._targets.criterion import criterion
 from labelsmooth._targets.mixed import Mixed, by_sample
 from labelsmooth._targets.options import CrossEntropyOptions
 from labelsmooth.formulas import nll
-from labelsmooth.parallel import vocab_parallel_linear_cross_entropy
+from labelsmooth.functional._parallel import vocab_parallel_linear_cross_entropy
 from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import ByClass
 
@@ -121,7 +121,7 @@ def dtensor_linear_cross_entropy(
         target: A plain tensor, as all that is in the options, whole and the same on every process.
         linear_bias: b, ``(K,)``, placed as ``linear_weight``.
         return_nll: Whether to return the loss without smoothing too.
-        **options: As of :func:`labelsmooth.parallel.vocab_parallel_linear_cross_entropy`.
+        **options: As of :func:`labelsmooth.functional.vocab_parallel_linear_cross_entropy`.
 
     Returns:
         The loss, or a pair (loss, nll), the same on every process: DTensors if the input is one.

@@ -11,7 +11,7 @@ from labelsmooth._targets.criterion import criterion
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.options import CrossEntropyOptions
 from labelsmooth._targets.rows import as_rows
-from labelsmooth.dtensor import dtensor_cross_entropy
+from labelsmooth.functional._dtensor import dtensor_cross_entropy
 
 
 @overload

@@ -6,7 +6,7 @@ options for all of them, and gets the same loss.
 
 from collections.abc import Callable
 from numbers import Integral
-from typing import Any, Literal, NamedTuple, Unpack, overload
+from typing import Literal, NamedTuple, Unpack, overload
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,6 @@ from labelsmooth._engines.sharded import (
     LinearShard,
     LocalLogits,
     LogitsShard,
-    Span,
     check_servable,
     replicated,
     row_statistics,
@@ -30,7 +29,7 @@ from labelsmooth._engines.sharded import (
 from labelsmooth._targets.criterion import Criterion, criterion
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.options import OPTIONS, CrossEntropyOptions
-from labelsmooth.schedules import ByClass, Schedule
+from labelsmooth.functional._ranks import check_same, described, told
 
 
 @overload
@@ -301,12 +300,11 @@ class _Call(NamedTuple):
     def summary(self) -> dict[str, str]:
         """What has to be the same on every process."""
         given = {"weight": self.weight, "softcap": self.softcap, **self.options}
-        told = {name: _described(x) for name, x in given.items()}
         return {
             "the rows' shape": str(tuple(self.rows)),
             "the type": str(self.dtype),
-            "target": _told(self.target),
-            **told,
+            "target": told(self.target),
+            **{name: described(x) for name, x in given.items()},
         }
 
 
@@ -333,10 +331,10 @@ def _vocab_parallel(
         wanted = call.criterion(span.num_classes)
     except ValueError as error:
         if check_ranks:
-            _check_ranks(str(error), {}, group)
+            check_same(str(error), {}, group)
         raise
     if check_ranks:
-        _check_ranks(span, call.summary(), group)
+        check_same(span, call.summary(), group)
     statistics = row_statistics(shard(span.size), wanted.measures, span, group)
     loss = wanted.loss(statistics)
     return (loss, wanted.nll(statistics)) if return_nll else loss
@@ -355,48 +353,3 @@ def _check_floating(name: str, value: Tensor) -> None:
             f"{name} must be floating point, with at least one dimension, "
             f"got {value.dtype} of shape {tuple(value.shape)}"
         )
-
-
-def _check_ranks(found: Span | str, summary: dict[str, str], group: "dist.ProcessGroup | None") -> None:
-    """The same error on every process if one has found an error, or if their calls do not go together."""
-    told: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(told, (found, summary), group=group)
-    for rank, (span, _) in enumerate(told):
-        if isinstance(span, str):
-            raise ValueError(f"{span} (on rank {rank} of the group)")
-    spans, summaries = zip(*told, strict=True)
-    for rank, summary in enumerate(summaries):
-        for name in {**summaries[0], **summary}:
-            first, other = summaries[0].get(name), summary.get(name)
-            if first != other:
-                raise ValueError(
-                    f"{name} must be the same on every rank of the group, got {first} on rank 0 and {other} "
-                    f"on rank {rank}"
-                )
-    totals = {span.num_classes for span in spans}
-    ends = [0, *(span.stop for span in spans)]
-    if len(totals) > 1 or ends[:-1] != [span.start for span in spans] or ends[-1:] != list(totals):
-        parts = ", ".join(f"[{span.start}, {span.stop}) of {span.num_classes}" for span in spans)
-        raise ValueError(
-            f"the shards' classes must follow one another and be num_classes in all, got by rank {parts}"
-        )
-
-
-def _told(target: Tensor | Mixed) -> str:
-    if isinstance(target, Mixed):
-        lam = _told(target.lam) if isinstance(target.lam, Tensor) else target.lam
-        return f"mixed({_told(target.first)}; {_told(target.second)}; {lam})"
-    return f"{_described(target)}, checksum {_checksum(target)}"
-
-
-def _described(x: object) -> str:
-    if isinstance(x, ByClass):
-        return f"by_class({_described(x.eps)})"
-    if isinstance(x, Schedule):
-        return f"{x.description} at time {x.time.item()}"
-    return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
-
-
-def _checksum(x: Tensor) -> str:
-    values = x.detach().flatten().double()
-    return repr((values * torch.arange(1, values.numel() + 1, device=x.device)).sum().item())

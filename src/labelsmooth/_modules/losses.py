@@ -21,6 +21,7 @@ from labelsmooth._core.checks import (
 from labelsmooth._core.exact import Exact, keep, own, shown
 from labelsmooth._core.keywords import spelled
 from labelsmooth._core.modes import is_dtensor
+from labelsmooth._core.overrides import as_node
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.reduction import Reduction
 from labelsmooth._engines.linear import check_chunking
@@ -30,8 +31,7 @@ from labelsmooth.formulas import Formula
 from labelsmooth.formulas._base import check_formula
 from labelsmooth.formulas._smoothing import LABEL_SMOOTHING
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
-from labelsmooth.logits import logits_cross_entropy
-from labelsmooth.overrides import as_node
+from labelsmooth.functional._logits import logits_cross_entropy
 from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import ByClass, Schedule
 from labelsmooth.schedules._time import check_strengths, step

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import check_integer
+from labelsmooth._core.overrides import as_node
 from labelsmooth._core.precision import accurate
 from labelsmooth._engines.operator import LIBRARY
+from labelsmooth._modules.losses import CrossEntropyLoss, LossOptions
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.rows import CLASSES_LAST, as_rows, as_targets
-from labelsmooth.losses import CrossEntropyLoss, LossOptions
-from labelsmooth.overrides import as_node
 from labelsmooth.priors import PerSample, Prior
 
 if TYPE_CHECKING:
