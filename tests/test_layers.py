@@ -17,6 +17,7 @@ LAYERS = (
     {"study"},
     {"__main__"},
 )
+PUBLIC = {"calibration", "engines", "formulas", "functional", "priors", "schedules", "study"}
 
 
 def module_of(file: Path) -> str:
@@ -60,3 +61,11 @@ def test_no_module_imports_itself_by_way_of_another() -> None:
     while leaves := {name for name, others in edges.items() if not others - {name} & edges.keys()}:
         edges = {name: others for name, others in edges.items() if name not in leaves}
     assert not edges
+
+
+def test_what_is_not_public_has_an_underscore() -> None:
+    """The rooms of the study have their own rules."""
+    for module in FILES:
+        room, *rest = module.split(".")
+        assert room in PUBLIC or room.startswith("_")
+        assert room == "study" or room.startswith("_") or all(part.startswith("_") for part in rest)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from labelsmooth.calibration import fit_temperature
-from labelsmooth.calibration.metrics import binned
+from labelsmooth.calibration._metrics import binned
 from labelsmooth.study.analysis.figures import Estimate
 from labelsmooth.study.analysis.intervals import LEVEL, crossed
 from labelsmooth.study.data.saved.arrays import SPLITS

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration.checks import CHUNK, Rows
-from labelsmooth.calibration.metrics import bin_of
+from labelsmooth.calibration._checks import CHUNK, Rows
+from labelsmooth.calibration._metrics import bin_of
 
 NUM_BINS = 15
 DRAWS = 500  # of labels, from the confidences

@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration.checks import Given, Rows, as_bounds, as_number, as_rows, check_possible
+from labelsmooth.calibration._checks import Given, Rows, as_bounds, as_number, as_rows, check_possible
 
 MANY: Final = 100_000
 PART: Final = 16

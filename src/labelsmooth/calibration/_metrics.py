@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration.checks import CHUNK, Given, Rows, as_count, as_integer, as_rows
+from labelsmooth.calibration._checks import CHUNK, Given, Rows, as_count, as_integer, as_rows
 
 CELLS: Final = 64  # narrow groups of rows that a bin is cut into where it holds many
 MANY: Final = 16 * CELLS  # rows: a binomial number costs about as much as 16 uniform ones

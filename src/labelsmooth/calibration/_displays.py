@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from labelsmooth.calibration.checks import Given, as_count, as_number, as_rows, check_finite
-from labelsmooth.calibration.metrics import Reliability, group
+from labelsmooth.calibration._checks import Given, as_count, as_number, as_rows, check_finite
+from labelsmooth.calibration._metrics import Reliability, group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
