@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from labelsmooth import engines as engines
 from labelsmooth import formulas as formulas
 from labelsmooth import functional as functional
 from labelsmooth import priors as priors
