@@ -20,8 +20,9 @@ from scipy.special import ndtr
 from scipy.stats import norm, t
 
 from labelsmooth.study.analysis.comparisons import adjust
-from labelsmooth.study.analysis.figures import JUDGED, Arm, Difference, Metric, Setting
+from labelsmooth.study.analysis.figures import Arm, Difference, Setting
 from labelsmooth.study.analysis.intervals import crossed
+from labelsmooth.study.analysis.metrics import CARES
 from labelsmooth.study.analysis.verdict import verdict
 
 ROWS, VALIDATION = 500, 300
@@ -110,17 +111,16 @@ def judged(world: World, arms: int, seeds: int, studies: int) -> list[float]:
     for _ in range(studies):
         margins = world.margins(rng, [0.0] * (arms + 1), seeds)
         losses, right = nll(margins), (margins > 0).astype(float)
-        measured: dict[Metric, np.ndarray] = {
+        measured: dict[str, np.ndarray] = {
             "accuracy": right[:, :, :ROWS],
             "nll_scaled": losses[:, :, :ROWS],
         }
         compared = [
             Arm(
                 name="hard" if i == 0 else f"ls:eps={i / 100}",
-                validation_nll=float(losses[i, :, ROWS:].mean()),
+                chosen_by=(validation := float(losses[i, :, ROWS:].mean())),
+                validation_nll=validation,
                 temperature=1.0,
-                noise_floor=0.0,
-                noise_floor_scaled=0.0,
                 best_seed=0,
                 validation_accuracy=0.0,
                 code="",
@@ -153,7 +153,9 @@ def main() -> None:
                     f"| {found:.1%} | {ours_found:.1%} |",
                     flush=True,
                 )
-    print(f"\nstudies of arms that are all alike, 5 seeds: the chosen one {'/'.join(JUDGED)} is said to help")
+    print(
+        f"\nstudies of arms that are all alike, 5 seeds: the chosen one {'/'.join(CARES['overall'].judged)} is said to help"
+    )
     print("| world | arms | by its intervals alone | by the verdict |")
     print("|---|---|---|---|")
     for world in WORLDS:

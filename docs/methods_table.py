@@ -17,21 +17,14 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from labelsmooth import (
-    BCEWithLogitsLoss,
-    formulas,
-    functional,
-    logits,
-    losses,
-    online,
-    priors,
-    schedules,
-    targets,
-)
-from labelsmooth.engines import linear, operator, reference, sharded
-from labelsmooth.engines.statistics import DIFFERENTIABLE, Measures, RowStatistics
+from labelsmooth import BCEWithLogitsLoss, formulas, functional, mixed, priors, schedules
+from labelsmooth._core.statistics import DIFFERENTIABLE, Measures, RowStatistics
+from labelsmooth._engines import linear, operator, reference, sharded
+from labelsmooth._modules import losses, online
+from labelsmooth._targets.mixed import Mixed
 from labelsmooth.formulas import Formula
-from labelsmooth.study.analysis.figures import Metric, Setting
+from labelsmooth.functional import _cross_entropy, _divergence, _logits
+from labelsmooth.study.analysis.figures import Setting
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.verdict import effect
 from labelsmooth.study.arms.table import ARMS, GRADES
@@ -46,7 +39,7 @@ COUNTS = torch.tensor([3, 2, 1])
 SHOWN = (*RowStatistics._fields[:DIFFERENTIABLE], "overlap")
 ENGINES = ("reference", "dense", "triton", "linear", "sharded")
 OF_LOGITS = ENGINES[:3]
-RANKED_BY: tuple[Metric, ...] = ("nll_scaled", "accuracy")
+RANKED_BY: tuple[str, ...] = ("nll_scaled", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class Method:
     engines: Sequence[str] | str = ENGINES  # that its entry points lead to; or what does the work instead
 
 
-def _smoothed(target: Tensor | targets.Mixed = TARGET, **options: Any) -> Callable[[], object]:
+def _smoothed(target: Tensor | Mixed = TARGET, **options: Any) -> Callable[[], object]:
     """By the reference, as the shortest path has no statistics."""
     options = {"label_smoothing": 0.1, **options}
     return lambda: functional.cross_entropy(INPUT, target, engine="reference", **options)
@@ -132,7 +125,7 @@ LOSSES = (
         lambda: online.OnlineLabelSmoothing(K)(INPUT, TARGET),
         OF_LOGITS,
     ),
-    Method("mixed", targets.mixed, "", _smoothed(targets.mixed(TARGET, TARGET.flip(0), 0.7))),
+    Method("mixed", mixed, "", _smoothed(mixed(TARGET, TARGET.flip(0), 0.7))),
     Method(
         "BCEWithLogitsLoss",
         functional.binary_cross_entropy_with_logits,
@@ -165,9 +158,10 @@ def observed(loss: Callable[[], object]) -> tuple[list[Measures], list[str]]:
     Recording.asked.clear()
     # The shortest path has no statistics.
     with (
-        patch.object(functional, "row_statistics", record),
-        patch.object(logits, "row_statistics", record),
-        patch.object(functional, "uniform", return_value=None),
+        patch.object(_logits, "row_statistics", record),
+        patch.object(_divergence, "row_statistics", record),
+        patch.object(_cross_entropy, "uniform", return_value=None),
+        patch.object(_divergence, "uniform", return_value=None),
     ):
         loss()
     return given, [name for name in SHOWN if name in Recording.asked]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from labelsmooth.engines import linear
+from labelsmooth._engines import linear
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from labelsmooth.targets import ByClass
+from labelsmooth.schedules import ByClass
 
 
 class Answer(NamedTuple):

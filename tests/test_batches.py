@@ -11,8 +11,9 @@ from torch.utils.data import default_collate
 
 import labelsmooth
 from labelsmooth import functional, mixed, priors, schedules
+from labelsmooth._targets.mixed import Mixed
 from labelsmooth.engines import available
-from labelsmooth.targets import Mixed, PerSample
+from labelsmooth.priors import PerSample
 
 N, K = 6, 5
 cross_entropy: Any = functional.cross_entropy  # which take options from dictionaries here

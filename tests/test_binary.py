@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
-from labelsmooth.binary import BCEWithLogitsLoss, binary_cross_entropy_with_logits
-from labelsmooth.functional import cross_entropy
+from labelsmooth._modules.binary import BCEWithLogitsLoss
+from labelsmooth.functional import binary_cross_entropy_with_logits, cross_entropy
 from labelsmooth.schedules import by_class, constant, delayed, linear
 
 N, C = 4, 3

@@ -13,8 +13,9 @@ from torch import Tensor
 import labelsmooth as ls
 from labelsmooth import functional as F
 from labelsmooth import priors, schedules
+from labelsmooth._targets.mixed import Mixed
+from labelsmooth.priors import PerSample
 from labelsmooth.schedules import Schedule
-from labelsmooth.targets import Mixed, PerSample
 
 Z = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 2])

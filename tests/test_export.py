@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 import labelsmooth
 from labelsmooth import formulas, functional, priors, schedules
-from labelsmooth.checks import plain
+from labelsmooth._core.modes import plain
 from labelsmooth.engines import available
 
 N, D, K = 6, 4, 5

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from labelsmooth import CrossEntropyLoss, by_class, functional, mixed, priors, schedules
-from labelsmooth.engines import available, linear
+from labelsmooth._engines import linear
+from labelsmooth._targets.mixed import Mixed
+from labelsmooth.engines import available
 from labelsmooth.formulas import Formula, MarginSmoothing, MaxSup
-from labelsmooth.targets import Mixed
 from tests.formulas import oracle
 from tests.formulas.oracle import CASES, distribution
 from tests.oracle import Answer

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import labelsmooth
 from labelsmooth import LinearCrossEntropyLoss, by_class
-from labelsmooth.engines import linear
+from labelsmooth._engines import linear
 from labelsmooth.functional import cross_entropy, linear_cross_entropy
 from tests.test_transforms import Graphs
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.testing._internal.common_methods_invocations import op_db
 
-from labelsmooth.engines import linear
+from labelsmooth._engines import linear
 from labelsmooth.functional import linear_cross_entropy
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

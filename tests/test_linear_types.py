@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labelsmooth.engines import linear
+from labelsmooth._engines import linear
 from labelsmooth.functional import linear_cross_entropy
 
 N, D, K = 256, 16, 200

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from torch.testing import assert_close
 
 from labelsmooth import LinearCrossEntropyLoss, functional
-from labelsmooth import losses as module_of_losses
+from labelsmooth._modules import losses as module_of_losses
 
 N, D, K = 6, 4, 5
 

@@ -168,7 +168,7 @@ def test_copies_take_the_same_path(
     """Whose formula is as good as the one that is meant where none is named."""
     twin = clone(CrossEntropyLoss(label_smoothing=0.3))
     seen = []
-    monkeypatch.setattr("labelsmooth.functional.uniform", lambda *args: seen.append(args))
+    monkeypatch.setattr("labelsmooth.functional._cross_entropy.uniform", lambda *args: seen.append(args))
     twin(INPUT, TARGET)
     CrossEntropyLoss(label_smoothing=0.3, formula=LabelSmoothing())(INPUT, TARGET)
     assert len(seen) == 2
@@ -194,7 +194,7 @@ def test_priors_are_checked_when_they_come(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("labelsmooth.targets.check_prior", refuse)
+    monkeypatch.setattr("labelsmooth._targets.priors.check_prior", refuse)
     assert_close(criterion(INPUT, TARGET), expected)
 
 

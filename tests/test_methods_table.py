@@ -11,7 +11,7 @@ import torch
 
 import labelsmooth
 from labelsmooth import formulas, priors, schedules
-from labelsmooth.engines.statistics import RowStatistics
+from labelsmooth._core.statistics import RowStatistics
 
 DOCS = Path(__file__).parent.parent / "docs"
 

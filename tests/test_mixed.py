@@ -13,7 +13,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 
 from labelsmooth import CrossEntropyLoss, LinearCrossEntropyLoss, by_class, functional, mixed, priors
-from labelsmooth.engines import available, linear
+from labelsmooth._engines import linear
+from labelsmooth.engines import available
 from labelsmooth.formulas import (
     BackwardCorrection,
     ConfidencePenalty,

@@ -11,9 +11,9 @@ from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
 from labelsmooth import CrossEntropyLoss, LinearCrossEntropyLoss, by_class, functional, priors
-from labelsmooth.engines import linear
+from labelsmooth._engines import linear
 from labelsmooth.formulas import Formula, ForwardCorrection
-from labelsmooth.targets import PerSample
+from labelsmooth.priors import PerSample
 from tests.test_mixed import ENGINES, FORMULAS, PRECISE, gradients, kernel, largest, random, textbook
 
 cross_entropy: Any = functional.cross_entropy  # which take options from dictionaries here

@@ -2,17 +2,18 @@
 
 from typing import TYPE_CHECKING
 
+from labelsmooth import engines as engines
 from labelsmooth import formulas as formulas
 from labelsmooth import functional as functional
 from labelsmooth import priors as priors
 from labelsmooth import schedules as schedules
-from labelsmooth.binary import BCEWithLogitsLoss as BCEWithLogitsLoss
-from labelsmooth.losses import CrossEntropyLoss as CrossEntropyLoss
-from labelsmooth.losses import LabelSmoothingLoss as LabelSmoothingLoss
-from labelsmooth.losses import LinearCrossEntropyLoss as LinearCrossEntropyLoss
-from labelsmooth.online import OnlineLabelSmoothing as OnlineLabelSmoothing
+from labelsmooth._modules.binary import BCEWithLogitsLoss as BCEWithLogitsLoss
+from labelsmooth._modules.losses import CrossEntropyLoss as CrossEntropyLoss
+from labelsmooth._modules.losses import LabelSmoothingLoss as LabelSmoothingLoss
+from labelsmooth._modules.losses import LinearCrossEntropyLoss as LinearCrossEntropyLoss
+from labelsmooth._modules.online import OnlineLabelSmoothing as OnlineLabelSmoothing
+from labelsmooth._targets.mixed import mixed as mixed
 from labelsmooth.schedules import by_class as by_class
-from labelsmooth.targets import mixed as mixed
 
 if TYPE_CHECKING:
     from labelsmooth.study.fits.criterion_file import load_criterion as load_criterion

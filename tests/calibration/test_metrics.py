@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from labelsmooth.calibration import accuracy, expected_calibration_error, noise_floor, reliability
-from labelsmooth.calibration.metrics import bin_of, confidence, correct
+from labelsmooth.calibration._metrics import bin_of, confidence, correct
 
 examples = settings(max_examples=50, deadline=None, derandomize=True)
 nan = math.nan

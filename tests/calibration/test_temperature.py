@@ -12,13 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from labelsmooth.calibration import (
-    accuracy,
-    expected_calibration_error,
-    fit_temperature,
-    noise_floor,
-    temperature,
-)
+from labelsmooth.calibration import _temperature as temperature
+from labelsmooth.calibration import accuracy, expected_calibration_error, fit_temperature, noise_floor
 
 LOW, HIGH = 0.01, 100.0
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import compute_dtype
-from labelsmooth.engines import available, dense
-from labelsmooth.engines.statistics import ABSENT, Measures
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.statistics import ABSENT, Measures
+from labelsmooth._engines import dense
+from labelsmooth.engines import available
 
 DENSE = available()["dense"]
 pytestmark = pytest.mark.skipif(not DENSE.present, reason=str(DENSE))

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from labelsmooth import functional, mixed, priors
-from labelsmooth.engines import available, dense
-from labelsmooth.engines.layout import SIDE_BY_SIDE, in_columns
-from labelsmooth.engines.statistics import Measures
+from labelsmooth._core.statistics import Measures
+from labelsmooth._engines import dense
+from labelsmooth._engines.layout import SIDE_BY_SIDE, in_columns
+from labelsmooth.engines import available
 from labelsmooth.formulas import ConfidencePenalty, Focal, MaxSup
 from tests.test_mixed import largest
 

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from labelsmooth import functional, schedules
-from labelsmooth.checks import compute_dtype
-from labelsmooth.engines import available, dense, reference
-from labelsmooth.engines.layout import in_rows
-from labelsmooth.engines.statistics import ABSENT, DIFFERENTIABLE, STATISTICS, Measures
-from labelsmooth.targets import PerSample
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.statistics import ABSENT, DIFFERENTIABLE, STATISTICS, Measures
+from labelsmooth._engines import dense, reference
+from labelsmooth._engines.layout import in_rows
+from labelsmooth.engines import available
+from labelsmooth.functional import _divergence
+from labelsmooth.priors import PerSample
 from tests import oracle
 from tests.test_properties import Batch, batches, examples
 
@@ -780,10 +782,10 @@ def test_zeros_without_memory() -> None:
 
 
 def test_all_at_once_serves_the_plain_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any) -> Any:
+    def refuse(*args: Any, **options: Any) -> Any:
         raise AssertionError
 
-    monkeypatch.setattr("labelsmooth.functional.criterion", refuse)
+    monkeypatch.setattr("labelsmooth.functional._cross_entropy.logits_cross_entropy", refuse)
     for z in (random(3, 5), random(3, 5, 2).float(), random(5)):
         target = torch.zeros_like(z.select(min(1, z.dim() - 1), 0), dtype=torch.long)
         for eps in (0, 0.1, torch.tensor(0.2)):
@@ -795,13 +797,13 @@ def test_divergence_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """And with more care where classes are masked, or an index is that of nobody."""
     label_smoothing_loss: Any = functional.label_smoothing_loss
     found = []
-    original = functional.uniform
+    original = _divergence.uniform
 
     def record(*args: Any, **options: Any) -> Any:
         found.append(original(*args, **options))
         return found[-1]
 
-    monkeypatch.setattr(functional, "uniform", record)
+    monkeypatch.setattr(_divergence, "uniform", record)
     for z, dim in ((random(3, 5), -1), (random(3, 5, 4), 1), (random(3, 4, 5), -1), (random(5), 0)):
         target = torch.zeros_like(z.select(dim, 0), dtype=torch.long)
         for smoothing in (0, 0.1, 1.0, torch.tensor(0.2), schedules.constant(0.3)):
@@ -822,7 +824,7 @@ def test_divergence_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(label_smoothing_loss(masked, torch.tensor([0, 1, 2])), cut)
     assert found == [None]
     with pytest.raises(ValueError, match="target must hold class indices"):
-        label_smoothing_loss(masked, torch.tensor([0, 1, functional.NO_INDEX]))
+        label_smoothing_loss(masked, torch.tensor([0, 1, _divergence.NO_INDEX]))
 
 
 @examples

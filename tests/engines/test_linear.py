@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from labelsmooth import by_class
-from labelsmooth.engines import dense, linear, reference
-from labelsmooth.engines.statistics import DIFFERENTIABLE, STATISTICS, Measures
+from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures
+from labelsmooth._engines import dense, linear, reference
 from labelsmooth.functional import linear_cross_entropy
 
 N, D, K, ROWS = 256, 8, 2000, 16

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from labelsmooth import engines
-from labelsmooth.engines import native
+from labelsmooth import _engines, engines
+from labelsmooth._engines import native
 
 # Fast-math in a library switches denormals off in every thread that its loading starts from.
 PROBE = """
@@ -38,7 +38,7 @@ print(json.dumps(states))
 """
 THEY_STAY = [[True] * 3] * 2
 LOAD_AND_CALL = """
-from labelsmooth.engines import native
+from labelsmooth._engines import native
 library = native.library()
 states.append(everywhere())
 library.labelsmooth_abi()
@@ -95,7 +95,7 @@ def test_absence_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fresh")
 def test_absence_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "__path__", [str(tmp_path / "sources"), str(tmp_path / "compiled")])
+    monkeypatch.setattr(_engines, "__path__", [str(tmp_path / "sources"), str(tmp_path / "compiled")])
     assert native.library() is None
     reason = native.absence()
     assert reason is not None
@@ -109,7 +109,7 @@ def test_absence_not_loadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path.write_bytes(b"no library")
     with pytest.raises(OSError) as of_the_system:  # noqa: PT011 - the words are the system's own
         ctypes.CDLL(str(path))
-    monkeypatch.setattr(engines, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(_engines, "__path__", [str(tmp_path)])
     assert native.library() is None
     assert native.absence() == f"{path} cannot be loaded: {of_the_system.value}"
 
@@ -148,7 +148,7 @@ def test_absence_stale(
     )
     run = [compiler, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(path)]
     subprocess.run(run, input=source, text=True, check=True)
-    monkeypatch.setattr(engines, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(_engines, "__path__", [str(tmp_path)])
     assert native.library() is None
     assert (native.absence() or "").startswith(f"{path} {reason}")
 

@@ -16,9 +16,10 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 from labelsmooth import functional
-from labelsmooth.checks import compute_dtype
-from labelsmooth.engines import available, dense, route
-from labelsmooth.engines.statistics import DIFFERENTIABLE, STATISTICS, Measures
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures
+from labelsmooth._engines import dense, route
+from labelsmooth.engines import available
 from labelsmooth.functional import label_smoothing_loss
 from tests.test_transforms import (
     CASES,

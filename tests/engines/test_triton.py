@@ -17,10 +17,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from labelsmooth.checks import compute_dtype
-from labelsmooth.engines import gpu, reference, triton
-from labelsmooth.engines.layout import in_rows
-from labelsmooth.engines.statistics import ABSENT, DIFFERENTIABLE, STATISTICS, Measures
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.statistics import ABSENT, DIFFERENTIABLE, STATISTICS, Measures
+from labelsmooth._engines import gpu, reference, triton
+from labelsmooth._engines.layout import in_rows
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 INF, NAN = float("inf"), float("nan")
@@ -512,8 +512,8 @@ WITHOUT_TRITON = """
 import sys
 sys.modules["triton"] = None
 import torch
-from labelsmooth.engines import triton
-from labelsmooth.engines.statistics import Measures
+from labelsmooth._engines import triton
+from labelsmooth._core.statistics import Measures
 assert triton.absence() == "triton is not installed"
 z = torch.zeros(2, 5)
 measures = Measures(torch.tensor([0, 1]), torch.ones(2, dtype=torch.bool))

@@ -11,9 +11,10 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 from labelsmooth import CrossEntropyLoss, LinearCrossEntropyLoss, functional, schedules
-from labelsmooth.checks import Interval
-from labelsmooth.engines import available, linear
-from labelsmooth.engines.statistics import RowStatistics
+from labelsmooth._core.checks import Interval
+from labelsmooth._core.statistics import RowStatistics
+from labelsmooth._engines import linear
+from labelsmooth.engines import available
 from labelsmooth.formulas import Formula, log_likelihood, nll
 from tests.formulas.oracle import CASES
 from tests.test_transforms import Graphs

@@ -13,10 +13,11 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distr
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
-from labelsmooth import LinearCrossEntropyLoss, by_class, functional
+from labelsmooth import LinearCrossEntropyLoss, by_class, functional, mixed
+from labelsmooth._targets.mixed import Mixed
 from labelsmooth.formulas import ConfidencePenalty, MarginSmoothing
+from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import warm_up
-from labelsmooth.targets import Mixed, PerSample, Prior, mixed
 
 from .harness import (
     CASES,

@@ -7,14 +7,11 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 
-from labelsmooth import BCEWithLogitsLoss, LabelSmoothingLoss, OnlineLabelSmoothing, functional
+from labelsmooth import BCEWithLogitsLoss, LabelSmoothingLoss, OnlineLabelSmoothing, functional, mixed
 from labelsmooth.formulas import Focal, MarginSmoothing
-from labelsmooth.parallel import (
-    vocab_parallel_cross_entropy,
-    vocab_parallel_linear_cross_entropy,
-)
+from labelsmooth.functional import vocab_parallel_cross_entropy, vocab_parallel_linear_cross_entropy
+from labelsmooth.priors import PerSample
 from labelsmooth.schedules import linear
-from labelsmooth.targets import PerSample, mixed
 
 from .harness import K, case, raises
 

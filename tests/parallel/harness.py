@@ -8,8 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from labelsmooth import functional
-from labelsmooth.targets import Mixed, PerSample, mixed
+from labelsmooth import functional, mixed
+from labelsmooth._targets.mixed import Mixed
+from labelsmooth.priors import PerSample
 
 ROWS, K = (3, 4), 12
 Case = Callable[[torch.Generator], None]

@@ -7,10 +7,10 @@ import torch.distributed as dist
 from torch.distributed.tensor.debug import CommDebugMode
 
 from labelsmooth import functional
-from labelsmooth.engines import linear as engine
-from labelsmooth.engines.linear import HeadEngine
+from labelsmooth._engines import linear as engine
+from labelsmooth._engines.linear import HeadEngine
 from labelsmooth.formulas import ConfidencePenalty
-from labelsmooth.parallel import vocab_parallel_linear_cross_entropy
+from labelsmooth.functional import vocab_parallel_linear_cross_entropy
 
 from .harness import (
     CASES,

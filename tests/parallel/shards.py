@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor.debug import CommDebugMode
 
-from labelsmooth import by_class, functional
-from labelsmooth.engines import sharded
+from labelsmooth import by_class, functional, mixed
+from labelsmooth._engines import sharded
+from labelsmooth._targets.mixed import Mixed
 from labelsmooth.formulas import ConfidencePenalty, Focal, ForwardCorrection
-from labelsmooth.parallel import vocab_parallel_cross_entropy
+from labelsmooth.functional import vocab_parallel_cross_entropy
+from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import warm_up
-from labelsmooth.targets import Mixed, PerSample, Prior, mixed
 from tests.test_one_class import OPTIONS, one_hot, only
 
 from .harness import (

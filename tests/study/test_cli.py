@@ -135,7 +135,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "no study's folder": (["report", "."], "folder must be the output of a study, got '.': there is no "),
     "no folder": (["study", "-o", ""], "output must name a folder, got ''"),
-    "a folder that cannot be": (["study", "-o", "/dev/null/x"], "[Errno 20] Not a directory: '/dev/null/x"),
+    "a folder that cannot be": (
+        ["study", "-o", "/dev/null/x"],
+        "output must be a folder, got '/dev/null/x': /dev/null is a file",
+    ),
 }
 
 

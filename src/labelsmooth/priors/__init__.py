@@ -5,25 +5,25 @@ those of each sample's own of :class:`PerSample`. All are constants: no gradient
 of. Rows mostly have some probability for their own class too; ``off_target="others"`` leaves it out.
 """
 
-from labelsmooth.priors.matrices import Tree as Tree
-from labelsmooth.priors.matrices import confusion as confusion
-from labelsmooth.priors.matrices import embedding as embedding
-from labelsmooth.priors.matrices import hierarchy as hierarchy
-from labelsmooth.priors.matrices import similarity as similarity
-from labelsmooth.priors.ordinal import Distance as Distance
-from labelsmooth.priors.ordinal import beta as beta
-from labelsmooth.priors.ordinal import binomial as binomial
-from labelsmooth.priors.ordinal import exponential as exponential
-from labelsmooth.priors.ordinal import sord as sord
-from labelsmooth.priors.ordinal import triangular as triangular
-from labelsmooth.priors.samples import neighbourhood as neighbourhood
-from labelsmooth.priors.samples import per_sample as per_sample
-from labelsmooth.priors.samples import teacher as teacher
-from labelsmooth.priors.vectors import masked as masked
-from labelsmooth.priors.vectors import uniform as uniform
-from labelsmooth.priors.vectors import unigram as unigram
-from labelsmooth.targets import PerSample as PerSample
-from labelsmooth.targets import Prior as Prior
+from labelsmooth.priors._distributions import PerSample as PerSample
+from labelsmooth.priors._distributions import Prior as Prior
+from labelsmooth.priors._matrices import Tree as Tree
+from labelsmooth.priors._matrices import confusion as confusion
+from labelsmooth.priors._matrices import embedding as embedding
+from labelsmooth.priors._matrices import hierarchy as hierarchy
+from labelsmooth.priors._matrices import similarity as similarity
+from labelsmooth.priors._ordinal import Distance as Distance
+from labelsmooth.priors._ordinal import beta as beta
+from labelsmooth.priors._ordinal import binomial as binomial
+from labelsmooth.priors._ordinal import exponential as exponential
+from labelsmooth.priors._ordinal import sord as sord
+from labelsmooth.priors._ordinal import triangular as triangular
+from labelsmooth.priors._samples import neighbourhood as neighbourhood
+from labelsmooth.priors._samples import per_sample as per_sample
+from labelsmooth.priors._samples import teacher as teacher
+from labelsmooth.priors._vectors import masked as masked
+from labelsmooth.priors._vectors import uniform as uniform
+from labelsmooth.priors._vectors import unigram as unigram
 
 __all__ = [
     "Distance",

@@ -2,18 +2,18 @@
 nothing compiles again when they change.
 """
 
-from labelsmooth.schedules.classes import ByClass as ByClass
-from labelsmooth.schedules.classes import Shape as Shape
-from labelsmooth.schedules.classes import by_class as by_class
-from labelsmooth.schedules.classes import by_counts as by_counts
-from labelsmooth.schedules.samples import graduated as graduated
-from labelsmooth.schedules.time import Schedule as Schedule
-from labelsmooth.schedules.time import constant as constant
-from labelsmooth.schedules.time import cosine as cosine
-from labelsmooth.schedules.time import delayed as delayed
-from labelsmooth.schedules.time import drop_late as drop_late
-from labelsmooth.schedules.time import linear as linear
-from labelsmooth.schedules.time import warm_up as warm_up
+from labelsmooth.schedules._classes import ByClass as ByClass
+from labelsmooth.schedules._classes import Shape as Shape
+from labelsmooth.schedules._classes import by_class as by_class
+from labelsmooth.schedules._classes import by_counts as by_counts
+from labelsmooth.schedules._samples import graduated as graduated
+from labelsmooth.schedules._time import Schedule as Schedule
+from labelsmooth.schedules._time import constant as constant
+from labelsmooth.schedules._time import cosine as cosine
+from labelsmooth.schedules._time import delayed as delayed
+from labelsmooth.schedules._time import drop_late as drop_late
+from labelsmooth.schedules._time import linear as linear
+from labelsmooth.schedules._time import warm_up as warm_up
 
 __all__ = [
     "ByClass",

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from labelsmooth.checks import check_strength
+from labelsmooth._core.checks import check_strength
 from labelsmooth.study.analysis.metrics import CARES
 from labelsmooth.study.arms.specs import parse, select
 from labelsmooth.study.arms.table import ARMS

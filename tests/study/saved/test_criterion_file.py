@@ -13,12 +13,7 @@ from labelsmooth import study
 from labelsmooth.study import Criterion
 from labelsmooth.study.arms.specs import parse
 from labelsmooth.study.arms.table import ARMS
-from labelsmooth.study.fits.criterion_file import (
-    load_criterion,
-    read_receipt,
-    receipt_of,
-    write_criterion,
-)
+from labelsmooth.study.fits.criterion_file import load_criterion, read_receipt, receipt_of, write_criterion
 
 FACTS = {
     "num_classes": 4,

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration.checks import Rows
+from labelsmooth.calibration._checks import Rows
 from labelsmooth.study.trials.files import Outcome
 
 NUM_BINS = 15

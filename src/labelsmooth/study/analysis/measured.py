@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from labelsmooth.calibration.metrics import Reliability, binned, correct
+from labelsmooth.calibration._metrics import Reliability, binned, correct
 from labelsmooth.study.analysis.evidence import NUM_BINS, Evidence
 from labelsmooth.study.analysis.measures.ranks import curve
 from labelsmooth.study.analysis.measures.training import wrong_labels

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from labelsmooth.checks import UNIT, Interval
+from labelsmooth._core.checks import UNIT, Interval
 
 Value = float | str
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from labelsmooth import priors, schedules
-from labelsmooth.checks import UNIT, check_strength
+from labelsmooth._core.checks import UNIT, check_strength
 from labelsmooth.functional import cross_entropy
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
-from labelsmooth.online import OnlineLabelSmoothing
+from labelsmooth._modules.online import OnlineLabelSmoothing
 from labelsmooth.schedules import Schedule
 from labelsmooth.study.arms.expressions import Call
 from labelsmooth.study.arms.options import Value, spelled

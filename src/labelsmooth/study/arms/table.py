@@ -8,7 +8,9 @@ from typing import Literal, get_args
 import torch
 
 from labelsmooth import priors, schedules
-from labelsmooth.checks import Interval
+from labelsmooth._core.checks import Interval
+from labelsmooth._modules.losses import CrossEntropyLoss, LabelSmoothingLoss
+from labelsmooth._modules.online import OnlineLabelSmoothing
 from labelsmooth.formulas import (
     BackwardCorrection,
     ConfidencePenalty,
@@ -19,9 +21,7 @@ from labelsmooth.formulas import (
     MaxSup,
     NegativeSmoothing,
 )
-from labelsmooth.losses import CrossEntropyLoss, LabelSmoothingLoss
-from labelsmooth.online import OnlineLabelSmoothing
-from labelsmooth.priors.ordinal import Distance
+from labelsmooth.priors import Distance
 from labelsmooth.schedules import Shape
 from labelsmooth.study.arms.expressions import Call, Fact, Share, call
 from labelsmooth.study.arms.options import Above, Choice, Number, Option

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration.checks import CHUNK
-from labelsmooth.calibration.metrics import bin_of
+from labelsmooth.calibration._checks import CHUNK
+from labelsmooth.calibration._metrics import bin_of
 from labelsmooth.study.analysis.evidence import NUM_BINS
 
 DRAWS = 500  # of labels, from the confidences

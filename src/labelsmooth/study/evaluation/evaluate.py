@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from labelsmooth.calibration import fit_temperature
-from labelsmooth.calibration.metrics import bin_of, binned
+from labelsmooth.calibration._metrics import bin_of, binned
 from labelsmooth.study.analysis.evidence import NUM_BINS, AtTemperature, at_temperatures
 from labelsmooth.study.analysis.figures import Estimate
 from labelsmooth.study.analysis.intervals import LEVEL, crossed

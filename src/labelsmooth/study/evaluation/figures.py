@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from labelsmooth.calibration.metrics import Reliability
+from labelsmooth.calibration._metrics import Reliability
 from labelsmooth.study.analysis.figures import Estimate
 
 MOST = 20  # classes that are shown

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration.checks import (
+from labelsmooth.calibration._checks import (
     are_probabilities,
     as_labelled,
     as_logits,

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from labelsmooth.calibration import ReliabilityDisplay
-from labelsmooth.calibration.metrics import Reliability
+from labelsmooth.calibration._metrics import Reliability
 from labelsmooth.study.analysis.figures import Arm, Difference, Setting
 from labelsmooth.study.analysis.metrics import METRICS
 from labelsmooth.study.analysis.results import Results

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration.metrics import bin_of, chance_gap, chance_gaps
+from labelsmooth.calibration._metrics import bin_of, chance_gap, chance_gaps
 from labelsmooth.study.analysis.evidence import NUM_BINS, AtTemperature, Cells, Evidence
 from labelsmooth.study.analysis.measures.influence import leaving_out
 

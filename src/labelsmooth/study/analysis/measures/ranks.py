@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration.metrics import confidence
+from labelsmooth.calibration._metrics import confidence
 from labelsmooth.study.analysis.evidence import AtTemperature, Evidence, groups_of
 from labelsmooth.study.analysis.measures.influence import leaving_out
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration.metrics import correct
+from labelsmooth.calibration._metrics import correct
 from labelsmooth.study.analysis.evidence import Evidence
 from labelsmooth.study.analysis.measures.influence import leaving_out
 

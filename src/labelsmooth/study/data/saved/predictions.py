@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelsmooth.calibration.checks import (
+from labelsmooth.calibration._checks import (
     Rows,
     are_probabilities,
     as_labelled,

@@ -1,0 +1,208 @@
+"""The dense engine on a CPU: the compiled kernel of native/, which writes no more than the gradient."""
+
+import ctypes
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labelsmooth._core.modes import transformed
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.statistics import STATISTICS, Measures
+from labelsmooth._engines import native, reference
+from labelsmooth._engines.few import with_few
+from labelsmooth._engines.layout import in_columns, in_rows, laid_like, rows_like
+from labelsmooth._engines.native import Problem
+from labelsmooth._engines.operator import DTYPES, operator, unserved
+
+FEW_CLASSES = 1024
+"""Of which one sum may be in a single float: a block of native/row.h."""
+
+
+_library = native.library()
+ABSENCE = native.absence()
+
+
+def serves(z: Tensor, measures: Measures) -> str | None:
+    """Why the kernel cannot do it, or None if it can."""
+    if z.device.type != "cpu":
+        return f"it runs on a CPU, and input is on {z.device}"
+    return unserved(z, measures) or ABSENCE
+
+
+def _forward(z: Tensor, measures: Measures) -> Tensor:
+    if obstacle := serves(z, measures):
+        raise ValueError(f"the dense engine cannot serve: {obstacle}")
+    z, problem, _keep = _problem(z, *measures)
+    out = z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
+    bad = _kernel().labelsmooth_forward(problem, out.data_ptr())
+    if bad >= 0:
+        got = int(measures.target.reshape(-1)[bad])
+        raise ValueError(f"target must hold class indices in [0, {z.size(-1)}), got {got}")
+    return out
+
+
+def _backward(
+    grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
+) -> Tensor:
+    z, problem, _keep = _problem(z, *measures)
+    rows = problem.class_stride == 1
+    fits = out is not None and (out.is_contiguous() if rows else out.stride() == z.stride())
+    written = out if out is not None and fits else _place(z, problem)
+    grad, statistics = grad.contiguous(), statistics.contiguous()
+    _kernel().labelsmooth_backward(problem, statistics.data_ptr(), grad.data_ptr(), written.data_ptr())
+    return written if out is None or out is written else out.copy_(written)
+
+
+forward, backward = with_few(_forward, _backward)
+
+
+def _backward_as_laid(
+    grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """That of a map has its classes where the map has them, however it was found."""
+    found = backward(grad, z, measures, statistics, out)
+    if out is not None or in_columns(z) is None or found.stride() == z.stride():
+        return found
+    return laid_like(z).copy_(found)
+
+
+row_statistics = operator("dense", "CPU", forward, _backward_as_laid, laid_like)
+
+
+def uniform(
+    z: Tensor, target: Tensor, eps: float, ignore_index: int, mean: bool, divergence: bool = False
+) -> tuple[Tensor, float] | None:
+    """The commonest loss in a single pass, and what it is without smoothing.
+
+    None if a target is out of range, or the entropy of a divergence differs between rows. It is the sum, or
+    mean, over the rows that are not ignored, for class indices and the uniform prior.
+    """
+    rows, problem, _keep = _problem(z, target)
+    saved = rows.new_empty((5, target.numel()), dtype=compute_dtype(z))
+    sums = (ctypes.c_double * 3)()
+    if _kernel().labelsmooth_uniform_forward(problem, ignore_index, eps, saved.data_ptr(), sums):
+        return None
+    total, hard, count = sums
+    if divergence:
+        if count < target.numel() or (count and saved[2].min() < z.size(-1)):  # ignored rows, masked classes
+            return None
+        total -= count * _entropy(eps, z.size(-1))
+    divisor = 1.0 if not mean else count or torch.nan
+    if torch.is_grad_enabled() and z.requires_grad:
+        loss = _Uniform.apply(z, target, saved, total / divisor, eps, ignore_index, divisor)
+    else:
+        loss = saved.new_tensor(total / divisor)
+    return loss, hard / divisor
+
+
+def _entropy(eps: float, classes: int) -> float:
+    """Of a smoothed target."""
+    off = eps / classes
+    shares = ((1, 1 - eps + off), (classes - 1, off))
+    return -sum(n * p * math.log(p) for n, p in shares if p > 0)
+
+
+class _Uniform(torch.autograd.Function):
+    """Gives the loss its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        target: Tensor,
+        saved: Tensor,
+        loss: float,
+        *options: float,
+    ) -> Tensor:
+        ctx.save_for_backward(z, target, saved)
+        ctx.options = options
+        # Made here: what comes in and goes out again is a view, which nobody may change in place.
+        return saved.new_tensor(loss)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        z, target, saved = ctx.saved_tensors
+        eps, ignore_index, divisor = ctx.options
+        (grad,) = grads
+        if torch.is_grad_enabled() or transformed(grad):
+            counted = target != ignore_index
+            by_row = torch.where(counted, grad / divisor, 0.0)
+            nothing = torch.zeros_like(by_row)
+            by_statistics = torch.stack([by_row, by_row * (eps - 1), by_row * -eps, nothing, nothing])
+            measures = Measures(target.masked_fill(~counted, 0), counted)
+            by_z = reference.gradient(by_statistics, z, measures)
+        else:
+            rows, problem, _keep = _problem(z, target)
+            by_z = _place(rows, problem)
+            scale = float(grad) / divisor
+            _kernel().labelsmooth_uniform_backward(
+                problem, ignore_index, eps, scale, saved.data_ptr(), by_z.data_ptr()
+            )
+        return by_z, *[None] * 6
+
+
+def _place(z: Tensor, problem: Problem) -> Tensor:
+    """Of a gradient: the kernel writes each row's classes side by side, or where the logits have them."""
+    return rows_like(z) if problem.class_stride == 1 else laid_like(z)
+
+
+def _kernel() -> ctypes.CDLL:
+    if _library is None:
+        raise RuntimeError(f"the compiled kernel is not there: {ABSENCE}")
+    return _library
+
+
+def _problem(
+    z: Tensor,
+    target: Tensor,
+    counted: Tensor | None = None,
+    prior: Tensor | None = None,
+    weight: Tensor | None = None,
+    exclude_target: bool = False,
+    _shares: object = None,
+    per_row: bool = False,
+    _classes: object = None,
+    margin: float | None = None,
+    squared: bool = False,
+    spread: bool = False,
+) -> tuple[Tensor, Problem, tuple[Tensor | None, ...]]:
+    """The logits as the kernel can read them, all it needs to know, and what has to live as long."""
+    classes = z.size(-1)
+    soft = target.is_floating_point()
+    one_for_all = prior is None or (prior.dim() == 1 and not per_row)
+    plain = one_for_all and margin is None and not (soft or exclude_target or spread)
+    columns = in_columns(z) if plain and classes <= FEW_CLASSES else None
+    if columns is None:
+        z, (inner, outer_stride, inner_stride) = in_rows(z)
+        class_stride = 1
+    else:
+        inner, outer_stride, inner_stride = columns
+        class_stride = inner
+    target = target.contiguous()
+    counted, prior, weight = (x if x is None else x.contiguous() for x in (counted, prior, weight))
+    problem = Problem(
+        z.data_ptr(),
+        DTYPES.index(z.dtype),
+        z.numel() // classes,
+        inner,
+        outer_stride,
+        inner_stride,
+        class_stride,
+        classes,
+        None if soft else target.data_ptr(),
+        target.data_ptr() if soft else None,
+        None if counted is None else counted.data_ptr(),
+        None if prior is None else prior.data_ptr(),
+        0 if one_for_all else classes,
+        per_row,
+        None if weight is None else weight.data_ptr(),
+        exclude_target,
+        math.nan if margin is None else margin,
+        squared,
+        spread,
+        plain,
+        torch.get_num_threads(),
+    )
+    return z, problem, (target, counted, prior, weight)

@@ -1,0 +1,275 @@
+"""The linear head, logits and all, in chunks of rows: z = input W^T + b never exists as a whole.
+
+A chunk's logits turn into their own gradient in place, so beside the gradients that are asked for a call
+needs the memory of one chunk.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from labelsmooth._core.modes import captured, transformed
+from labelsmooth._core.precision import accurate, as_given
+from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics, blanked
+from labelsmooth._engines import reference, route
+from labelsmooth._engines.operator import LIBRARY, MEASURES
+
+BUDGET = 64 * 2**20
+"""Bytes that a chunk of logits may take, unless that is fewer than ``LEAST`` rows."""
+
+LEAST = 128
+"""With fewer rows a chunk would spend its time reading the weight."""
+
+
+HeadEngine = Literal["reference", "linear"]
+
+
+class Head(NamedTuple):
+    """z = input W^T + b, then bent to softcap * tanh(z / softcap) if there is one."""
+
+    input: Tensor  # (N, D)
+    weight: Tensor  # (K, D)
+    bias: Tensor | None  # (K,)
+    softcap: float | None
+    dtype: torch.dtype  # of the products
+    chunk: int | None = None  # rows of one; as many as the budget allows if none
+
+    def logits(self) -> Tensor:
+        """All of them, a row each; a weight (K, d1, ..., D) gives N * d1 * ... rows."""
+        bias = None if self.bias is None else self.bias.to(self.dtype).flatten()
+        z = linear(self.input.to(self.dtype), self.weight.to(self.dtype).flatten(0, -2), bias)
+        z = z.unflatten(-1, self.weight.shape[:-1]).movedim(1, -1).flatten(0, -2)
+        if self.softcap is None:
+            return z
+        return self.softcap * (z.to(accurate(self.dtype)) / self.softcap).tanh()
+
+    def blanked(self, counted: Tensor) -> Self:
+        """The same without what stands in rows that do not count: the weight's gradient has it, times 0."""
+        some = counted.reshape(len(self.input), self.weight.shape[1:-1].numel()).any(1)
+        return self._replace(input=blanked(self.input, some))
+
+
+def makes_logits(head: Head, measures: Measures, engine: HeadEngine | None) -> bool:
+    """Whether the logits are made as a whole: as asked for, or because the chunks cannot serve."""
+    many = head.weight.dim() > 2
+    obstacle = "linear_weight has more than 2 dimensions" if many else route.opaque(head[:3], measures)
+    if engine == "linear" and obstacle is not None:
+        raise ValueError(f"engine={engine!r} cannot serve: {obstacle}")
+    exported = engine is None and torch.compiler.is_exporting()
+    return engine == "reference" or obstacle is not None or exported
+
+
+def row_statistics(head: Head, measures: Measures) -> RowStatistics:
+    """The statistics of each row; their gradient finds the logits again, which makes four products."""
+    found = torch.ops.labelsmooth.linear if captured() else _Statistics.apply
+    return RowStatistics(*found(*head, *measures).unbind())
+
+
+def unheld(head: Head) -> list[Tensor | None]:
+    """Its tensors, for a context to save: module.to() swaps parameters that nothing else holds."""
+    return [x.detach() if x is not None and x.is_leaf else x for x in head[:3]]
+
+
+def leaves(ctx: Any, head: Head) -> dict[str, Tensor]:
+    """What of the head is a leaf that asks for a gradient, itself."""
+    parts = [name for name in head._fields[:3] if getattr(head, name) is not None]
+    nodes = [node for node, _ in ctx.next_functions]
+    return {
+        name: node.variable
+        for name, node in zip(parts, nodes, strict=False)
+        if node is not None and hasattr(node, "variable")
+    }
+
+
+def passes(
+    head: Head,
+    measures: Measures,
+    needs: Sequence[bool],
+    derivative: Callable[[slice, Tensor], Tensor],
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The statistics of all rows, (10, N), and the gradients by input, weight and bias that are needed.
+
+    ``derivative`` tells a loss's gradient by the statistics of a chunk of rows, (5, n), given these.
+    """
+    hidden, weight, bias, softcap, dtype, chunk = head
+    found = hidden.new_empty((STATISTICS, len(hidden)), dtype=accurate(dtype))
+    by_input = torch.empty_like(hidden, dtype=dtype) if needs[0] else None
+    by_weight = torch.zeros_like(weight, dtype=accurate(dtype)) if needs[1] else None
+    by_bias = torch.zeros_like(bias, dtype=accurate(dtype)) if bias is not None and needs[2] else None
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    width = (dtype if softcap is None else accurate(dtype)).itemsize
+    chunks = list(_chunks(len(hidden), len(weight) * width, chunk))
+    buffer = hidden.new_empty((max((c.stop - c.start for c in chunks), default=0), len(weight)), dtype=dtype)
+    with torch.no_grad(), as_given(hidden.device):
+        for part in chunks:
+            rows = measures.rows(part)
+            x = blanked(hidden[part], rows.counted).to(dtype)
+            z, slope = buffer[: len(x)], None
+            if bias is None:
+                torch.mm(x, weight.T, out=z)
+            else:
+                torch.addmm(bias, x, weight.T, out=z)
+            if softcap is not None:
+                # In a short type the bend would cost more digits than the product did.
+                z = z.to(accurate(dtype)).div_(softcap).tanh_()
+                slope = z.square().neg_().add_(1) if any(needs[:3]) else None
+                z.mul_(softcap)
+            engine = route.kernels(z, rows)
+            found[:, part] = statistics = engine.forward(z, rows)
+            if not any(needs[:3]):
+                continue
+            by_z = engine.backward(derivative(part, statistics), z, rows, statistics, out=z)
+            if slope is not None:
+                by_z = by_z.mul_(slope).to(dtype)
+            if by_input is not None:
+                torch.mm(by_z, weight, out=by_input[part])
+            if by_weight is not None:
+                _accumulate(by_weight, by_z, x)
+            if by_bias is not None:
+                by_bias += by_z.sum(0)  # in its own type: a CPU would widen all of it first, not each number
+    return found, [by_input, by_weight, by_bias]
+
+
+def _accumulate(total: Tensor, by_z: Tensor, input: Tensor) -> None:
+    """total += by_z^T input, each chunk's product rounded at most once where ``total`` is the wider type."""
+    if total.dtype == by_z.dtype:
+        torch.addmm(total, by_z.T, input, out=total)  # which FlopCounterMode counts, and addmm_ not
+        return
+    for part in _chunks(len(total), input.size(1) * input.element_size()):
+        total[part] += by_z[:, part].T @ input
+
+
+def _chunks(rows: int, row_bytes: int, size: int | None = None) -> Iterator[slice]:
+    """Chunks of that size, or even ones that keep to the budget."""
+    if size is None:
+        number = -(-rows // max(LEAST, BUDGET // max(row_bytes, 1)))
+        size = -(-rows // max(number, 1))
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1)))
+
+
+def check_chunking(options: object) -> None:
+    kind = getattr(nn, "LinearCrossEntropyOptions", None)
+    if options is not None and (kind is None or not isinstance(options, kind)):
+        raise ValueError(
+            f"options must be a torch.nn.LinearCrossEntropyOptions, got {type(options).__name__}"
+        )
+
+
+def chunk_rows(options: "nn.LinearCrossEntropyOptions", rows: int, features: int, classes: int) -> int | None:
+    """The rows of a chunk as torch has it; None leaves them to the budget."""
+    size, method = options.batch_chunk_size, options.chunking_method
+    if method == "auto":
+        return size
+    if method is None:
+        return size or max(rows, 1)
+    # As much memory as the input takes, in a power of 2 of rows, or the part of it that is named.
+    factor = int(method.partition(":")[2] or 1)
+    whole = -(-rows // max(-(-classes // max(features, 1)), 1))
+    found = max(min((1 << int(max(whole - 1, 0)).bit_length()) // factor, rows), 1)
+    if size is not None and size != found:
+        raise ValueError(
+            f"options must have a batch_chunk_size or a chunking_method, got batch_chunk_size={size} and "
+            f"chunking_method={method!r}, which makes {found} rows"
+        )
+    return found
+
+
+def whole_statistics(head: Head, measures: Measures) -> RowStatistics:
+    return reference.row_statistics(head.blanked(measures.counted).logits(), measures)
+
+
+def differentiable(head: Head, of: Callable[[Head], Tensor], grad: Tensor) -> list[Tensor | None]:
+    """The gradients of a function of the head, in a way that torch can differentiate and map."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaves = [
+            # A view, as one of them may be a function of another: a tied embedding is one of the weight.
+            None if x is None else x.view_as(x) if again and x.requires_grad else x.detach().requires_grad_()
+            for x in (head.input, head.weight, head.bias)
+        ]
+        value = of(Head(*leaves, *head[3:]))  # pyright: ignore[reportArgumentType, reportCallIssue]
+    asked = [x for x in leaves if x is not None]
+    found = iter(torch.autograd.grad(value, asked, grad, create_graph=again))
+    return [None if x is None else next(found) for x in leaves]
+
+
+_arguments = (
+    "Tensor input, Tensor linear_weight, Tensor? linear_bias, float? softcap, ScalarType dtype, "
+    f"SymInt? chunk, {MEASURES}"
+)
+LIBRARY.define(f"linear({_arguments}) -> Tensor")
+LIBRARY.define(f"linear_backward(Tensor grad, bool[] needs, {_arguments}) -> Tensor[]")
+_HEAD = len(Head._fields)
+
+
+def _linear(*arguments: Any) -> Tensor:
+    head, measures = Head(*arguments[:_HEAD]), Measures(*arguments[_HEAD:])
+    return passes(head, measures, [False] * 3, lambda part, statistics: statistics)[0]
+
+
+def _linear_backward(grad: Tensor, needs: list[bool], *arguments: Any) -> list[Tensor]:
+    head, measures = Head(*arguments[:_HEAD]), Measures(*arguments[_HEAD:])
+    _, gradients = passes(head, measures, needs, lambda part, statistics: grad[:, part])
+    of = (head.input, head.weight, head.bias)
+    return [x.to(y.dtype) for x, y in zip(gradients, of, strict=True) if x is not None and y is not None]
+
+
+LIBRARY.impl("linear", _linear, "CompositeExplicitAutograd")
+LIBRARY.impl("linear_backward", _linear_backward, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("labelsmooth::linear", lib=LIBRARY)
+def _(
+    input: Tensor, weight: Tensor, bias: Tensor | None, softcap: Any, dtype: torch.dtype, *_: Any
+) -> Tensor:
+    return input.new_empty((STATISTICS, input.size(0)), dtype=accurate(dtype))
+
+
+@torch.library.register_fake("labelsmooth::linear_backward", lib=LIBRARY)
+def _(grad: Tensor, needs: list[bool], *head: Any) -> list[Tensor]:
+    return [x.new_empty(x.shape) for x, need in zip(head, needs, strict=False) if need]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    head, measures = Head(*inputs[:_HEAD]), inputs[_HEAD:]
+    held = head[:3] if torch.compiler.is_compiling() else unheld(head)
+    ctx.save_for_backward(*held, *Measures(*measures).tensors)
+    ctx.options = head[3:], [None if isinstance(x, Tensor) else x for x in measures]
+
+
+def _differentiate(ctx: Any, grad: Tensor, backward: Any = None) -> tuple[Tensor | None, ...]:
+    hidden, weight, bias, *tensors = ctx.saved_tensors
+    options, measures = ctx.options
+    head = Head(hidden, weight, bias, *options)
+    measures = Measures(*measures).with_tensors(*tensors)
+    grad = grad[:DIFFERENTIABLE]
+    if torch.is_grad_enabled() or transformed(grad):
+        head = head if torch.compiler.is_compiling() else head._replace(**leaves(ctx, head))
+        gradients = differentiable(
+            head, lambda h: torch.stack(whole_statistics(h, measures)[:DIFFERENTIABLE]), grad
+        )
+    else:
+        needs = list(ctx.needs_input_grad[:3])
+        backward = backward or torch.ops.labelsmooth.linear_backward
+        found = iter(backward(grad, needs, *head, *measures))
+        gradients = [next(found) if need else None for need in needs]
+    return *gradients, *[None] * (len(head) + len(measures) - len(gradients))
+
+
+torch.library.register_autograd(
+    "labelsmooth::linear", _differentiate, setup_context=_setup_context, lib=LIBRARY
+)
+
+
+class _Statistics(torch.autograd.Function):
+    """The operator where no graph has to hold it: whoever watches torch's operators sees the products."""
+
+    forward = staticmethod(_linear)
+    setup_context = staticmethod(_setup_context)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _differentiate(ctx, *grads, backward=_linear_backward)

@@ -1,0 +1,132 @@
+"""The compiled kernel: a handle to it, or the reason why there is none.
+
+It has a plain C interface and is loaded with ctypes, so that no build of it depends on a version of Python
+or of torch. Nothing is loaded before the first call.
+"""
+
+import ctypes
+import os
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+
+from labelsmooth import _engines
+
+ABI = 5
+"""What ``labelsmooth_abi()`` of native/labelsmooth.cpp has to return; whoever changes one changes both."""
+
+NAME = "_native.cpu.so"
+
+
+class Problem(ctypes.Structure):
+    """As in native/kernels.h, field by field."""
+
+    _fields_ = (
+        ("z", ctypes.c_void_p),
+        ("dtype", ctypes.c_int64),
+        ("rows", ctypes.c_int64),
+        ("inner", ctypes.c_int64),
+        ("outer_stride", ctypes.c_int64),
+        ("inner_stride", ctypes.c_int64),
+        ("class_stride", ctypes.c_int64),
+        ("classes", ctypes.c_int64),
+        ("target", ctypes.c_void_p),
+        ("soft", ctypes.c_void_p),
+        ("counted", ctypes.c_void_p),
+        ("prior", ctypes.c_void_p),
+        ("prior_stride", ctypes.c_int64),
+        ("prior_by_row", ctypes.c_int64),
+        ("weight", ctypes.c_void_p),
+        ("exclude_target", ctypes.c_int64),
+        ("margin", ctypes.c_double),
+        ("squared", ctypes.c_int64),
+        ("spread", ctypes.c_int64),
+        ("plain", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+    )
+
+
+def library() -> ctypes.CDLL | None:
+    """The loaded library, or None where ``absence`` has a reason."""
+    found = _load()
+    return None if isinstance(found, str) else found
+
+
+def absence() -> str | None:
+    """Why there is no library, or None if there is one."""
+    found = _load()
+    return found if isinstance(found, str) else None
+
+
+def isa() -> str:
+    """The instruction set that the library computes with."""
+    found = library()
+    assert found is not None
+    return found.labelsmooth_isa().decode()
+
+
+@cache
+def warn_of_absence() -> None:
+    """Say, once a process, that plain torch does what the kernel would, unless that was asked for."""
+    if os.environ.get("LABELSMOOTH_NATIVE") != "0":
+        warnings.warn(
+            f"labelsmooth runs without its compiled kernel, on plain torch, which is slower: {absence()}. "
+            "LABELSMOOTH_NATIVE=0 keeps it so without this warning",
+            RuntimeWarning,
+            stacklevel=_levels_to_the_caller(),
+        )
+
+
+def _levels_to_the_caller() -> int:
+    """How far above the caller of this lies the call of a loss."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("labelsmooth", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+@cache
+def _load() -> ctypes.CDLL | str:
+    if os.environ.get("LABELSMOOTH_NATIVE") == "0":
+        return "switched off by LABELSMOOTH_NATIVE=0"
+    if sys.platform == "win32":
+        return "not written for Windows"
+    # An editable install has two folders: that of the sources and that of what was compiled.
+    paths = [Path(folder, NAME) for folder in _engines.__path__]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        folders = ", ".join(str(path.parent) for path in paths)
+        return (
+            f"not built with this install: no {NAME} in {folders}. With a C++ compiler at hand, installing "
+            "again with LABELSMOOTH_REQUIRE_NATIVE=1 and pip's --no-cache-dir builds it or says what fails"
+        )
+    try:
+        found = ctypes.CDLL(str(path))
+        abi = int(found.labelsmooth_abi())
+        if abi != ABI:
+            return f"{path} has ABI {abi} and this version needs {ABI}: install again"
+        size, expected = int(found.labelsmooth_problem_size()), ctypes.sizeof(Problem)
+        if size != expected:
+            return f"{path} takes a problem of {size} bytes and this version has {expected}: install again"
+        _declare(found)
+    except (OSError, AttributeError) as error:
+        return f"{path} cannot be loaded: {error}"
+    wanted = os.environ.get("LABELSMOOTH_ISA")
+    if wanted and not found.labelsmooth_use(wanted.encode()):
+        return f"LABELSMOOTH_ISA={wanted} is no instruction set that {path} and this CPU have"
+    return found
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    pointer, problem = ctypes.c_void_p, ctypes.POINTER(Problem)
+    int64, double = ctypes.c_int64, ctypes.c_double
+    library.labelsmooth_isa.restype = ctypes.c_char_p
+    library.labelsmooth_use.argtypes = (ctypes.c_char_p,)
+    library.labelsmooth_forward.argtypes = (problem, pointer)
+    library.labelsmooth_forward.restype = int64
+    library.labelsmooth_backward.argtypes = (problem, pointer, pointer, pointer)
+    library.labelsmooth_backward.restype = None
+    library.labelsmooth_uniform_forward.argtypes = (problem, int64, double, pointer, pointer)
+    library.labelsmooth_uniform_backward.argtypes = (problem, int64, double, double, pointer, pointer)
+    library.labelsmooth_uniform_backward.restype = None

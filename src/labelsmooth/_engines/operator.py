@@ -1,0 +1,118 @@
+"""An engine as an operator of torch: opaque to the compiler, and differentiable as often as one likes.
+
+Its gradient is the engine's own. Where the gradient itself is to be differentiated or mapped, it is that of
+the reference, which torch can see through.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from labelsmooth._core.modes import transformed
+from labelsmooth._core.precision import compute_dtype
+from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics
+from labelsmooth._engines import reference
+from labelsmooth._engines.layout import rows_like
+
+LIBRARY = torch.library.Library("labelsmooth", "FRAGMENT")
+# The fields of Measures.
+MEASURES = (
+    "Tensor target, Tensor counted, Tensor? prior, Tensor? weight, bool exclude_target=False, "
+    "Tensor? shares=None, bool per_row=False, Tensor? classes=None, float? margin=None, bool squared=False, "
+    "bool spread=False"
+)
+
+
+# In the order of their numbers in native/row.h.
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def unserved(z: Tensor, measures: Measures) -> str | None:
+    """Why no kernel does it, on whatever device; None if they do."""
+    if z.dtype not in DTYPES:
+        return f"it has no {z.dtype}"
+    if measures.mixed:
+        return "a mixture of priors by class, as of a (K, K) prior or off_target='others', is not its own"
+    if measures.classes is not None and measures.margin is not None:
+        return "it has no hinge over a prior of a few classes for each row"
+    return None
+
+
+class Forward(Protocol):
+    def __call__(self, z: Tensor, measures: Measures) -> Tensor:
+        """The statistics of each row, stacked: (10, ...)."""
+        ...
+
+
+class Backward(Protocol):
+    def __call__(
+        self,
+        grad: Tensor,
+        z: Tensor,
+        measures: Measures,
+        statistics: Tensor,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """The gradient by z, given that by the differentiable statistics, (5, ...); ``out`` may be z."""
+        ...
+
+
+def operator(
+    name: str,
+    device: str,
+    forward: Forward,
+    backward: Backward,
+    place: Callable[[Tensor], Tensor] = rows_like,
+) -> Callable[[Tensor, Measures], RowStatistics]:
+    """Register an engine under that name; what comes back finds statistics as ``reference`` does.
+
+    ``place`` makes a tensor with the strides that ``backward`` gives the gradient.
+    """
+    LIBRARY.define(f"{name}(Tensor z, {MEASURES}) -> Tensor")
+    LIBRARY.define(f"{name}_backward(Tensor grad, Tensor z, Tensor statistics, {MEASURES}) -> Tensor")
+
+    def forward_impl(z: Tensor, *measures: Any) -> Tensor:
+        return forward(z, Measures(*measures))
+
+    def backward_impl(grad: Tensor, z: Tensor, statistics: Tensor, *measures: Any) -> Tensor:
+        return backward(grad, z, Measures(*measures), statistics)
+
+    LIBRARY.impl(name, forward_impl, device)
+    LIBRARY.impl(f"{name}_backward", backward_impl, device)
+
+    @torch.library.register_fake(f"labelsmooth::{name}", lib=LIBRARY)
+    def _(z: Tensor, *measures: Any) -> Tensor:
+        return z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
+
+    @torch.library.register_fake(f"labelsmooth::{name}_backward", lib=LIBRARY)
+    def _(grad: Tensor, z: Tensor, *rest: Any) -> Tensor:
+        return place(z)
+
+    op = getattr(torch.ops.labelsmooth, name).default
+    op_backward = getattr(torch.ops.labelsmooth, f"{name}_backward").default
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, *measures = inputs
+        ctx.save_for_backward(z, *Measures(*measures).tensors, output)
+        ctx.options = [None if isinstance(x, Tensor) else x for x in measures]
+
+    def differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, *tensors, statistics = ctx.saved_tensors
+        measures = Measures(*ctx.options).with_tensors(*tensors)
+        grad = grad[:DIFFERENTIABLE]
+        if torch.is_grad_enabled() or transformed(grad):
+            by_z = reference.gradient(grad, z, measures)
+        else:
+            by_z = op_backward(grad, z, statistics, *measures)
+        return by_z, *[None] * len(measures)
+
+    torch.library.register_autograd(
+        f"labelsmooth::{name}", differentiate, setup_context=setup_context, lib=LIBRARY
+    )
+
+    def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
+        return RowStatistics(*op(z, *measures).unbind())
+
+    return row_statistics

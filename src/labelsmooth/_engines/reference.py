@@ -1,0 +1,186 @@
+"""Row statistics in plain torch, as the maths reads: the specification of every other engine.
+
+It runs on any device and in any transform (double backward, ``torch.func``, ``torch.compile``), and
+does materialise rows as wide as the logits.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from labelsmooth._core.precision import as_given, compute_dtype
+from labelsmooth._core.statistics import (
+    ABSENT,
+    DIFFERENTIABLE,
+    STATISTICS,
+    Measures,
+    RowStatistics,
+    blanked,
+    sizeable,
+    taken,
+    times,
+)
+
+
+def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
+    """The statistics of each row of ``z``.
+
+    Args:
+        z: Logits, ``(..., K)``, of any floating-point type. A class whose logit is -inf is masked: not valid.
+        measures: What each row is held to.
+    """
+    z = blanked(z.to(compute_dtype(z)), measures.counted)
+    if measures.per_row and measures.prior is not None:
+        measures = measures._replace(prior=blanked(measures.prior, measures.counted))
+    top = z.detach().argmax(-1, keepdim=True)
+    z_max = z.detach().gather(-1, top)
+    z, z_max = z - z_max, z_max.squeeze(-1)
+    # The first here is the last that autograd adds to the gradient by z: those of target and prior, which are
+    # added before, cancel it exactly where one class is left.
+    exp = z.exp()
+    # The largest is 1, and comes last: beside it each of the others would be rounded.
+    largest = torch.arange(z.size(-1), device=z.device) == top
+    lse = (1 + (exp - largest.to(z.dtype)).sum(-1)).log()
+    if measures.mixed and not measures.soft:
+        measures = _whole(measures, z)
+    target_z, target_mass = _target(z, measures)
+    # The prior's classes: their logits, and their shares of it.
+    at = z if measures.classes is None else z.gather(-1, measures.classes)
+    rows, kept, valid_mass = (_mixture if measures.mixed else _prior)(at, measures)
+    empty = valid_mass == 0
+    hinge = slope = model_z = torch.zeros_like(target_z)
+    if measures.margin is not None:
+        # Measured from itself the largest logit is 0, but not its gradient.
+        beyond = (z.gather(-1, top) - torch.where(at == -torch.inf, 0.0, at) - measures.margin).relu()
+        hinge = (rows * (beyond.square() if measures.squared else beyond)).sum(-1)
+        slope = (rows * (2 * beyond if measures.squared else beyond > 0)).sum(-1).detach()
+    if kept is not None:
+        rows = rows + kept
+    if measures.spread:
+        model_z = (exp * torch.where(z == -torch.inf, 0.0, z)).sum(-1) / exp.sum(-1)
+    return RowStatistics(
+        lse,
+        target_z,
+        torch.where(empty, target_z, times(rows, at).sum(-1)),
+        hinge,
+        model_z,
+        target_mass,
+        torch.where(empty, target_mass, rows.sum(-1)),
+        valid_mass,
+        z_max,
+        slope,
+    )
+
+
+def forward(z: Tensor, measures: Measures) -> Tensor:
+    """As an operator's: the statistics stacked, without a graph."""
+    return torch.stack(row_statistics(z.detach(), measures)[:STATISTICS])
+
+
+def backward(
+    grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """As an operator's."""
+    # Under a mode an operator is called with autograd shut off, which the gradient is found by.
+    autograd = torch._C.DispatchKey.AutogradFunctionality  # pyright: ignore[reportAttributeAccessIssue]
+    with torch.no_grad(), torch._C._SetExcludeDispatchKeyGuard(autograd, False):
+        found = gradient(grad, z, measures)
+    return found if out is None else out.copy_(found)
+
+
+def gradient(grad: Tensor, z: Tensor, measures: Measures) -> Tensor:
+    """The gradient by z, given that by the differentiable statistics, (5, ...); itself differentiable."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaf = z if again and z.requires_grad else z.detach().requires_grad_()
+        found = torch.stack(row_statistics(leaf, measures)[:DIFFERENTIABLE])
+    return torch.autograd.grad(found, leaf, grad, create_graph=again)[0]
+
+
+def _target(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
+    """<target, z> and the target's mass."""
+    target, weight = measures.target, measures.weight
+    if measures.soft:
+        share = target
+    else:
+        share = measures.shares
+        if share is None:
+            target = target.unsqueeze(-1)
+            share = z.new_ones(target.shape)
+        absent = target == ABSENT
+        target = target.masked_fill(absent, 0)
+        share = share.masked_fill(absent, 0.0)
+        z = z.gather(-1, target)
+    if weight is not None:
+        share = share * (weight if measures.soft else taken(weight, target))
+    return times(share, z).sum(-1), share.sum(-1)
+
+
+def _prior(z: Tensor, measures: Measures) -> tuple[Tensor, None, Tensor]:
+    """The prior's shares at its classes, renormalised and weighted, and its mass over the valid classes.
+
+    It has no share of anything where that mass is 0.
+    """
+    target, _, prior, weight, exclude_target, _, _, classes, *_ = measures
+    if prior is None:
+        prior = z.new_full((z.size(-1),), 1 / z.size(-1))
+    elif measures.by_class:
+        prior = taken(prior, target.masked_fill(target == ABSENT, 0))
+    masked = z == -torch.inf
+    if exclude_target:
+        every = torch.arange(z.size(-1), device=z.device) if classes is None else classes
+        masked = masked | (every == target.unsqueeze(-1))
+    rows = torch.where(masked, 0.0, prior)
+    valid_mass = sizeable(rows.sum(-1))
+    rows = rows.masked_fill((valid_mass == 0).unsqueeze(-1), 0.0)
+    rows = rows / valid_mass.masked_fill(valid_mass == 0, 1.0).unsqueeze(-1)
+    if weight is not None:
+        rows = rows * (weight if classes is None else weight[classes])
+    return rows, None, valid_mass
+
+
+def _mixture(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor, Tensor]:
+    """As for class indices, in expectation over the class probabilities t.
+
+    A class j shares t_j out over its prior's allowed classes, or, in the second of these, keeps it if there
+    is none.
+    """
+    target, _, prior, weight, exclude_target, *_ = measures
+    if prior is None:
+        prior = z.new_full((z.size(-1),), 1 / z.size(-1))
+    allowed = (z > -torch.inf).to(z.dtype)
+    if measures.by_class:
+        if exclude_target:
+            prior = prior.masked_fill(torch.eye(z.size(-1), dtype=torch.bool, device=z.device), 0.0)
+        mass = sizeable(_matmul(allowed, prior.T))
+    else:
+        prior = allowed * prior
+        mass = sizeable(_others(prior))
+    empty = mass == 0
+    share = torch.where(empty, 0.0, target / mass.masked_fill(empty, 1.0))
+    rows = allowed * _matmul(share, prior) if measures.by_class else prior * _others(share)
+    kept = torch.where(empty, target, 0.0)
+    valid_mass = (target * mass).sum(-1)
+    return (rows, kept, valid_mass) if weight is None else (rows * weight, kept * weight, valid_mass)
+
+
+def _whole(measures: Measures, z: Tensor) -> Measures:
+    """Shares of a few classes as class probabilities."""
+    assert measures.shares is not None
+    absent = measures.target == ABSENT
+    shares = measures.shares.masked_fill(absent, 0.0)
+    target = torch.zeros_like(z).scatter_add(-1, measures.target.masked_fill(absent, 0), shares)
+    return measures._replace(target=target, shares=None)
+
+
+def _others(x: Tensor) -> Tensor:
+    """For each class the sum over all others; the total less x would cancel where x has nearly all of it."""
+    before = pad(x.cumsum(-1), (1, -1))
+    after = pad(x.flip(-1).cumsum(-1), (1, -1)).flip(-1)
+    return before + after
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` in their own type, which autocast would shorten."""
+    with as_given(a.device):
+        return a @ b

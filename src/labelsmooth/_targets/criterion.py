@@ -1,0 +1,261 @@
+"""Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
+
+from typing import Any, NamedTuple, NoReturn, Self
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from labelsmooth._core.checks import (
+    UNIT,
+    Interval,
+    as_strength,
+    check_choice,
+    check_class_weight,
+    check_denominator,
+    check_devices,
+    check_number,
+    check_weighting,
+)
+from labelsmooth._core.modes import recorded
+from labelsmooth._core.precision import as_given
+from labelsmooth._core.reduction import Reduction, reduce
+from labelsmooth._core.statistics import Measures, RowStatistics, taken, times
+from labelsmooth._targets.mixed import Mixed, as_mixed_targets
+from labelsmooth._targets.options import OffTarget, Strength, Weighting
+from labelsmooth._targets.priors import as_prior, check_draws, check_others
+from labelsmooth._targets.rows import as_targets
+from labelsmooth.formulas import Formula, nll
+from labelsmooth.formulas._base import check_formula
+from labelsmooth.formulas._smoothing import LABEL_SMOOTHING
+from labelsmooth.priors import PerSample, Prior
+from labelsmooth.schedules import ByClass, Schedule
+
+
+def squared_lse(s: RowStatistics) -> Tensor:
+    """lse(z)^2, which keeps the logits near normalised (Chowdhery et al., PaLM, 2022)."""
+    return (s.lse + s.z_max).square()
+
+
+class Unasked(Tensor):
+    """In place of a statistic that a formula does not ask for: whatever uses it is told so."""
+
+    said: str
+
+    @classmethod
+    def __torch_function__(cls, func: object, types: object, args: Any = (), kwargs: Any = None) -> NoReturn:
+        raise ValueError(next(x.said for x in tree_leaves((args, kwargs)) if isinstance(x, cls)))
+
+
+class Criterion(NamedTuple):
+    """A cross entropy that waits for the row statistics of the logits."""
+
+    measures: Measures
+    eps: Tensor  # broadcasts against the rows
+    scale: Tensor  # each row's factor
+    counts: Tensor  # what each row counts in a mean
+    reduction: Reduction
+    denominator: float | Tensor | None
+    z_loss: float
+    formula: Formula
+    overlap: Tensor | None  # <target, prior>, where the formula asks for it
+
+    def losses(self, s: RowStatistics) -> Tensor:
+        """One loss per row."""
+        if self.overlap is not None:
+            empty = s.valid_mass == 0
+            share = self.overlap / s.valid_mass.masked_fill(empty, 1.0)
+            s = s._replace(overlap=share.masked_fill(empty, 1.0))
+        if not self.formula.hinge:
+            s = s._replace(hinge=self._unasked("hinge", "a property hinge that returns (margin, squared)"))
+        if not self.formula.spread:
+            s = s._replace(model_z=self._unasked("model_z", "spread = True"))
+        if not self.formula.overlap:
+            s = s._replace(overlap=self._unasked("overlap", "overlap = True"))
+        loss = self.formula(s, self.eps)
+        if not isinstance(loss, Tensor) or loss.shape != self.scale.shape:
+            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(
+                f"formula {type(self.formula).__name__} must return one loss for each row, in shape "
+                f"{tuple(self.scale.shape)}, got {got}"
+            )
+        if self.z_loss:
+            # A row has it as often as it has its partition, so that a scale of the weights cancels in a mean.
+            squared = squared_lse(s)
+            weighted = squared if self.measures.weight is None else times(s.target_mass, squared)
+            loss = loss + self.z_loss * weighted
+        return times(self.scale, loss)
+
+    def _unasked(self, statistic: str, rule: str) -> Tensor:
+        if torch.compiler.is_compiling() or recorded():
+            return self.scale.new_full((), torch.nan)
+        unasked = torch.empty(0).as_subclass(Unasked)
+        unasked.said = f"formula {type(self.formula).__name__} uses {statistic}, and so must have {rule}"
+        return unasked
+
+    def loss(self, s: RowStatistics) -> Tensor:
+        return reduce(self.losses(s), self.counts, self.reduction, self.denominator)
+
+    def nll(self, s: RowStatistics) -> Tensor:
+        """The loss without smoothing, without gradient."""
+        return reduce(times(self.scale, nll(s)), self.counts, self.reduction, self.denominator).detach()
+
+    @property
+    def learns(self) -> bool:
+        """Whether a gradient is asked for by anything in it."""
+        tensors = (*self.measures, self.eps, self.scale, self.counts, self.denominator, self.overlap)
+        return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in tensors)
+
+    def flat(self) -> Self:
+        """The same with all rows in one dimension."""
+        return self._replace(
+            measures=self.measures.flat(),
+            eps=self.eps.expand_as(self.scale).reshape(-1),
+            scale=self.scale.reshape(-1),
+            counts=self.counts.reshape(-1),
+            overlap=None if self.overlap is None else self.overlap.reshape(-1),
+        )
+
+    def rows(self, part: slice) -> Self:
+        """The same of some of the rows, which have one dimension."""
+        return self._replace(
+            measures=self.measures.rows(part),
+            eps=self.eps.expand_as(self.scale)[part],
+            scale=self.scale[part],
+            counts=self.counts[part],
+            overlap=None if self.overlap is None else self.overlap[part],
+        )
+
+
+def criterion(
+    shape: torch.Size,
+    dtype: torch.dtype,
+    device: torch.device,
+    target: Tensor | Mixed,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+    label_smoothing: Strength = 0.0,
+    formula: Formula = LABEL_SMOOTHING,
+    prior: Tensor | Prior | PerSample | None = None,
+    off_target: OffTarget = "all",
+    weighting: Weighting = "torch",
+    sample_weight: Tensor | None = None,
+    denominator: float | Tensor | None = None,
+    z_loss: float = 0.0,
+    class_dim: int | None = None,
+) -> Criterion:
+    """The cross entropy of logits of that shape and device, computed in ``dtype``; torch's class dimension if
+    none."""
+    check_choice("reduction", reduction, Reduction)
+    check_choice("off_target", off_target, OffTarget)
+    check_choice("weighting", weighting, Weighting)
+    check_number("z_loss", z_loss)
+    check_formula(formula)
+    if denominator is not None:
+        check_denominator(denominator, reduction)
+    check_devices(
+        device,
+        target=target,
+        weight=weight,
+        label_smoothing=label_smoothing,
+        prior=prior,
+        sample_weight=sample_weight,
+        denominator=denominator,
+    )
+    class_dim = (min(1, len(shape) - 1) if class_dim is None else class_dim) % len(shape)
+    num_classes = shape[class_dim]
+    shares = None
+    if isinstance(target, Mixed):
+        target, counted, shares = as_mixed_targets(
+            target, shape, class_dim, dtype=dtype, ignore_index=ignore_index, sample_weight=sample_weight
+        )
+    else:
+        target, counted = as_targets(
+            target, shape, class_dim, dtype=dtype, ignore_index=ignore_index, sample_weight=sample_weight
+        )
+    measures = Measures(
+        target,
+        counted,
+        exclude_target=off_target == "others",
+        shares=shares,
+        **as_prior(prior, shape, class_dim, dtype, counted),
+        margin=formula.hinge and formula.hinge[0],
+        squared=bool(formula.hinge and formula.hinge[1]),
+        spread=formula.spread,
+    )
+    if off_target == "others":
+        check_others(measures, num_classes)
+    if formula.draws:
+        check_draws(measures, type(formula).__name__)
+    several = measures.soft or shares is not None
+    scale = counts = counted.to(dtype)
+    if sample_weight is not None:
+        scale = counts = torch.where(counted, sample_weight, 0.0).to(dtype)
+    check_weighting(weighting, weight)
+    if weight is not None:
+        check_class_weight(weight, num_classes)
+        weight = weight.to(dtype)
+        if weighting == "sample":
+            with as_given(target.device):
+                by_row = target @ weight if measures.soft else taken(weight, target)
+            scale = counts = scale * (by_row if shares is None else (shares * by_row).sum(-1))
+            weight = None
+        elif not several and denominator is None:
+            counts = scale * taken(weight, target)
+    return Criterion(
+        measures._replace(weight=weight),
+        strength("label_smoothing", label_smoothing, measures, num_classes, scale, formula.strengths),
+        scale,
+        counts,
+        reduction,
+        denominator,
+        z_loss,
+        formula,
+        _overlap(measures, num_classes, scale) if formula.overlap else None,
+    )
+
+
+def strength(
+    name: str,
+    eps: Strength,
+    measures: Measures,
+    num_classes: int,
+    like: Tensor,
+    within: Interval = UNIT,
+) -> Tensor:
+    """eps as a tensor that broadcasts against the rows, ``like`` one of which it is; NaN if out of range."""
+    if isinstance(eps, Schedule):
+        eps = eps.eps
+    if isinstance(eps, ByClass):
+        if measures.soft or measures.shares is not None:
+            given = "class probabilities" if measures.soft else "mixed labels"
+            raise ValueError(f"{name}: by_class goes with class indices, got {given}")
+        eps.check_classes(name, num_classes)
+        eps = taken(eps.eps, measures.target)
+    vector = isinstance(eps, Tensor) and eps.shape == (num_classes,)
+    hint = "; a strength for each class is given as by_class(...)" if vector else ""
+    return as_strength(name, eps, like, "the rows'", within, hint)
+
+
+def _overlap(measures: Measures, num_classes: int, like: Tensor) -> Tensor:
+    """<target, prior>, the prior as it is given."""
+    target, prior, shares = measures.target, measures.prior, measures.shares
+    if measures.exclude_target and not measures.mixed:
+        return torch.zeros_like(like)
+    if measures.mixed or (measures.soft and measures.classes is not None):
+        raise ValueError("this formula takes one label for each row with such a prior, got several")
+    if prior is None:
+        prior = like.new_full((num_classes,), 1 / num_classes)
+    if measures.soft:
+        return (target * prior).sum(-1).masked_fill(~measures.counted, 0.0)
+    labels = target if shares is not None else target.unsqueeze(-1)
+    if measures.classes is not None:
+        same = labels.unsqueeze(-1) == measures.classes.unsqueeze(-2)
+        at = (prior.unsqueeze(-2) * same).sum(-1)
+    elif measures.per_row:
+        at = prior.gather(-1, labels)
+    else:
+        at = prior[labels, labels] if measures.by_class else prior[labels]
+    return (at if shares is None else at * shares).sum(-1).masked_fill(~measures.counted, 0.0)

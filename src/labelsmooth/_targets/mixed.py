@@ -1,0 +1,104 @@
+"""Two labels for each sample, as mixup and CutMix make them."""
+
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from labelsmooth._core.checks import UNIT, check_broadcasts, check_strength, check_tensor
+from labelsmooth._core.exact import moved
+from labelsmooth._core.statistics import blanked
+from labelsmooth._targets.rows import as_targets
+
+
+class Mixed(NamedTuple):
+    """Two labels for each sample, the first with share lam; made by :func:`mixed`."""
+
+    first: Tensor
+    second: Tensor
+    lam: float | Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same on another device."""
+        return self._make(moved(self, lambda x: x.to(device, non_blocking=non_blocking)))
+
+    def pin_memory(self) -> Self:
+        return self._make(moved(self, Tensor.pin_memory))
+
+
+def mixed(first: Tensor, second: Tensor, lam: float | Tensor) -> Mixed:
+    r"""Two labels for each sample, as mixup and CutMix make them: a value for ``target``.
+
+    .. math::
+        t = \lambda\, e_a + (1 - \lambda)\, e_b
+
+    The loss is that of the class probabilities t, which are never made.
+
+    Args:
+        first: a, class indices in ``[0, K)``, in the input's shape without K.
+        second: b, in the shape of ``first``: the labels of the samples that were mixed in.
+        lam: lambda, the share of ``first``, in ``[0, 1]``: a number; one for each sample, ``(N,)``, whatever
+            else ``first`` is made of; or a tensor that broadcasts against ``first``.
+
+    Returns:
+        A value for ``target``. A row does not count if a label with a share in it is to be ignored.
+
+    Raises:
+        ValueError: if the labels differ in shape, or ``lam`` lies outside ``[0, 1]``.
+
+    Example:
+        >>> import torch, labelsmooth
+        >>> x, y = torch.eye(4), torch.tensor([0, 1, 2, 3])
+        >>> order, lam = torch.tensor([1, 0, 3, 2]), 0.7
+        >>> logits = lam * x + (1 - lam) * x[order]  # of a model that does nothing
+        >>> labelsmooth.functional.cross_entropy(logits, mixed(y, y[order], lam), label_smoothing=0.1)
+        tensor(1.1326)
+
+    Reference:
+        Zhang et al., *mixup: Beyond Empirical Risk Minimization*, ICLR 2018.
+    """
+    check_tensor("first", first)
+    check_tensor("second", second)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"second must have the shape of first {tuple(first.shape)}, got {tuple(second.shape)}"
+        )
+    _check_share(by_sample(lam, first.shape), first.shape)
+    return Mixed(first, second, lam)
+
+
+def by_sample(lam: float | Tensor, rows: torch.Size) -> float | Tensor:
+    """A share for each sample, ``(N,)`` as collated ones are, in a shape that broadcasts against the rows."""
+    if isinstance(lam, Tensor) and lam.dim() == 1 and len(rows) > 1 and lam.numel() == rows[0]:
+        return lam.reshape(-1, *[1] * (len(rows) - 1))
+    return lam
+
+
+def _check_share(lam: float | Tensor, rows: torch.Size) -> None:
+    check_strength("lam", lam)
+    if isinstance(lam, Tensor):
+        check_broadcasts("lam", lam, rows, "first")
+
+
+def as_mixed_targets(
+    target: Mixed, shape: torch.Size, class_dim: int, *, dtype: torch.dtype, **options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The two labels of each row, (..., 2), which rows count, and what each label has of its row."""
+    labels, counted = zip(
+        *(
+            as_targets(y, shape, class_dim, dtype=dtype, soft=False, **options)
+            for y in (target.first, target.second)
+        ),
+        strict=True,
+    )
+    lam = by_sample(target.lam, labels[0].shape)
+    _check_share(lam, labels[0].shape)  # again: a collated one is another
+    every = torch.ones(labels[0].shape, dtype=dtype, device=labels[0].device)
+    if isinstance(lam, Tensor):
+        lam = torch.where(UNIT.has(lam), lam, torch.nan).to(every)
+    lam = every * lam  # arithmetic: torch.compile keeps a float open, one graph for all
+    # A label mixed with itself is that label, to the last digit.
+    lam = torch.where((target.first == target.second) & UNIT.has(lam), 1.0, lam)
+    shares = torch.stack([lam, 1 - lam], -1)
+    counts = (torch.stack(counted, -1) | (shares == 0)).all(-1)
+    return torch.stack(labels, -1), counts, blanked(shares, counts)

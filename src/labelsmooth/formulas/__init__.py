@@ -1,0 +1,44 @@
+r"""Losses of a row as functions of its statistics and a strength, in nats: one formula for every engine.
+
+With the logits z, the model :math:`q = \mathrm{softmax}(z)`, the label y, the strength eps and the prior pi.
+A formula is a value for ``formula=`` of every cross entropy here: of logits, of a linear head, of classes
+that are sharded. Its strength is ``label_smoothing=``, its prior ``prior=``.
+"""
+
+from labelsmooth._core.checks import Interval as Interval
+from labelsmooth._core.statistics import RowStatistics as RowStatistics
+from labelsmooth._core.statistics import times as times
+from labelsmooth.formulas._base import Formula as Formula
+from labelsmooth.formulas._base import log_likelihood as log_likelihood
+from labelsmooth.formulas._base import model_entropy as model_entropy
+from labelsmooth.formulas._base import nll as nll
+from labelsmooth.formulas._base import smoothed_nll as smoothed_nll
+from labelsmooth.formulas._confidence import ConfidencePenalty as ConfidencePenalty
+from labelsmooth.formulas._confidence import Focal as Focal
+from labelsmooth.formulas._confidence import LabelRelaxation as LabelRelaxation
+from labelsmooth.formulas._noise import BackwardCorrection as BackwardCorrection
+from labelsmooth.formulas._noise import ForwardCorrection as ForwardCorrection
+from labelsmooth.formulas._smoothing import LabelSmoothing as LabelSmoothing
+from labelsmooth.formulas._smoothing import MarginSmoothing as MarginSmoothing
+from labelsmooth.formulas._smoothing import MaxSup as MaxSup
+from labelsmooth.formulas._smoothing import NegativeSmoothing as NegativeSmoothing
+
+__all__ = [
+    "BackwardCorrection",
+    "ConfidencePenalty",
+    "Focal",
+    "Formula",
+    "ForwardCorrection",
+    "Interval",
+    "LabelRelaxation",
+    "LabelSmoothing",
+    "MarginSmoothing",
+    "MaxSup",
+    "NegativeSmoothing",
+    "RowStatistics",
+    "log_likelihood",
+    "model_entropy",
+    "nll",
+    "smoothed_nll",
+    "times",
+]

@@ -1,0 +1,152 @@
+"""Formulas that pull the logits toward the prior."""
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from labelsmooth._core.checks import Interval, check_number
+from labelsmooth._core.statistics import RowStatistics, times
+from labelsmooth.formulas._base import Formula, nll, smoothed_nll
+
+
+@dataclass(frozen=True)
+class LabelSmoothing(Formula):
+    r"""Cross entropy to the smoothed target; the formula where none is named.
+
+    .. math::
+        \ell = (1 - \epsilon) H(e_y, q) + \epsilon H(\pi, q)
+        = -\log q_y + \epsilon (z_y - \langle \pi, z \rangle), \qquad \epsilon \in [0, 1]
+
+    Example:
+        >>> from labelsmooth.functional import cross_entropy
+        >>> z, y = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])
+        >>> cross_entropy(z, y, label_smoothing=0.1, formula=LabelSmoothing())
+        tensor(0.3365)
+
+    Reference:
+        Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
+    """
+
+    def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
+        return smoothed_nll(s, eps)
+
+
+LABEL_SMOOTHING = LabelSmoothing()
+
+
+@dataclass(frozen=True)
+class NegativeSmoothing(Formula):
+    r"""Label smoothing whose strength may be negative (also called generalised): it sharpens noisy targets.
+
+    .. math::
+        \ell = -\log q_y + \epsilon \min(z_y - \langle \pi, z \rangle,\ c), \qquad \epsilon \in (-\infty, 1]
+
+    For eps < 0 the loss has no lower bound, and unguarded it collapses where labels are clean. So its reward
+    ends where the label's logit is c above the prior's mean, and :func:`labelsmooth.schedules.delayed` holds
+    it off while the model warms up on plain cross entropy, as in the paper. For eps >= 0 it is label
+    smoothing.
+
+    Args:
+        clip: c, in units of the logits, above 0; ``math.inf`` is the paper's own, unguarded.
+
+    Raises:
+        ValueError: if ``clip`` is not above 0.
+
+    Example:
+        >>> from labelsmooth.functional import cross_entropy
+        >>> z, y = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])
+        >>> cross_entropy(z, y, label_smoothing=-0.4, formula=NegativeSmoothing())
+        tensor(-0.4968)
+
+    Reference:
+        Wei et al., *To Smooth or Not? When Label Smoothing Meets Noisy Labels*, ICML 2022.
+    """
+
+    clip: float = 5.0
+    strengths: ClassVar[Interval] = Interval(-math.inf, 1)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.clip, (int, float, Real)) or not self.clip > 0:
+            raise ValueError(f"clip must be above 0, got {self.clip}")
+
+    def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
+        # With class weights the two measures have masses of their own: not the logits, H(pi, q) - H(e_y, q).
+        above = s.prior_mass * s.lse - s.prior_z - nll(s)
+        rewarded = nll(s) + times(eps, above.clamp(max=self.clip))
+        return torch.where(eps < 0, rewarded, smoothed_nll(s, eps))
+
+
+@dataclass(frozen=True)
+class MaxSup(Formula):
+    r"""Max suppression: smoothing that pulls down the largest logit, right or wrong, instead of the label's.
+
+    .. math::
+        \ell = -\log q_y + \epsilon (\max_k z_k - \langle \pi, z \rangle), \qquad \epsilon \in [0, \infty)
+
+    It is label smoothing on rows that are classified right, and :class:`MarginSmoothing` with margin 0. The
+    paper lets eps rise from 0.1 to 0.2: :func:`labelsmooth.schedules.linear`.
+
+    Example:
+        >>> from labelsmooth.functional import cross_entropy
+        >>> z, y = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([1])
+        >>> cross_entropy(z, y, label_smoothing=0.1, formula=MaxSup())
+        tensor(2.3365)
+
+    Reference:
+        Zhou et al., *MaxSup: Overcoming Representation Collapse in Label Smoothing*, NeurIPS 2025.
+    """
+
+    strengths: ClassVar[Interval] = Interval(0, math.inf)
+
+    @property
+    def hinge(self) -> tuple[float, bool]:
+        return 0.0, False
+
+    def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
+        return nll(s) + times(eps, s.hinge)
+
+
+@dataclass(frozen=True)
+class MarginSmoothing(Formula):
+    r"""Margin-based label smoothing (MbLS): only logits further than a margin below the largest count.
+
+    .. math::
+        \ell = -\log q_y + \epsilon \sum_k \pi_k \max(0,\ \max_j z_j - z_k - m), \qquad
+        \epsilon \in [0, \infty)
+
+    Args:
+        margin: m, in units of the logits, at least 0: 10 in the paper for images, 5 or 6 elsewhere.
+        squared: Whether to square the excess: the further, the stronger. After adaptive and conditional
+            smoothing (ACLS), where the largest logit itself gets no gradient.
+
+    Raises:
+        ValueError: if ``margin`` is negative or not finite.
+
+    Example:
+        >>> from labelsmooth.functional import cross_entropy
+        >>> z, y = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])
+        >>> cross_entropy(z, y, label_smoothing=0.1, formula=MarginSmoothing(margin=1))
+        tensor(0.2698)
+
+    Reference:
+        Liu et al., *The Devil is in the Margin: Margin-based Label Smoothing for Network
+        Calibration*, CVPR 2022.
+    """
+
+    margin: float = 10.0
+    squared: bool = False
+    strengths: ClassVar[Interval] = Interval(0, math.inf)
+
+    def __post_init__(self) -> None:
+        check_number("margin", self.margin)
+
+    @property
+    def hinge(self) -> tuple[float, bool]:
+        return float(self.margin), self.squared
+
+    def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
+        return nll(s) + times(eps, s.hinge)

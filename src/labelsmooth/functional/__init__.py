@@ -1,0 +1,28 @@
+r"""Losses as pure functions.
+
+In all of them z are the logits of a row, K the number of classes, :math:`q_\theta = \mathrm{softmax}(z)`
+the model, p the (smoothed) target, eps the smoothing, pi the prior and
+:math:`\mathrm{lse}(z) = \log \sum_k \exp z_k`. Losses are in nats.
+"""
+
+from labelsmooth.functional._binary import (
+    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
+)
+from labelsmooth.functional._cross_entropy import cross_entropy as cross_entropy
+from labelsmooth.functional._divergence import label_smoothing_loss as label_smoothing_loss
+from labelsmooth.functional._linear import linear_cross_entropy as linear_cross_entropy
+from labelsmooth.functional._linear import smoothing_term as smoothing_term
+from labelsmooth.functional._parallel import vocab_parallel_cross_entropy as vocab_parallel_cross_entropy
+from labelsmooth.functional._parallel import (
+    vocab_parallel_linear_cross_entropy as vocab_parallel_linear_cross_entropy,
+)
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "label_smoothing_loss",
+    "linear_cross_entropy",
+    "smoothing_term",
+    "vocab_parallel_cross_entropy",
+    "vocab_parallel_linear_cross_entropy",
+]

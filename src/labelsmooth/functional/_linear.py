@@ -1,0 +1,236 @@
+"""Cross entropy of a linear head, and what smoothing adds to one that has none."""
+
+from typing import Literal, Unpack, overload
+
+import torch
+from torch import Tensor
+
+from labelsmooth._core.checks import check_choice, check_devices, check_head, check_number, check_prior
+from labelsmooth._core.keywords import check_keywords
+from labelsmooth._core.modes import captured, is_dtensor
+from labelsmooth._core.overrides import overridable
+from labelsmooth._core.precision import accurate, as_given
+from labelsmooth._core.statistics import blanked, taken
+from labelsmooth._engines import linear
+from labelsmooth._engines.linear import HeadEngine, check_chunking, chunk_rows
+from labelsmooth._engines.route import row_statistics
+from labelsmooth._targets.criterion import criterion
+from labelsmooth._targets.mixed import Mixed
+from labelsmooth._targets.options import OPTIONS, CrossEntropyOptions
+from labelsmooth._targets.rows import as_targets
+from labelsmooth.functional._dtensor import dtensor_linear_cross_entropy
+from labelsmooth.functional._head import reduced
+from labelsmooth.priors import Prior
+
+
+@overload
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixed,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    softcap: float | None = None,
+    engine: HeadEngine | None = None,
+    options: "torch.nn.LinearCrossEntropyOptions | None" = None,
+    return_nll: Literal[False] = False,
+    **others: Unpack[CrossEntropyOptions],
+) -> Tensor: ...
+
+
+@overload
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixed,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    softcap: float | None = None,
+    engine: HeadEngine | None = None,
+    options: "torch.nn.LinearCrossEntropyOptions | None" = None,
+    return_nll: Literal[True],
+    **others: Unpack[CrossEntropyOptions],
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overridable
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixed,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    softcap: float | None = None,
+    engine: HeadEngine | None = None,
+    options: "torch.nn.LinearCrossEntropyOptions | None" = None,
+    return_nll: bool = False,
+    **others: Unpack[CrossEntropyOptions],
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Cross entropy of a linear head to a smoothed target, without its logits ever being there as a whole.
+
+    .. math::
+        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = W h + b, \qquad
+        p = (1 - \epsilon)\, e_y + \epsilon\, \pi
+
+    A superset of torch's ``linear_cross_entropy``. Logits are made and used up in chunks of rows, so beside
+    the gradients a call needs the memory of one chunk (64 MiB, or 128 rows; a soft cap takes another, short
+    types some copies), and a sum or mean takes the time of its three matrix products; reduction "none", a
+    learnable strength, and ``torch.compile`` take a fourth. Where a gradient by the prior, the class weights
+    or class probabilities is asked for, in ``torch.func``, and for the gradient of the gradient, the logits
+    are made as a whole.
+
+    Args:
+        input: What the head is applied to, h: ``(D,)``, ``(N, D)`` or ``(..., D)``.
+        linear_weight: W, ``(K, D)``. As in torch also ``(K, d1, ..., D)``, with whole logits
+            ``(N, K, d1, ...)``. A DTensor ``(K, D)`` may have its classes sharded over one dimension of its
+            mesh, the bias alike; everything else, a plain input too, must then be the same on every process.
+            (Weights that FSDP shards are not meant: there each process has rows of its own.)
+        target: Class indices, ``(N,)`` or ``(...)``; or class probabilities, ``(N, K)`` or ``(..., K)``.
+        linear_bias: b, ``(K,)``.
+        weight: A weight for each class, ``(K,)``.
+        softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
+        engine: "reference" makes the logits as a whole, "linear" never; None does where it has to.
+        options: torch's :class:`torch.nn.LinearCrossEntropyOptions`, for the size of the chunks in rows:
+            ``batch_chunk_size`` or what ``chunking_method`` makes; "auto" is 64 MiB. The other fields change
+            nothing: sums over chunks are float32 at least, and ``retain_graph=True`` always works.
+        return_nll: Whether to return the loss without smoothing too.
+        **others: The options of :func:`cross_entropy`: ``ignore_index``, ``reduction``, ``label_smoothing``,
+            ``formula``, ``prior``, ``off_target``, ``weighting``, ``sample_weight``, ``denominator``,
+            ``z_loss``.
+
+    Returns:
+        The loss in float32 (float64 if the input is): a scalar, or one per row for "none". With
+        ``return_nll``, a pair (loss, nll), as of :func:`cross_entropy`.
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+
+    Example:
+        >>> input, linear_weight = torch.eye(2, 4), torch.eye(3, 4)
+        >>> linear_cross_entropy(input, linear_weight, torch.tensor([0, 1]), label_smoothing=0.1)
+        tensor(0.6181)
+
+    Reference:
+        Wijmans et al., *Cut Your Losses in Large-Vocabulary Language Models*, ICLR 2025.
+    """
+    check_keywords(linear_cross_entropy, others, OPTIONS)
+    check_chunking(options)
+    if others.get("ignore_index") is None:
+        others.pop("ignore_index", None)
+    if is_dtensor(input) or is_dtensor(linear_weight) or is_dtensor(linear_bias):
+        return dtensor_linear_cross_entropy(
+            input,
+            linear_weight,
+            target,
+            linear_bias=linear_bias,
+            weight=weight,
+            softcap=softcap,
+            engine=engine,
+            return_nll=return_nll,
+            **others,
+        )
+    dtype = check_head(input, linear_weight, linear_bias)
+    if softcap is not None:
+        check_number("softcap", softcap, above_zero=True)
+    if engine is not None:
+        check_choice("engine", engine, HeadEngine)
+    classes, positions = linear_weight.size(0), linear_weight.shape[1:-1]
+    rows = (*input.shape[:-1], *positions)
+    class_dim = -1 if not positions else 1
+    shape = torch.Size((*input.shape[:-1], classes, *positions))
+    wanted = criterion(
+        shape, accurate(dtype), input.device, target, weight, class_dim=class_dim, **others
+    ).flat()
+    head = linear.Head(
+        input.flatten(0, -2) if input.dim() > 1 else input.unsqueeze(0),
+        linear_weight,
+        linear_bias,
+        softcap,
+        dtype,
+        options and chunk_rows(options, shape.numel() // classes, linear_weight.size(-1), classes),
+    )
+    if linear.makes_logits(head, wanted.measures, engine):
+        z = head.blanked(wanted.measures.counted).logits()
+        statistics = row_statistics(z, wanted.measures, engine and "reference")
+        loss = wanted.loss(statistics)
+    elif wanted.reduction == "none" or wanted.learns or captured() or not torch.is_grad_enabled():
+        statistics = linear.row_statistics(head, wanted.measures)
+        loss = wanted.loss(statistics)
+    else:
+        loss, statistics = reduced(head, wanted)
+    nll = wanted.nll(statistics) if return_nll else loss
+    if wanted.reduction == "none":
+        loss, nll = loss.reshape(rows), nll.reshape(rows)
+    return (loss, nll) if return_nll else loss
+
+
+@overridable
+def smoothing_term(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    prior: Tensor | Prior | None = None,
+    ignore_index: int = -100,
+) -> Tensor:
+    r"""What smoothing adds to the plain cross entropy of a linear head, per row and per unit of eps.
+
+    .. math::
+        z_y - \langle \pi, z \rangle
+        = \langle h, W_y - W^\top \pi \rangle + b_y - \langle \pi, b \rangle, \qquad z = W h + b
+
+    It needs no logits, only O(D) a row and O(K D) once. So *any* fused cross entropy without smoothing can be
+    smoothed: add eps times this, reduced alike. It does not hold for logits that are capped or masked.
+
+    Args:
+        input: What the head is applied to, h: ``(..., D)``.
+        linear_weight: W, ``(K, D)``.
+        target: Class indices in ``[0, K)``, ``(...)``.
+        linear_bias: b, ``(K,)``.
+        prior: pi, ``(K,)``. None is uniform.
+        ignore_index: Class index of rows that do not count.
+
+    Returns:
+        One number per row, ``(...)``, 0 for rows that do not count; float32 (float64 if the input is).
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+
+    Example:
+        >>> from torch.nn.functional import linear_cross_entropy as fused
+        >>> input, linear_weight, target = torch.eye(2, 4), torch.eye(3, 4), torch.tensor([0, 1])
+        >>> term = smoothing_term(input, linear_weight, target)
+        >>> fused(input, linear_weight, target) + 0.1 * term.mean()
+        tensor(0.6181)
+
+    Reference:
+        Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
+    """
+    dtype = accurate(check_head(input, linear_weight, linear_bias))
+    if linear_weight.dim() != 2:
+        raise ValueError(f"linear_weight must have shape (K, D), got {tuple(linear_weight.shape)}")
+    classes = linear_weight.size(0)
+    shape = torch.Size((*input.shape[:-1], classes))
+    check_devices(input.device, target=target, prior=prior)
+    target, counted = as_targets(target, shape, -1, ignore_index=ignore_index, soft=False)
+    if prior is not None:
+        prior = prior.probabilities if isinstance(prior, Prior) else prior
+        check_prior(prior, classes)
+        if prior.dim() == 2:
+            raise ValueError(f"prior must have shape (K,) here, got {tuple(prior.shape)}")
+        prior = prior.to(dtype)
+
+    def expected(x: Tensor) -> Tensor:
+        """<pi, x> over the classes."""
+        return x.mean(0, dtype=dtype) if prior is None else prior @ x.to(dtype)
+
+    with as_given(input.device):
+        h = blanked(input, counted).to(dtype)
+        term = (h * (taken(linear_weight, target).to(dtype) - expected(linear_weight))).sum(-1)
+        if linear_bias is not None:
+            term = term + taken(linear_bias, target).to(dtype) - expected(linear_bias)
+    return torch.where(counted, term, 0.0)

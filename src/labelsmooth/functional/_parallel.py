@@ -1,0 +1,355 @@
+r"""Cross entropies of logits whose classes are sharded over processes (tensor parallel).
+
+Every process of a group calls them alike, with its own classes of the logits and with the same targets and
+options for all of them, and gets the same loss.
+"""
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Literal, NamedTuple, Unpack, overload
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from labelsmooth._core.checks import check_choice, check_head, check_local, check_number, check_tensor
+from labelsmooth._core.keywords import check_keywords
+from labelsmooth._core.precision import accurate, compute_dtype
+from labelsmooth._engines.linear import Head, HeadEngine
+from labelsmooth._engines.route import Engine
+from labelsmooth._engines.sharded import (
+    LinearShard,
+    LocalLogits,
+    LogitsShard,
+    check_servable,
+    replicated,
+    row_statistics,
+    span_of,
+)
+from labelsmooth._targets.criterion import Criterion, criterion
+from labelsmooth._targets.mixed import Mixed
+from labelsmooth._targets.options import OPTIONS, CrossEntropyOptions
+from labelsmooth.functional._ranks import check_same, described, told
+
+
+@overload
+def vocab_parallel_cross_entropy(
+    logits_shard: Tensor,
+    target: Tensor | Mixed,
+    weight: Tensor | None = None,
+    *,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: Engine | None = None,
+    return_nll: Literal[False] = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor: ...
+
+
+@overload
+def vocab_parallel_cross_entropy(
+    logits_shard: Tensor,
+    target: Tensor | Mixed,
+    weight: Tensor | None = None,
+    *,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: Engine | None = None,
+    return_nll: Literal[True],
+    **options: Unpack[CrossEntropyOptions],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def vocab_parallel_cross_entropy(
+    logits_shard: Tensor,
+    target: Tensor | Mixed,
+    weight: Tensor | None = None,
+    *,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: Engine | None = None,
+    return_nll: bool = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Cross entropy to a smoothed target, of logits of which each process has some of the classes.
+
+    .. math::
+        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad
+        \mathrm{lse}(z) = m + \log \sum_r \sum_{k \in r} e^{z_k - m}, \qquad
+        \langle p, z \rangle = \sum_r \sum_{k \in r} p_k z_k
+
+    The sums over the processes r, the largest logit m and the sums, are two all-reduces of a few numbers per
+    row, whatever the smoothing. The backward pass communicates nothing: each process finds the gradient
+    by its own logits. Every process of the group has to make the same call, all arguments but the first and
+    ``start`` being the same; they speak of all K classes. The loss cannot be differentiated twice.
+
+    Args:
+        logits_shard: This process's classes of the logits, ``(..., K_local)``, any floating-point type. Those
+            beyond ``num_classes`` are padding: they have no probability and gradient 0.
+        target: Class indices in ``[0, K)`` of any integer type, ``(...)``; or class probabilities,
+            ``(..., K)``, or labels that are mixed, which both go with ``off_target="all"`` only and with no
+            prior of shape ``(K, K)``.
+        weight: A weight for each class, ``(K,)``.
+        group: The processes that have the classes, in the order of their ranks. None is all processes.
+        num_classes: K, without padding. None: the shards are equally large and there is no padding.
+        start: This process's first class. None: shards are as large as the first, but for the last ones,
+            which may hold fewer classes, or none, for want of more (as :func:`torch.chunk` parts them, and
+            DTensor), or padding.
+        check_ranks: Whether to compare the arguments over the group first, the values of the options that are
+            no tensors and a checksum of the target included. A mismatch, or an error on any process, is then
+            the same error on every one; without it the others may hang. It costs a synchronisation.
+        engine: As in :func:`labelsmooth.functional.cross_entropy`, for each process's own part.
+        return_nll: Whether to return the loss without smoothing too.
+        options: As in :func:`labelsmooth.functional.cross_entropy`, of whose rows the shape is ``(...)``. A
+            prior of shape ``(K, K)`` makes a second pass over the logits and rows as large as they are. A
+            formula with a hinge needs whole rows, and is refused.
+
+    Returns:
+        The loss in float32 (float64 if the logits are), the same on every process: a scalar, or one per row
+        for "none". With ``return_nll``, a pair (loss, nll): nll has eps = 0, the same weights and reduction,
+        no gradient.
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+
+    Example:
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+        >>> target = torch.tensor([0, 1])
+        >>> vocab_parallel_cross_entropy(logits, target, group=None, label_smoothing=0.1)
+        tensor(0.3157)
+        >>> dist.destroy_process_group()
+
+    Reference:
+        Shoeybi et al., *Megatron-LM: Training Multi-Billion Parameter Language Models Using Model
+        Parallelism*, 2019.
+    """
+
+    check_keywords(vocab_parallel_cross_entropy, options, OPTIONS)
+
+    def prepare() -> "_Prepared":
+        _check_floating("logits_shard", logits_shard)
+        rows, local_size, dtype = logits_shard.shape[:-1], logits_shard.size(-1), compute_dtype(logits_shard)
+
+        def shard(size: int) -> LogitsShard:
+            return LogitsShard(_first_classes(logits_shard, -1, size), engine)
+
+        device = logits_shard.device
+        return _Call(rows, local_size, dtype, device, target, weight, options), shard
+
+    return _vocab_parallel(prepare, group, num_classes, start, check_ranks, return_nll)
+
+
+@overload
+def vocab_parallel_linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixed,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    softcap: float | None = None,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: HeadEngine | None = None,
+    return_nll: Literal[False] = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor: ...
+
+
+@overload
+def vocab_parallel_linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixed,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    softcap: float | None = None,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: HeadEngine | None = None,
+    return_nll: Literal[True],
+    **options: Unpack[CrossEntropyOptions],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def vocab_parallel_linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixed,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    softcap: float | None = None,
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None = None,
+    start: int | None = None,
+    check_ranks: bool = False,
+    engine: HeadEngine | None = None,
+    return_nll: bool = False,
+    **options: Unpack[CrossEntropyOptions],
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Cross entropy of a linear head of which each process has the rows of some of the classes.
+
+    .. math::
+        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = W h + b
+
+    As :func:`vocab_parallel_cross_entropy` of :math:`W_r h + b_r`. The loss itself communicates in the
+    forward pass only; but the gradient by the input is :math:`W^T \partial\ell / \partial z`, a sum over all
+    classes, and so one all-reduce in the backward pass, as in any linear layer whose outputs are sharded.
+
+    Args:
+        input: h, ``(..., D)``, the same on every process.
+        linear_weight: The rows of W of this process's classes, ``(K_local, D)``. Those beyond
+            ``num_classes`` are padding.
+        target: Class indices in ``[0, K)`` of any integer type, ``(...)``; or class probabilities,
+            ``(..., K)``, or labels that are mixed, which both go with ``off_target="all"`` only and with no
+            prior of shape ``(K, K)``.
+        linear_bias: b of this process's classes, ``(K_local,)``. A class of bias -inf is masked.
+        weight: A weight for each class in the loss, ``(K,)``.
+        softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
+        group: The processes that have the classes, in the order of their ranks. None is all processes.
+        num_classes: K, without padding; see :func:`vocab_parallel_cross_entropy`.
+        start: This process's first class; see there.
+        check_ranks: Whether to compare the arguments over the group first; see there.
+        engine: As in :func:`labelsmooth.functional.linear_cross_entropy`, for each process's own part.
+        return_nll: Whether to return the loss without smoothing too.
+        options: As in :func:`labelsmooth.functional.cross_entropy`, of whose rows the shape is ``(...)``. A
+            formula with a hinge needs whole rows, and is refused.
+
+    Returns:
+        The loss in float32 (float64 if the input is), the same on every process; see there.
+
+    Raises:
+        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+
+    Example:
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> input, weight = torch.ones(2, 4), torch.zeros(3, 4)
+        >>> vocab_parallel_linear_cross_entropy(input, weight, torch.tensor([0, 1]), group=None)
+        tensor(1.0986)
+        >>> dist.destroy_process_group()
+
+    Reference:
+        Shoeybi et al., *Megatron-LM: Training Multi-Billion Parameter Language Models Using Model
+        Parallelism*, 2019.
+    """
+
+    check_keywords(vocab_parallel_linear_cross_entropy, options, OPTIONS)
+
+    def prepare() -> "_Prepared":
+        check_tensor("input", input)
+        check_tensor("linear_weight", linear_weight)
+        check_local(input=input, linear_weight=linear_weight, linear_bias=linear_bias)
+        if linear_weight.dim() != 2:
+            raise ValueError(f"linear_weight must have shape (K_local, D), got {tuple(linear_weight.shape)}")
+        if softcap is not None:
+            check_number("softcap", softcap, above_zero=True)
+        if engine is not None:
+            check_choice("engine", engine, HeadEngine)
+        rows, local_size = input.shape[:-1], linear_weight.size(0)
+        # A process may have no class, and then no products.
+        dtype = check_head(input, linear_weight, linear_bias) if local_size else input.dtype
+
+        def shard(size: int) -> LinearShard:
+            flat = replicated(input, group).reshape(-1, input.size(-1))
+            bias = None if linear_bias is None else _first_classes(linear_bias, 0, size)
+            return LinearShard(
+                Head(flat, _first_classes(linear_weight, 0, size), bias, softcap, dtype), rows, engine
+            )
+
+        loss_dtype, device = accurate(dtype), input.device
+        return _Call(rows, local_size, loss_dtype, device, target, weight, options, softcap), shard
+
+    return _vocab_parallel(prepare, group, num_classes, start, check_ranks, return_nll)
+
+
+class _Call(NamedTuple):
+    """What a process is asked for, but for its logits."""
+
+    rows: torch.Size
+    local_size: int  # of its classes, with padding
+    dtype: torch.dtype  # of the loss
+    device: torch.device
+    target: Tensor | Mixed
+    weight: Tensor | None
+    options: CrossEntropyOptions
+    softcap: float | None = None
+
+    def criterion(self, num_classes: int) -> Criterion:
+        shape = torch.Size((*self.rows, num_classes))
+        wanted = criterion(
+            shape, self.dtype, self.device, self.target, self.weight, class_dim=-1, **self.options
+        )
+        check_servable(wanted.measures)
+        return wanted
+
+    def summary(self) -> dict[str, str]:
+        """What has to be the same on every process."""
+        given = {"weight": self.weight, "softcap": self.softcap, **self.options}
+        return {
+            "the rows' shape": str(tuple(self.rows)),
+            "the type": str(self.dtype),
+            "target": told(self.target),
+            **{name: described(x) for name, x in given.items()},
+        }
+
+
+_Prepared = tuple[_Call, Callable[[int], LocalLogits]]
+"""A call, once its arguments are checked, and its logits, once it is known how many are no padding."""
+
+
+def _vocab_parallel(
+    prepare: Callable[[], _Prepared],
+    group: "dist.ProcessGroup | None",
+    num_classes: int | None,
+    start: int | None,
+    check_ranks: bool,
+    return_nll: bool,
+) -> Tensor | tuple[Tensor, Tensor]:
+    try:
+        for name, value in {"num_classes": num_classes, "start": start}.items():
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, Integral | torch.SymInt)
+            ):
+                raise ValueError(f"{name} must be an integer, got {value!r}")
+        call, shard = prepare()
+        span = span_of(call.local_size, num_classes, start, group)
+        wanted = call.criterion(span.num_classes)
+    except ValueError as error:
+        if check_ranks:
+            check_same(str(error), {}, group)
+        raise
+    if check_ranks:
+        check_same(span, call.summary(), group)
+    statistics = row_statistics(shard(span.size), wanted.measures, span, group)
+    loss = wanted.loss(statistics)
+    return (loss, wanted.nll(statistics)) if return_nll else loss
+
+
+def _first_classes(x: Tensor, dim: int, size: int) -> Tensor:
+    """x without padding."""
+    return x if x.size(dim) == size else x.narrow(dim, 0, size)
+
+
+def _check_floating(name: str, value: Tensor) -> None:
+    check_tensor(name, value, typed=True)
+    check_local(**{name: value})
+    if not value.is_floating_point() or value.dim() == 0:
+        raise ValueError(
+            f"{name} must be floating point, with at least one dimension, "
+            f"got {value.dtype} of shape {tuple(value.shape)}"
+        )

@@ -1,0 +1,68 @@
+"""What a prior is: a distribution for all samples or for those of each class, or one for each sample."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from labelsmooth._core.checks import check_prior, check_tensor
+from labelsmooth._core.exact import Exact, keep, moved
+
+
+class Prior(Exact):
+    """A distribution over the classes, for all samples or for those of each class; made by functions of
+    ``labelsmooth.priors``.
+
+    As a module it moves and is saved with the loss that holds it; moved to a short type, it stays as it is.
+    It is checked when it is made or loaded, and not in each call.
+    """
+
+    probabilities: Tensor  # (K,), or (K, K) whose row k serves the samples of class k
+
+    def __init__(self, probabilities: Tensor, description: str = "given") -> None:
+        super().__init__()
+        check_tensor("prior", probabilities)
+        _check_values(probabilities)
+        keep(self, "probabilities", probabilities)
+        self.description = description
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Before, so that what is refused leaves the prior as it was.
+        probabilities = state_dict.get(f"{prefix}probabilities")
+        if isinstance(probabilities, Tensor):
+            _check_values(probabilities)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        return f"{self.description}, shape {tuple(self.probabilities.shape)}"
+
+
+def _check_values(probabilities: Tensor) -> None:
+    check_prior(probabilities, probabilities.size(-1) if probabilities.dim() else 0)
+
+
+class PerSample(NamedTuple):
+    """A distribution over the classes for each sample; made by ``labelsmooth.priors``.
+
+    Either whole or, for few classes in each row, as pairs of a class and its probability; a class that
+    appears twice has the sum, and probabilities that do not sum to 1 are renormalised. The loss checks the
+    rows that count, the others may hold anything.
+    """
+
+    probabilities: Tensor  # in the input's shape; or (..., k), in the target's shape and k
+    classes: Tensor | None = None  # (..., k)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same on another device."""
+        return self._make(moved(self, lambda x: x.to(device, non_blocking=non_blocking)))
+
+    def pin_memory(self) -> Self:
+        return self._make(moved(self, Tensor.pin_memory))
+
+    def __repr__(self) -> str:
+        shape = tuple(self.probabilities.shape)
+        what = "whole" if self.classes is None else f"{shape[-1]} classes each"
+        return f"PerSample({what}, shape {shape})"
