@@ -153,9 +153,8 @@ def main() -> None:
                     f"| {found:.1%} | {ours_found:.1%} |",
                     flush=True,
                 )
-    print(
-        f"\nstudies of arms that are all alike, 5 seeds: the chosen one {'/'.join(CARES['overall'].judged)} is said to help"
-    )
+    goes_by = "/".join(CARES["overall"].judged)
+    print(f"\nstudies of arms that are all alike, 5 seeds: the chosen one {goes_by} is said to help")
     print("| world | arms | by its intervals alone | by the verdict |")
     print("|---|---|---|---|")
     for world in WORLDS:
