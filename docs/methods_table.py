@@ -308,7 +308,7 @@ def digits() -> str:
 def _differences(setting: Setting) -> dict[str, str]:
     found = {setting.hard.name: "<br>".join(number(m, setting.hard.values[m].mean) for m in RANKED_BY)}
     for arm in setting.arms[1:]:
-        lines = [f"{interval(arm.differences[m], m)} {MARKS[effect(arm, m)][0]}" for m in RANKED_BY]
+        lines = [f"{interval(arm.differences[m], m)} {MARKS[effect(setting, arm, m)][0]}" for m in RANKED_BY]
         found[arm.name] = "<br>".join(line.strip() for line in lines)
     return found
 
