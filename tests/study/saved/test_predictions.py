@@ -75,14 +75,6 @@ def arrays(**given: object) -> Callable[[Path], Path]:
     return written
 
 
-def latin(text: str) -> Callable[[Path], Path]:
-    def written(folder: Path) -> Path:
-        (folder / "run.csv").write_text(text, encoding="latin-1")
-        return folder / "run.csv"
-
-    return written
-
-
 def junk(name: str) -> Callable[[Path], Path]:
     def written(folder: Path) -> Path:
         (folder / name).write_text("x")
@@ -199,12 +191,16 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         "test rows counted from 0: .* got nan in row 1",
     ),
     "probabilities as logits": (arrays(logits=np.eye(2), labels=Y), {}, "must be logits, got probabilities"),
-    "no probabilities": (arrays(probabilities=Z, labels=Y), {}, r"sum to 1 .* got \[1\.0, 2\.0\] in row 0"),
+    "no probabilities": (
+        arrays(probabilities=Z, labels=Y),
+        {},
+        r"sum to 1 .* got \[1\.0, 2\.0\], whose sum is 3, in row 0",
+    ),
     "a label too large": (arrays(logits=Z, labels=[1, 2]), {}, r"labels must lie in \[0, 2\), got 1 to 2"),
     "a name of no class": (
         arrays(logits=Z, labels=["b", "c"], class_names=["a", "b"]),
         {},
-        "got 'c' in row 1; classes: 'a', 'b'$",
+        "got 'c' in row 1, counted from 0; classes: 'a', 'b'$",
     ),
     "names for no classes": (arrays(logits=Z, labels=["b", "c"]), {}, "integers where classes have no names"),
     "too many rows": (arrays(logits=Z, labels=[0, 1, 1]), {}, r"labels must be integers of shape \(2,\)"),
@@ -250,17 +246,20 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         r"run\.parquet is damaged, empty, or no table|column 'logit_a' must hold numbers",
     ),
     "a blank line": (table(f"\n{COLUMNS}a,1,2\n"), {}, "must start with the names of its columns"),
-    "no UTF-8": (latin(f"{COLUMNS}\xe4,1,2\n"), {}, "damaged, empty, or no table in UTF-8"),
     "no label": (
         table(f"{COLUMNS},1,2\n"),
         {},
         "column 'label' must have a value in every row, got none in row 0",
     ),
-    "another class": (table(f"{COLUMNS}a,1,2\nz,1,2\n"), {}, "got 'z' in row 1; classes: 'a', 'b'$"),
+    "another class": (
+        table(f"{COLUMNS}a,1,2\nz,1,2\n"),
+        {},
+        "got 'z' in row 1, counted from 0; classes: 'a', 'b'$",
+    ),
     "a slip": (
         table("label,logit_cat,logit_dog\ncta,1,2\n"),
         {},
-        r"got 'cta' in row 0 \(did you mean 'cat'\?\)",
+        r"got 'cta' in row 0, counted from 0 \(did you mean 'cat'\?\)",
     ),
     "no rows": (table(COLUMNS), {}, r"run\.csv has no rows$"),
     "an empty file": (table(""), {}, "damaged, empty, or no table"),
@@ -316,3 +315,10 @@ def test_a_folder_that_is_none(tmp_path: Path):
         read_runs(tmp_path)
     with pytest.raises(ValueError, match="must be a file, got a folder"):
         read_predictions(tmp_path)
+
+
+def test_a_table_of_an_office_program_is_read(tmp_path: Path):
+    path = tmp_path / "run.csv"
+    for encoding in ("cp1252", "utf-16"):
+        path.write_text("label,logit_\u00e4,logit_b\n\u00e4,1,2\nb,2,1\n", encoding=encoding)
+        assert read_predictions(path).class_names == ("\u00e4", "b")

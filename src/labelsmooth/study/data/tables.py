@@ -41,7 +41,7 @@ def _read(path: Path) -> tuple[pl.DataFrame, list[str]]:
 
 
 def _read_csv(path: Path) -> tuple[pl.DataFrame, list[str]]:
-    text, notes = _decoded(path)
+    text, notes = decoded(path)
     if not text.strip():
         raise ValueError(f"{path.name} must have names of columns and rows below them, got an empty file")
     separator = _separator(text)
@@ -66,7 +66,7 @@ def _parsed(text: str, separator: str, *, decimal_comma: bool) -> pl.DataFrame:
     )
 
 
-def _decoded(path: Path) -> tuple[str, list[str]]:
+def decoded(path: Path) -> tuple[str, list[str]]:
     """UTF-8, or what office programs write in its place."""
     raw = path.read_bytes()
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):

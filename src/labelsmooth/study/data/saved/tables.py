@@ -27,7 +27,7 @@ def read_table(path: Path, kind: str | None, label: str | None) -> dict[str, Any
         return _arrays(path, _frame(path, label or "label"), kind, label)
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         why = next(iter(str(error).strip().splitlines()), "it is empty")
-        raise ValueError(f"{path} is damaged, empty, or no table in UTF-8 ({why})") from None
+        raise ValueError(f"{path} is damaged, empty, or no table ({why})") from None
 
 
 def _arrays(path: Path, frame: "pl.DataFrame", kind: str | None, label: str | None) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def _arrays(path: Path, frame: "pl.DataFrame", kind: str | None, label: str | No
     kind, columns = _class_columns(path, [c for c in frame.columns if c != label], kind)
     for name in (label, *TOLD):
         if name in frame.columns and (row := _first(_is_missing(frame[name]))) is not None:
-            raise ValueError(f"{path}: column {name!r} must have a value in every row, got none in row {row}")
+            raise ValueError(f"{path}: column {name!r} must have a value in every row, got none {_in(row)}")
     scores = np.stack([_numbers(path, frame[column]) for column in columns], 1)
     said = _texts(frame[label])
     names = list(columns.values())
@@ -69,11 +69,15 @@ def class_indices(where: str, labels: np.ndarray, names: Sequence[str] | None) -
     )
     row = _first(labels == odd)
     if not known:
-        raise ValueError(f"{where} must hold integers where classes have no names, got {odd!r} in row {row}")
+        raise ValueError(f"{where} must hold integers where classes have no names, got {odd!r} {_in(row)}")
     raise ValueError(
-        f"{where} must hold names of classes, or their indices, got {odd!r} in row {row}"
+        f"{where} must hold names of classes, or their indices, got {odd!r} {_in(row)}"
         f"{nearest(odd, known)}; classes: {listed(known)}"
     )
+
+
+def _in(row: int) -> str:
+    return f"in row {row}, counted from 0"
 
 
 def nearest(name: str, names: Any) -> str:
@@ -89,9 +93,12 @@ def listed(names: Any, most: int = 12) -> str:
 def _frame(path: Path, label: str) -> "pl.DataFrame":
     import polars as pl
 
-    content = path.read_bytes()  # of a path, polars would take brackets for a pattern
+    from labelsmooth.study.data.tables import decoded
+
     if path.suffix.lower() == ".parquet":
-        return pl.read_parquet(io.BytesIO(content))
+        # Of a path, polars would take brackets for a pattern.
+        return pl.read_parquet(io.BytesIO(path.read_bytes()))
+    content = decoded(path)[0].encode()
     columns, separator = _header(content)
     if twice := [name for i, name in enumerate(columns) if name in columns[:i]]:
         raise ValueError(f"{path}: column {twice[0]!r} is there twice: rename one")
@@ -161,11 +168,11 @@ def _numbers(path: Path, column: "pl.Series") -> np.ndarray:
         column = texts.str.strip_chars().cast(pl.Float64, strict=False)
         if (row := _first(column.is_null() & texts.is_not_null())) is not None:
             raise ValueError(
-                f"{path}: column {column.name!r} must hold numbers, got {texts[row]!r} in row {row}"
+                f"{path}: column {column.name!r} must hold numbers, got {texts[row]!r} {_in(row)}"
             )
     if (row := _first(column.is_null())) is not None:
         raise ValueError(
-            f"{path}: column {column.name!r} must hold a number in every row, got none in row {row}"
+            f"{path}: column {column.name!r} must hold a number in every row, got none {_in(row)}"
         )
     return column.cast(pl.Float64).to_numpy()
 
@@ -197,9 +204,7 @@ def _splits(path: Path, frame: "pl.DataFrame") -> np.ndarray:
     for text in np.unique(said).tolist():
         if text.strip().lower() not in SPLIT_NAMES:
             row = _first(said == text)
-            raise ValueError(
-                f"{path}: column 'split' must hold test, val or train, got {text!r} in row {row}"
-            )
+            raise ValueError(f"{path}: column 'split' must hold test, val or train, got {text!r} {_in(row)}")
     return np.array([SPLIT_NAMES[text.strip().lower()] for text in said.tolist()])
 
 
