@@ -194,7 +194,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "no probabilities": (
         arrays(probabilities=Z, labels=Y),
         {},
-        r"sum to 1 .* got \[1\.0, 2\.0\], whose sum is 3, in row 0",
+        r"sum to 1 .* got .*, whose sum is 3, in row 0",
     ),
     "a label too large": (arrays(logits=Z, labels=[1, 2]), {}, r"labels must lie in \[0, 2\), got 1 to 2"),
     "a name of no class": (

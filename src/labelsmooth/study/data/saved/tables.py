@@ -76,7 +76,7 @@ def class_indices(where: str, labels: np.ndarray, names: Sequence[str] | None) -
     )
 
 
-def _in(row: int) -> str:
+def _in(row: int | None) -> str:
     return f"in row {row}, counted from 0"
 
 
