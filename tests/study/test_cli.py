@@ -95,7 +95,7 @@ def test_the_help_breaks_no_word_at_80_columns(
         cli.main(["study", "--help"])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert "whether smoothing helps: by how much, how surely, and what a temperature does." in lines
+    assert "nothing else, and say whether smoothing helps: by how much, how surely, and what" in lines
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
