@@ -106,8 +106,8 @@ class Setting:
 
     @property
     def ranked(self) -> bool:
-        """Whether its arms are for a ranking: more than a few, or more than strengths of one smoothing."""
-        return len(self.arms) > FEW or any(arm.eps is None for arm in self.arms)
+        """Whether its arms are for a ranking: more than strengths of one smoothing."""
+        return any(arm.eps is None for arm in self.arms)
 
     def at_best(self, metric: str) -> str:
         """A metric after temperature, or as trained where there is none."""
