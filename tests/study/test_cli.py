@@ -135,6 +135,22 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "no study's folder": (["report", "."], "folder must be the output of a study, got '.': there is no "),
     "no folder": (["study", "-o", ""], "output must name a folder, got ''"),
+    "two sources": (
+        ["study", "--data", "x.csv", "--fit", "x:y"],
+        "a study must have one of --data, --fit and --command, got --data and --fit",
+    ),
+    "settings of the digits": (
+        ["study", "--data", "x.csv", "--settings", "noisy"],
+        "--settings is of the digits, and must be left out with --data",
+    ),
+    "a label of nothing": (["study", "--label", "x"], "--label must come with --data or --command"),
+    "no such file": (["study", "--data", "x.csv"], "x.csv"),
+    "a fit without a name": (["study", "--fit", "train"], "fit must be module:function or file.py:function"),
+    "a command without places": (["study", "--command", "python x.py"], "command must hold {criterion}"),
+    "no such care": (["study", "--care", "speed", "--dry-run"], "care must be one of overall, accuracy, "),
+    "an order that is not declared": (["study", "--care", "ordinal"], "--ordinal declares it for a table"),
+    "one arm to compare": (["compare", "a.npz"], "compare needs a baseline and at least one other"),
+    "an arm twice": (["compare", "a.npz", "./a.npz"], "compare must be given each arm once, got "),
     "a folder that cannot be": (
         ["study", "-o", "/dev/null/x"],
         "output must be a folder, got '/dev/null/x': /dev/null is a file",
