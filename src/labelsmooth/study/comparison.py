@@ -12,6 +12,7 @@ from labelsmooth.study.arguments import check_care, check_output
 from labelsmooth.study.fits.checks import as_result
 from labelsmooth.study.fits.result import FitResult
 from labelsmooth.study.trials.files import Job, Outcome
+from labelsmooth.study.trials.record import FILE
 
 Given = FitResult | Mapping[str, Any]
 
@@ -60,7 +61,7 @@ def compare(
     """
     check_care(care)
     folder = None if output is None else check_output(output)
-    if folder is not None and (folder / "study.json").exists():
+    if folder is not None and (folder / FILE).exists():
         raise ValueError(
             f"output must be a folder of its own, got {str(output)!r}: a study's results are there"
         )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from labelsmooth.calibration._metrics import confidence
 from labelsmooth.study.analysis.evidence import AtTemperature, Evidence, groups_of
-from labelsmooth.study.analysis.measures.influence import leaving_out
+from labelsmooth.study.analysis.measures.influence import by_groups
 
 RISK = 0.05  # errors among the accepted rows
 ACCEPTED = 0.95  # of the rows of known classes
@@ -39,9 +39,7 @@ def coverage_at_risk(run: Evidence, at: AtTemperature) -> Tensor:
         good = accepted[risk <= RISK]
         return float(good.max() / len(rows)) if len(good) else 0.0
 
-    groups = run.groups
-    every = torch.arange(len(error))
-    return leaving_out(coverage(every), lambda g: coverage(every[groups != g]), int(groups.max()) + 1)
+    return by_groups(coverage, run.groups)
 
 
 def curve(confidence: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,14 +75,12 @@ def unknown_accepted(run: Evidence) -> Tensor | None:
     if (both := _with_unknown(run)) is None:
         return None
     sure, known = both
-    groups = groups_of(len(sure))
 
     def accepted(rows: Tensor) -> float:
         level = sure[rows][known[rows]].quantile(1 - ACCEPTED, interpolation="lower")
         return float((sure[rows][~known[rows]] >= level).double().mean())
 
-    every = torch.arange(len(sure))
-    return leaving_out(accepted(every), lambda g: accepted(every[groups != g]), int(groups.max()) + 1)
+    return by_groups(accepted, groups_of(len(sure)))
 
 
 def _with_unknown(run: Evidence) -> tuple[Tensor, Tensor] | None:

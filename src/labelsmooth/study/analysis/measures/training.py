@@ -5,7 +5,7 @@ from torch import Tensor
 
 from labelsmooth.calibration._metrics import correct
 from labelsmooth.study.analysis.evidence import Evidence
-from labelsmooth.study.analysis.measures.influence import leaving_out
+from labelsmooth.study.analysis.measures.influence import by_groups
 
 FOLDS = 5
 
@@ -52,9 +52,7 @@ def class_separation(run: Evidence) -> Tensor | None:
         within, total = 1 - means.square().sum(-1).mean(), 1 - means.mean(0).square().sum()
         return float(1 - within / total)
 
-    groups = run.groups
-    every = torch.arange(len(run.labels))
-    return leaving_out(separation(every), lambda g: separation(every[groups != g]), int(groups.max()) + 1)
+    return by_groups(separation, run.groups)
 
 
 def linear_probe(run: Evidence) -> Tensor | None:
