@@ -32,8 +32,6 @@ def serves(z: Tensor, measures: Measures) -> str | None:
 
 
 def _forward(z: Tensor, measures: Measures) -> Tensor:
-    if obstacle := serves(z, measures):
-        raise ValueError(f"the dense engine cannot serve: {obstacle}")
     z, problem, _keep = _problem(z, *measures)
     out = z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
     bad = _kernel().labelsmooth_forward(problem, out.data_ptr())
@@ -55,20 +53,20 @@ def _backward(
     return written if out is None or out is written else out.copy_(written)
 
 
-forward, backward = with_few(_forward, _backward)
+forward, _backward_in_rows = with_few(_forward, _backward)
 
 
-def _backward_as_laid(
+def backward(
     grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
 ) -> Tensor:
-    """That of a map has its classes where the map has them, however it was found."""
-    found = backward(grad, z, measures, statistics, out)
+    """The gradient of a segmentation map has its classes where the map has them, however it was found."""
+    found = _backward_in_rows(grad, z, measures, statistics, out)
     if out is not None or in_columns(z) is None or found.stride() == z.stride():
         return found
     return laid_like(z).copy_(found)
 
 
-row_statistics = operator("dense", "CPU", forward, _backward_as_laid, laid_like)
+row_statistics = operator("dense", "CPU", serves, forward, backward, laid_like)
 
 
 def uniform(
@@ -180,8 +178,11 @@ def _problem(
     else:
         inner, outer_stride, inner_stride = columns
         class_stride = inner
-    target = target.contiguous()
-    counted, prior, weight = (x if x is None else x.contiguous() for x in (counted, prior, weight))
+    # A lazy minus sign is not in memory.
+    z, target = z.resolve_neg(), target.contiguous().resolve_neg()
+    counted, prior, weight = (
+        x if x is None else x.contiguous().resolve_neg() for x in (counted, prior, weight)
+    )
     problem = Problem(
         z.data_ptr(),
         DTYPES.index(z.dtype),

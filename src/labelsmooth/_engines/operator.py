@@ -62,6 +62,7 @@ class Backward(Protocol):
 def operator(
     name: str,
     device: str,
+    serves: Callable[[Tensor, Measures], str | None],
     forward: Forward,
     backward: Backward,
     place: Callable[[Tensor], Tensor] = rows_like,
@@ -74,10 +75,16 @@ def operator(
     LIBRARY.define(f"{name}_backward(Tensor grad, Tensor z, Tensor statistics, {MEASURES}) -> Tensor")
 
     def forward_impl(z: Tensor, *measures: Any) -> Tensor:
-        return forward(z, Measures(*measures))
+        return forward(z, checked(z, Measures(*measures)))
 
     def backward_impl(grad: Tensor, z: Tensor, statistics: Tensor, *measures: Any) -> Tensor:
-        return backward(grad, z, Measures(*measures), statistics)
+        return backward(grad, z, checked(z, Measures(*measures)), statistics)
+
+    def checked(z: Tensor, measures: Measures) -> Measures:
+        """Anybody may call an operator."""
+        if obstacle := serves(z, measures):
+            raise ValueError(f"the {name} engine cannot serve: {obstacle}")
+        return measures
 
     LIBRARY.impl(name, forward_impl, device)
     LIBRARY.impl(f"{name}_backward", backward_impl, device)

@@ -4,6 +4,8 @@ It runs on any device and in any transform (double backward, ``torch.func``, ``t
 does materialise rows as wide as the logits.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -90,11 +92,16 @@ def backward(
 
 def gradient(grad: Tensor, z: Tensor, measures: Measures) -> Tensor:
     """The gradient by z, given that by the differentiable statistics, (5, ...); itself differentiable."""
+    return differentiable(z, lambda x: torch.stack(row_statistics(x, measures)[:DIFFERENTIABLE]), grad)
+
+
+def differentiable(z: Tensor, of: Callable[[Tensor], Tensor], grad: Tensor) -> Tensor:
+    """The gradient of a function of z, in a way that torch can differentiate and map."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = z if again and z.requires_grad else z.detach().requires_grad_()
-        found = torch.stack(row_statistics(leaf, measures)[:DIFFERENTIABLE])
-    return torch.autograd.grad(found, leaf, grad, create_graph=again)[0]
+        value = of(leaf)
+    return torch.autograd.grad(value, leaf, grad, create_graph=again)[0]
 
 
 def _target(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """The one place that picks an engine."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ Engine = Literal["reference", "dense", "triton"]
 
 
 class Kernels(Protocol):
-    """The two halves of an engine, for those that hold logits of their own."""
+    """The two halves of an engine, for a caller that runs them itself, outside of autograd."""
 
     @property
     def forward(self) -> Forward: ...
@@ -25,31 +25,69 @@ class Kernels(Protocol):
     @property
     def backward(self) -> Backward: ...
 
+    @property
+    def row_statistics(self) -> Callable[[Tensor, Measures], RowStatistics]:
+        """The same as functions of torch, which autograd and compilers understand."""
+        ...
+
 
 class Operator(Kernels, Protocol):
     """An engine that is an operator of torch."""
 
     def serves(self, z: Tensor, measures: Measures, /) -> str | None: ...
 
-    @property
-    def row_statistics(self) -> Callable[[Tensor, Measures], RowStatistics]: ...
+
+ENGINES: Final[dict[str, Operator]] = {"triton": gpu, "dense": dense}
+"""Those that may not serve, the fastest first."""
+
+
+def choose(z: Tensor, measures: Measures, engine: Engine | None = None) -> Kernels:
+    """That engine, or else the fastest that serves these logits."""
+    if engine is not None:
+        check_choice("engine", engine, Engine)
+        return _named(engine, z, opaque([z], measures), measures)
+    if torch.compiler.is_exporting():  # an exported graph is to run where this package is not installed
+        return reference
+    return _fastest(z, opaque([z], measures), measures)
+
+
+def kernels(z: Tensor, measures: Measures, engine: Engine | None = None) -> Kernels:
+    """As :func:`choose`, for logits that autograd does not know."""
+    return _fastest(z, None, measures) if engine is None else _named(engine, z, None, measures)
 
 
 def row_statistics(z: Tensor, measures: Measures, engine: Engine | None = None) -> RowStatistics:
-    """The statistics of each row of ``z``, by that engine or else by the fastest that can."""
-    if engine is not None:
-        check_choice("engine", engine, Engine)
-    if engine == "reference" or (engine is None and torch.compiler.is_exporting()):
-        # An exported graph is to run where this package is not.
-        return reference.row_statistics(z, measures)
-    operator = _operator(z, engine)
-    obstacle = opaque([z], measures) or operator.serves(z, measures)
+    """The statistics of each row of ``z``, by that engine or else by the fastest that serves."""
+    return choose(z, measures, engine).row_statistics(z, measures)
+
+
+def obstacles(z: Tensor, measures: Measures) -> dict[str, str | None]:
+    """Why a call cannot take each engine, or None where it can; the fastest first."""
+    hidden = opaque([z], measures)
+    return {name: hidden or engine.serves(z, measures) for name, engine in ENGINES.items()}
+
+
+def refusal(engine: str, obstacle: str, instead: str) -> ValueError:
+    return ValueError(f"engine={engine!r} cannot serve: {obstacle}; engine={instead!r} can")
+
+
+def _fastest(z: Tensor, obstacle: str | None, measures: Measures) -> Kernels:
+    engine = gpu if z.is_cuda else dense
+    obstacle = obstacle or engine.serves(z, measures)
     if obstacle is None:
-        return operator.row_statistics(z, measures)
-    if engine is not None:
-        raise ValueError(f"engine={engine!r} cannot serve: {obstacle}")
-    _tell_of(obstacle)
-    return reference.row_statistics(z, measures)
+        return engine
+    if obstacle == dense.ABSENCE and not torch.compiler.is_compiling():
+        native.warn_of_absence()
+    return reference
+
+
+def _named(engine: Engine, z: Tensor, obstacle: str | None, measures: Measures) -> Kernels:
+    if engine == "reference":
+        return reference
+    if obstacle := obstacle or ENGINES[engine].serves(z, measures):
+        serving = (name for name, why in obstacles(z, measures).items() if why is None)
+        raise refusal(engine, obstacle, next(serving, "reference"))
+    return ENGINES[engine]
 
 
 def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
@@ -67,23 +105,3 @@ def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
     if torch.is_grad_enabled() and any(x.requires_grad for x in others):
         return "a gradient is asked for by the target, the prior or the class weights"
     return None
-
-
-def kernels(z: Tensor, measures: Measures) -> Kernels:
-    """The fastest engine that serves these logits, of which no autograd knows."""
-    operator = _operator(z)
-    obstacle = operator.serves(z, measures)
-    if obstacle is None:
-        return operator
-    _tell_of(obstacle)
-    return reference
-
-
-def _tell_of(obstacle: str) -> None:
-    """Warn where the kernel would serve and is not there."""
-    if obstacle == dense.ABSENCE and not torch.compiler.is_compiling():
-        native.warn_of_absence()
-
-
-def _operator(z: Tensor, engine: Engine | None = None) -> Operator:
-    return gpu if engine == "triton" or (engine is None and z.is_cuda) else dense

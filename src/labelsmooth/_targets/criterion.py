@@ -1,5 +1,6 @@
 """Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
 
+from functools import cache
 from typing import Any, NamedTuple, NoReturn, Self
 
 import torch
@@ -19,8 +20,8 @@ from labelsmooth._core.checks import (
 )
 from labelsmooth._core.modes import recorded
 from labelsmooth._core.precision import as_given
-from labelsmooth._core.reduction import Reduction, reduce
-from labelsmooth._core.statistics import Measures, RowStatistics, taken, times
+from labelsmooth._core.reduction import Reduction, divisor, reduce
+from labelsmooth._core.statistics import DIFFERENTIABLE, Measures, RowStatistics, taken, times
 from labelsmooth._targets.mixed import Mixed, as_mixed_targets
 from labelsmooth._targets.options import OffTarget, Strength, Weighting
 from labelsmooth._targets.priors import as_prior, check_draws, check_others
@@ -38,13 +39,21 @@ def squared_lse(s: RowStatistics) -> Tensor:
 
 
 class Unasked(Tensor):
-    """In place of a statistic that a formula does not ask for: whatever uses it is told so."""
+    """In place of a statistic that a formula does not ask for: whatever uses it is told so. None would let a
+    comparison pass."""
 
     said: str
 
     @classmethod
     def __torch_function__(cls, func: object, types: object, args: Any = (), kwargs: Any = None) -> NoReturn:
         raise ValueError(next(x.said for x in tree_leaves((args, kwargs)) if isinstance(x, cls)))
+
+
+@cache
+def unasked(formula: str, statistic: str, rule: str) -> Tensor:
+    made = torch.empty(0).as_subclass(Unasked)
+    made.said = f"formula {formula} uses {statistic}, and so must have {rule}"
+    return made
 
 
 class Criterion(NamedTuple):
@@ -62,23 +71,7 @@ class Criterion(NamedTuple):
 
     def losses(self, s: RowStatistics) -> Tensor:
         """One loss per row."""
-        if self.overlap is not None:
-            empty = s.valid_mass == 0
-            share = self.overlap / s.valid_mass.masked_fill(empty, 1.0)
-            s = s._replace(overlap=share.masked_fill(empty, 1.0))
-        if not self.formula.hinge:
-            s = s._replace(hinge=self._unasked("hinge", "a property hinge that returns (margin, squared)"))
-        if not self.formula.spread:
-            s = s._replace(model_z=self._unasked("model_z", "spread = True"))
-        if not self.formula.overlap:
-            s = s._replace(overlap=self._unasked("overlap", "overlap = True"))
-        loss = self.formula(s, self.eps)
-        if not isinstance(loss, Tensor) or loss.shape != self.scale.shape:
-            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(
-                f"formula {type(self.formula).__name__} must return one loss for each row, in shape "
-                f"{tuple(self.scale.shape)}, got {got}"
-            )
+        loss = self._formula_of(s)
         if self.z_loss:
             # A row has it as often as it has its partition, so that a scale of the weights cancels in a mean.
             squared = squared_lse(s)
@@ -86,19 +79,63 @@ class Criterion(NamedTuple):
             loss = loss + self.z_loss * weighted
         return times(self.scale, loss)
 
+    def differentiated(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
+        """One loss per row, and its gradient by the differentiable statistics, ``(5, ...)``, given all of them,
+        ``(10, ...)``."""
+        if self.formula.linear and not self.z_loss:
+            # What a linear function is at the unit vectors is its gradient.
+            points = statistics.new_zeros(DIFFERENTIABLE, 1 + DIFFERENTIABLE, *self.scale.shape)
+            points[:, 0] = statistics[:DIFFERENTIABLE]
+            points[:, 1:].diagonal().fill_(1.0)
+            values = self.losses(RowStatistics(*points.unbind(), *statistics[DIFFERENTIABLE:].unbind()))
+            return values[0], values[1:]
+        with torch.enable_grad():
+            leaf = statistics.detach().requires_grad_()
+            losses = self.losses(RowStatistics(*leaf.unbind()))
+            (grad,) = torch.autograd.grad(losses.sum(), leaf)
+        return losses.detach(), grad[:DIFFERENTIABLE]
+
+    def _formula_of(self, s: RowStatistics) -> Tensor:
+        formula, name = self.formula, type(self.formula).__name__
+        if self.overlap is not None:
+            empty = s.valid_mass == 0
+            share = self.overlap / s.valid_mass.masked_fill(empty, 1.0)
+            s = s._replace(overlap=share.masked_fill(empty, 1.0))
+        if not formula.hinge:
+            s = s._replace(hinge=self._unasked("hinge", "a property hinge that returns (margin, squared)"))
+        if not formula.spread:
+            s = s._replace(model_z=self._unasked("model_z", "spread = True"))
+        if not formula.overlap:
+            s = s._replace(overlap=self._unasked("overlap", "overlap = True"))
+        loss = formula(s, self.eps)
+        if not isinstance(loss, Tensor) or loss.shape != s.lse.shape:
+            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(
+                f"formula {name} must return one loss for each row, in shape {tuple(s.lse.shape)}, got {got}"
+            )
+        return loss
+
     def _unasked(self, statistic: str, rule: str) -> Tensor:
         if torch.compiler.is_compiling() or recorded():
             return self.scale.new_full((), torch.nan)
-        unasked = torch.empty(0).as_subclass(Unasked)
-        unasked.said = f"formula {type(self.formula).__name__} uses {statistic}, and so must have {rule}"
-        return unasked
+        return unasked(type(self.formula).__name__, statistic, rule)
 
     def loss(self, s: RowStatistics) -> Tensor:
-        return reduce(self.losses(s), self.counts, self.reduction, self.denominator)
+        return self.reduced(self.losses(s))
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        return reduce(losses, self.counts, self.reduction, self.denominator)
+
+    def unreduced(self, grad: Tensor) -> Tensor:
+        """What the gradient by the loss is by those of the rows; it broadcasts against them."""
+        if self.reduction != "mean":
+            return grad
+        by = divisor(self.counts, self.denominator)
+        return grad / by if self.denominator is not None else (grad / by).masked_fill(by == 0, 0.0)
 
     def nll(self, s: RowStatistics) -> Tensor:
         """The loss without smoothing, without gradient."""
-        return reduce(times(self.scale, nll(s)), self.counts, self.reduction, self.denominator).detach()
+        return self.reduced(times(self.scale, nll(s))).detach()
 
     @property
     def learns(self) -> bool:

@@ -45,6 +45,9 @@ class Formula:
     """Whether it uses ``model_z``, the mean of the logits under the model."""
     overlap: ClassVar[bool] = False
     """Whether it uses ``overlap``, what the prior gives the label."""
+    linear: ClassVar[bool] = False
+    """Whether it is linear in the logits' statistics ``lse``, ``target_z``, ``prior_z``, ``hinge`` and
+    ``model_z``: its gradient is then found without autograd."""
     draws: ClassVar[bool] = False
     """Whether it takes wrong labels to be drawn from the prior, which then cannot depend on the label."""
 

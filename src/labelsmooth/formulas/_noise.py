@@ -73,6 +73,7 @@ class BackwardCorrection(Formula):
     """
 
     strengths: ClassVar[Interval] = Interval(0, 1, open=True)
+    linear: ClassVar[bool] = True
     draws: ClassVar[bool] = True
 
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ class LabelSmoothing(Formula):
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
 
+    linear: ClassVar[bool] = True
+
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
         return smoothed_nll(s, eps)
 
@@ -101,6 +103,7 @@ class MaxSup(Formula):
     """
 
     strengths: ClassVar[Interval] = Interval(0, math.inf)
+    linear: ClassVar[bool] = True
 
     @property
     def hinge(self) -> tuple[float, bool]:
@@ -140,6 +143,7 @@ class MarginSmoothing(Formula):
     margin: float = 10.0
     squared: bool = False
     strengths: ClassVar[Interval] = Interval(0, math.inf)
+    linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("margin", self.margin)

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.modes import transformed
-from labelsmooth._core.reduction import divisor
-from labelsmooth._core.statistics import DIFFERENTIABLE, RowStatistics
+from labelsmooth._core.statistics import RowStatistics
 from labelsmooth._engines.linear import Head, differentiable, leaves, passes, unheld, whole_statistics
 from labelsmooth._targets.criterion import Criterion
 
@@ -51,11 +50,7 @@ class _Reduced(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # an earlier backward pass was given them, to keep and to change
             _, gradients = passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
-        if wanted.reduction == "mean":
-            by = divisor(wanted.counts, wanted.denominator)
-            grad = grad / by
-            if wanted.denominator is None:
-                grad = grad.masked_fill(by == 0, 0.0)
+        grad = wanted.unreduced(grad)
         return *(x if x is None else _scale(x, grad) for x in gradients), *_REST
 
 
@@ -74,9 +69,6 @@ def _derivative(wanted: Criterion) -> Callable[[slice, Tensor], Tensor]:
     """
 
     def derivative(part: slice, statistics: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = statistics.detach().requires_grad_()
-            total = wanted.rows(part).losses(RowStatistics(*leaf.unbind())).sum()
-            return torch.autograd.grad(total, leaf)[0][:DIFFERENTIABLE]
+        return wanted.rows(part).differentiated(statistics)[1]
 
     return derivative

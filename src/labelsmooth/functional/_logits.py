@@ -2,12 +2,15 @@
 
 from typing import Any, Literal, Unpack, overload
 
+import torch
 from torch import Tensor
 
-from labelsmooth._core.modes import is_dtensor
+from labelsmooth._core.modes import is_dtensor, recorded, transformed
 from labelsmooth._core.precision import compute_dtype
-from labelsmooth._engines.route import Engine, row_statistics
-from labelsmooth._targets.criterion import criterion
+from labelsmooth._core.statistics import RowStatistics
+from labelsmooth._engines import reference
+from labelsmooth._engines.route import Engine, Kernels, choose
+from labelsmooth._targets.criterion import Criterion, criterion
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.options import CrossEntropyOptions
 from labelsmooth._targets.rows import as_rows
@@ -61,6 +64,46 @@ def logits_cross_entropy(
         return dtensor_cross_entropy(z, target, weight, engine=engine, return_nll=return_nll, **options)
     z, dtype = as_rows(input, class_dim), compute_dtype(input)
     wanted = criterion(input.shape, dtype, input.device, target, weight, class_dim=class_dim, **options)
-    statistics = row_statistics(z, wanted.measures, engine)
-    loss = wanted.loss(statistics)
+    loss, statistics = loss_of(z, wanted, choose(z, wanted.measures, engine))
     return (loss, wanted.nll(statistics)) if return_nll else loss
+
+
+def loss_of(z: Tensor, wanted: Criterion, kernels: Kernels) -> tuple[Tensor, RowStatistics]:
+    """The loss of logits, and the statistics of their rows."""
+    if kernels is reference or wanted.learns or torch.compiler.is_compiling() or recorded():
+        statistics = kernels.row_statistics(z, wanted.measures)
+        return wanted.loss(statistics), statistics
+    loss, found = _Loss.apply(z, wanted, kernels)
+    return loss, RowStatistics(*found.unbind())
+
+
+class _Loss(torch.autograd.Function):
+    """Both halves of a kernel around a formula, as one step of autograd: where nobody watches operators, and
+    where logits alone have a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, wanted: Criterion, kernels: Kernels) -> tuple[Tensor, Tensor]:
+        statistics = kernels.forward(z, wanted.measures)
+        if ctx.needs_input_grad[0]:
+            losses, grad = wanted.differentiated(statistics)
+            denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
+            # Those of the criterion, for torch to refuse them if they have changed since.
+            ctx.save_for_backward(z, statistics, grad, *wanted.measures.tensors, denominator)
+            ctx.call = wanted, kernels
+        else:
+            losses = wanted.losses(RowStatistics(*statistics.unbind()))
+        ctx.mark_non_differentiable(statistics)
+        return wanted.reduced(losses), statistics
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        upstream, _ = grads
+        z, statistics, grad, *_ = ctx.saved_tensors
+        wanted, kernels = ctx.call
+        if torch.is_grad_enabled() or transformed(upstream):
+            by_z = reference.differentiable(
+                z, lambda x: wanted.loss(reference.row_statistics(x, wanted.measures)), upstream
+            )
+        else:
+            by_z = kernels.backward(grad * wanted.unreduced(upstream), z, wanted.measures, statistics)
+        return by_z, None, None
