@@ -71,7 +71,7 @@ AGREED: Final[dict[str, int | str]] = {
     "gradient": ", ".join(Gradient._fields),
     "saved": ", ".join(Saved._fields),
 }
-"""What Python and C++ have in common, which the library is asked for: ``labelsmooth_problem_size()`` and so on."""
+"""What Python and C++ have in common; ``labelsmooth_problem_size()`` and so on say what the library has."""
 
 
 def library() -> ctypes.CDLL | None:

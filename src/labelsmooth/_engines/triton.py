@@ -171,8 +171,8 @@ def _forward_kernel(
 
     top = tl.full((), float("-inf"), real)
     nothing = tl.zeros((BLOCK,), real)
-    total, model, valid, mass, dot = nothing, nothing, nothing, nothing, nothing
-    soft_mass, soft_dot = nothing, nothing
+    total, valid, mass, dot = nothing, nothing, nothing, nothing
+    soft_mass, soft_dot, model = nothing, nothing, nothing
     ahead = _logits(z, tl.arange(0, BLOCK), classes)
     for start in range(0, classes, BLOCK):
         k = start + tl.arange(0, BLOCK)
