@@ -96,6 +96,9 @@ INLINE T whole(T x) {
     return error <= bound && -error <= bound ? n : x;
 }
 
+using float32 = float;
+using float64 = double;
+
 struct bfloat16 {
     uint16_t bits;
 };

@@ -5,16 +5,23 @@
 #include "statistics.h"
 #include "uniform.h"
 
-#define FOR_EACH_TYPE(function) {function<float>, function<double>, function<bfloat16>, function<float16>}
-
 namespace labelsmooth {
+namespace {
 
-const Kernels LABELSMOOTH_ISA::kernels = {
-    FOR_EACH_TYPE(forward),
-    FOR_EACH_TYPE(backward),
-    FOR_EACH_TYPE(uniform_forward),
-    FOR_EACH_TYPE(uniform_backward),
-    {total<float>, total<double>, total<float>, total<float>},
-};
+template <typename... Z>
+constexpr Kernels kernels_of() {
+    return {
+        {sizeof(Z)...},
+        {forward<Z>...},
+        {backward<Z>...},
+        {uniform_forward<Z>...},
+        {uniform_backward<Z>...},
+        {total<Real<Z>>...},
+    };
+}
+
+}  // namespace
+
+const Kernels LABELSMOOTH_ISA::kernels = kernels_of<LABELSMOOTH_DTYPES>();
 
 }  // namespace labelsmooth

@@ -5,13 +5,21 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <limits>
+
+// The names of what Python and C++ share: native.py refuses a library that has others, or has them in another order.
+#define LABELSMOOTH_DTYPES float32, float64, bfloat16, float16
+#define LABELSMOOTH_GRADIENT lse, target_z, prior_z, hinge, model_z
+#define LABELSMOOTH_STATISTICS LABELSMOOTH_GRADIENT, target_mass, prior_mass, valid_mass, z_max, slope
+#define LABELSMOOTH_SAVED lse, z_max, valid, loss, nll
 
 // What a call is about. native.py has the same structure, field by field.
 struct Problem {
     const void* z;  // row i lies at (i / inner) * outer_stride + (i % inner) * inner_stride; its classes lie
                     // class_stride apart, side by side unless rows do (inner_stride is 1 then; see columns.h)
-    int64_t dtype;  // 0 float, 1 double, 2 bfloat16, 3 float16
+    int64_t dtype;  // of Dtype
     int64_t rows, inner, outer_stride, inner_stride, class_stride, classes;
     const int64_t* target;  // class indices, or null
     const void* soft;       // rows x classes class probabilities, or null
@@ -29,16 +37,40 @@ struct Problem {
 
 namespace labelsmooth {
 
+constexpr int64_t absent = std::numeric_limits<int64_t>::min();  // the target class is in another shard
+
+struct Dtype {
+    enum : int64_t { LABELSMOOTH_DTYPES, count };
+};
+
+// What is found in a row, as statistics.py explains it. T is a number, or a pointer to the numbers of all rows.
+template <typename T>
+struct Statistics {
+    T LABELSMOOTH_STATISTICS;
+};
+
+// The gradient by those of the statistics that have one by the logits.
+template <typename T>
+struct Gradient {
+    T LABELSMOOTH_GRADIENT;
+};
+
+// What the commonest loss keeps of a row; valid is the number of valid classes.
+template <typename T>
+struct Saved {
+    T LABELSMOOTH_SAVED;
+};
+
 struct Forward {
     const Problem& p;
-    void* statistics;  // 10 x rows, in the order of RowStatistics
+    void* statistics;  // a table of Statistics, see tables.h
     std::atomic<int64_t> bad{-1};
 };
 
 struct Backward {
     const Problem& p;
-    const void* statistics;  // 10 x rows
-    const void* grad;        // 5 x rows: by lse, target_z, prior_z, hinge and model_z
+    const void* statistics;  // a table of Statistics
+    const void* grad;        // a table of Gradient
     void* out;               // rows x classes; may be z itself
 };
 
@@ -46,7 +78,7 @@ struct Uniform {
     const Problem& p;
     int64_t ignore_index;
     double eps;
-    void* saved;  // 5 x rows: lse, z_max, number of valid classes, loss, nll
+    void* saved;  // a table of Saved
     std::atomic<bool> bad{false};
     double scale = 0;  // of the gradient
     void* out = nullptr;
@@ -56,8 +88,9 @@ using Rows = void (*)(void* call, int64_t begin, int64_t end);
 
 // By dtype.
 struct Kernels {
-    Rows forward[4], backward[4], uniform_forward[4], uniform_backward[4];
-    void (*total[4])(const Uniform& call, double* result);
+    size_t size[Dtype::count];  // in bytes
+    Rows forward[Dtype::count], backward[Dtype::count], uniform_forward[Dtype::count], uniform_backward[Dtype::count];
+    void (*total[Dtype::count])(const Uniform& call, double* result);
 };
 
 // In a namespace of its own for each instruction set.

@@ -16,6 +16,8 @@
 #endif
 
 #define API extern "C" __attribute__((visibility("default")))
+#define TEXT_OF(...) #__VA_ARGS__
+#define TEXT(names) TEXT_OF(names)
 
 namespace {
 
@@ -84,15 +86,19 @@ void expect_large_writes(void* begin, size_t bytes) {
 }
 
 void prepare(const Problem& p, void* out) {
-    constexpr size_t sizes[] = {4, 8, 2, 2};
-    if (out != p.z) expect_large_writes(out, size_t(p.rows) * size_t(p.classes) * sizes[p.dtype]);
+    if (out != p.z) expect_large_writes(out, size_t(p.rows) * size_t(p.classes) * chosen->kernels->size[p.dtype]);
 }
 
 }  // namespace
 
-API int64_t labelsmooth_abi() { return 5; }
-
+// What native.py compares with its own.
+API int64_t labelsmooth_abi() { return 6; }
 API int64_t labelsmooth_problem_size() { return sizeof(Problem); }
+API int64_t labelsmooth_absent_class() { return absent; }
+API const char* labelsmooth_dtypes() { return TEXT(LABELSMOOTH_DTYPES); }
+API const char* labelsmooth_statistics() { return TEXT(LABELSMOOTH_STATISTICS); }
+API const char* labelsmooth_gradient() { return TEXT(LABELSMOOTH_GRADIENT); }
+API const char* labelsmooth_saved() { return TEXT(LABELSMOOTH_SAVED); }
 
 // The instruction set in use.
 API const char* labelsmooth_isa() { return chosen->name; }

@@ -17,8 +17,7 @@
 namespace labelsmooth {
 namespace {
 
-constexpr int64_t width = 1024;                                  // of a block of classes
-constexpr int64_t absent = std::numeric_limits<int64_t>::min();  // the target class is in another shard
+constexpr int64_t width = 1024;  // of a block of classes
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 template <typename Z>

@@ -4,6 +4,7 @@
 
 #include "columns.h"
 #include "row.h"
+#include "tables.h"
 
 namespace labelsmooth {
 namespace {
@@ -29,15 +30,15 @@ INLINE void uniform_forward_tiles(Uniform& call, int64_t begin, int64_t end) {
             }
             below[j] = one(z[y * stride + j]) - s.max[j];
         }
-        R* saved = static_cast<R*>(call.saved) + i;
+        const Saved<R*> saved = by_name<Saved>(static_cast<R*>(call.saved) + i, p.rows);
 #pragma omp simd
         for (int64_t j = 0; j < n; ++j) {
             const R hard = s.lse[j] - below[j], spread = s.lse[j] - s.dot[j];
-            saved[j] = live[j] ? s.lse[j] : R(0);
-            saved[p.rows + j] = live[j] ? s.max[j] : R(0);
-            saved[2 * p.rows + j] = live[j] ? s.mass[j] : R(0);
-            saved[3 * p.rows + j] = live[j] ? product(of_hard, hard) + product(of_spread, spread) : R(0);
-            saved[4 * p.rows + j] = live[j] ? hard : R(0);
+            saved.lse[j] = live[j] ? s.lse[j] : R(0);
+            saved.z_max[j] = live[j] ? s.max[j] : R(0);
+            saved.valid[j] = live[j] ? s.mass[j] : R(0);
+            saved.loss[j] = live[j] ? product(of_hard, hard) + product(of_spread, spread) : R(0);
+            saved.nll[j] = live[j] ? hard : R(0);
         }
     });
 }
@@ -58,19 +59,19 @@ INLINE void uniform_backward_tiles(const Uniform& call, int64_t begin, int64_t e
     const Problem& p = call.p;
     const Share share(call);
     for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const Z* z, int64_t stride) __attribute__((always_inline)) {
-        const R* saved = static_cast<const R*>(call.saved) + i;
+        const Saved<const R*> saved = by_name<Saved>(static_cast<const R*>(call.saved) + i, p.rows);
         TileCoefficients<R> c;
 #pragma omp simd
         for (int64_t j = 0; j < n; ++j) {
-            c.max[j] = saved[p.rows + j];
-            c.of_exp[j] = R(share.of_exp()) * exp_nonpositive(-saved[j]);
-            c.of_prior[j] = R(-share.prior) / saved[2 * p.rows + j];
+            c.max[j] = saved.z_max[j];
+            c.of_exp[j] = R(share.of_exp()) * exp_nonpositive(-saved.lse[j]);
+            c.of_prior[j] = R(-share.prior) / saved.valid[j];
         }
         for (int64_t j = 0; j < n; ++j) {
             const int64_t y = p.target[i + j];
             const bool live = y != call.ignore_index;
             c.y[j] = live ? R(y) : c.dead;
-            if (live) c.at_target[j] = R(-share.at_target(one(z[y * stride + j]), saved[2 * p.rows + j]));
+            if (live) c.at_target[j] = R(-share.at_target(one(z[y * stride + j]), saved.valid[j]));
         }
         write(p, call.out, i, n, z, stride, Vectors<R>(nullptr, nullptr, nullptr), c);
     });
@@ -84,7 +85,7 @@ void uniform_forward(void* context, int64_t begin, int64_t end) {
     if (in_tiles(p)) return uniform_forward_tiles<Z>(call, begin, end);
     R* saved = static_cast<R*>(call.saved);
     for (int64_t i = begin; i < end; ++i) {
-        R lse = 0, z_max = 0, valid = 0, loss = 0, nll = 0;
+        Saved<R> found{};
         const int64_t y = p.target[i];
         if (y != call.ignore_index) {
             if (y < 0 || y >= p.classes) {
@@ -96,14 +97,13 @@ void uniform_forward(void* context, int64_t begin, int64_t end) {
             const double log_sum = std::log(s.exp);
             const double hard = log_sum - (double(one(z[y])) - double(s.max));
             const double spread = log_sum - s.dot / s.mass;
-            lse = R(log_sum);
-            z_max = s.max;
-            valid = R(s.mass);
-            nll = R(hard);
-            loss = R(product(1 - call.eps, hard) + product(call.eps, spread));
+            found.lse = R(log_sum);
+            found.z_max = s.max;
+            found.valid = R(s.mass);
+            found.nll = R(hard);
+            found.loss = R(product(1 - call.eps, hard) + product(call.eps, spread));
         }
-        const R all[] = {lse, z_max, valid, loss, nll};
-        for (int64_t j = 0; j < 5; ++j) saved[j * p.rows + i] = all[j];
+        store(found, saved + i, p.rows);
     }
 }
 
@@ -113,7 +113,7 @@ void uniform_backward(void* context, int64_t begin, int64_t end) {
     const Uniform& call = *static_cast<Uniform*>(context);
     const Problem& p = call.p;
     if (in_tiles(p)) return uniform_backward_tiles<Z>(call, begin, end);
-    const R* saved = static_cast<const R*>(call.saved);
+    const Saved<const R*> saved = by_name<Saved>(static_cast<const R*>(call.saved), p.rows);
     const Share share(call);
     for (int64_t i = begin; i < end; ++i) {
         Z* out = static_cast<Z*>(call.out) + i * p.classes;
@@ -123,11 +123,11 @@ void uniform_backward(void* context, int64_t begin, int64_t end) {
             continue;
         }
         const Z* z = row_of<Z>(p, i);
-        const R z_max = saved[p.rows + i];
-        const double valid = saved[2 * p.rows + i];
+        const R z_max = saved.z_max[i];
+        const double valid = saved.valid[i];
         const Coefficients<R> c{
             z_max,
-            R(share.of_exp() * std::exp(-double(saved[i]))),
+            R(share.of_exp() * std::exp(-double(saved.lse[i]))),
             R(-share.prior / valid),
             0,
             0,
@@ -143,13 +143,13 @@ void uniform_backward(void* context, int64_t begin, int64_t end) {
 template <typename R>
 void total(const Uniform& call, double* result) {
     const int64_t rows = call.p.rows;
-    const R* saved = static_cast<const R*>(call.saved);
+    const Saved<const R*> saved = by_name<Saved>(static_cast<const R*>(call.saved), rows);
     double loss = 0, nll = 0;
     int64_t counted = 0;
 #pragma omp simd reduction(+ : loss, nll, counted)
     for (int64_t i = 0; i < rows; ++i) {
-        loss += saved[3 * rows + i];
-        nll += saved[4 * rows + i];
+        loss += saved.loss[i];
+        nll += saved.nll[i];
         counted += call.p.target[i] != call.ignore_index;
     }
     result[0] = loss;

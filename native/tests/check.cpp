@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <random>
 #include <vector>
@@ -15,6 +16,8 @@
 #include "../kernels.h"
 
 namespace {
+
+using namespace labelsmooth;
 
 constexpr double inf = std::numeric_limits<double>::infinity();
 constexpr int64_t ignored = -100;
@@ -33,7 +36,8 @@ struct Type {
     size_t size;
     double eps() const { return std::ldexp(1.0, 1 - digits); }
 };
-const Type types[] = {{"float32", 24, -126, 4}, {"float64", 53, -1022, 8}, {"bfloat16", 8, -126, 2}, {"float16", 11, -14, 2}};
+const Type types[Dtype::count] = {  // in the order of Dtype
+    {"float32", 24, -126, 4}, {"float64", 53, -1022, 8}, {"bfloat16", 8, -126, 2}, {"float16", 11, -14, 2}};
 
 double rounded(double x, const Type& type) {
     if (x == 0 || !std::isfinite(x)) return x;
@@ -46,26 +50,26 @@ void store(double x, int64_t dtype, void* at) {
     const float f = float(x);
     uint32_t bits;
     std::memcpy(&bits, &f, 4);
-    if (dtype == 0) std::memcpy(at, &f, 4);
-    if (dtype == 1) std::memcpy(at, &x, 8);
+    if (dtype == Dtype::float32) std::memcpy(at, &f, 4);
+    if (dtype == Dtype::float64) std::memcpy(at, &x, 8);
     uint16_t half = uint16_t(bits >> 16);
-    if (dtype == 3) {
+    if (dtype == Dtype::float16) {
         const double magnitude = std::fabs(x);
         const int e = magnitude == 0 ? -14 : std::max(std::ilogb(magnitude), -14);
         half = uint16_t(std::isinf(x) ? 0x7c00 : int(std::ldexp(magnitude, 10 - e)) + ((e + 14) << 10));
         half = uint16_t(half | (std::signbit(x) ? 0x8000 : 0));
     }
-    if (dtype >= 2) std::memcpy(at, &half, 2);
+    if (types[dtype].size == 2) std::memcpy(at, &half, 2);
 }
 
 double fetch(int64_t dtype, const void* at) {
     float f;
     double x;
     uint16_t half;
-    if (dtype == 0) return std::memcpy(&f, at, 4), double(f);
-    if (dtype == 1) return std::memcpy(&x, at, 8), x;
+    if (dtype == Dtype::float32) return std::memcpy(&f, at, 4), double(f);
+    if (dtype == Dtype::float64) return std::memcpy(&x, at, 8), x;
     std::memcpy(&half, at, 2);
-    if (dtype == 2) {
+    if (dtype == Dtype::bfloat16) {
         const uint32_t bits = uint32_t(half) << 16;
         return std::memcpy(&f, &bits, 4), double(f);
     }
@@ -86,15 +90,34 @@ struct Case {
     }
 };
 
+// How many names there are, the numbers in their order, and the names of numbers.
+template <template <typename> class Names>
+constexpr int64_t count = sizeof(Names<char>);
+
+template <template <typename> class Names, typename T>
+std::vector<double> numbers(const Names<T>& names) {
+    T all[count<Names>];
+    std::memcpy(all, &names, sizeof all);
+    return {std::begin(all), std::end(all)};
+}
+
+template <template <typename> class Names>
+Names<double> named(const std::vector<double>& numbers) {
+    Names<double> names;
+    std::memcpy(&names, numbers.data(), sizeof names);
+    return names;
+}
+
 // Of one row, all in double.
 struct Row {
     std::vector<double> z, target, prior, weight;
     int64_t y;
-    double grad[5];
+    Gradient<double> by;
 };
 
 struct Answer {
-    std::vector<double> statistics, gradient;
+    Statistics<double> statistics;
+    std::vector<double> gradient;
 };
 
 // The definitions.
@@ -114,31 +137,33 @@ Answer naive(const Case& c, const Row& row) {
         sum += p[k];
         mass += prior[k];
     }
-    T s[10] = {std::log(sum)}, &target_z = s[1], &prior_z = s[2], &hinge = s[3], &model = s[4], &slope = s[9];
+    Statistics<T> s{};
+    s.lse = std::log(sum);
     std::vector<T> bend(K);
     for (int64_t k = 0; k < K; ++k) {
         p[k] /= sum;
         target[k] = T(row.target[k]) * T(row.weight[k]);
         const T share = mass == 0 ? T(0) : prior[k] / mass * T(row.weight[k]);
         prior[k] = mass == 0 ? target[k] : share;
-        target_z += target[k] * d[k];
-        prior_z += prior[k] * d[k];
-        s[5] += target[k];
-        s[6] += prior[k];
+        s.target_z += target[k] * d[k];
+        s.prior_z += prior[k] * d[k];
+        s.target_mass += target[k];
+        s.prior_mass += prior[k];
         const T beyond = c.hinge && -d[k] > T(0.5) ? -d[k] - T(0.5) : T(0);
-        hinge += share * beyond * beyond;
+        s.hinge += share * beyond * beyond;
         bend[k] = share * 2 * beyond;
-        slope += bend[k];
-        if (c.spread) model += p[k] * d[k];
+        s.slope += bend[k];
+        if (c.spread) s.model_z += p[k] * d[k];
     }
-    s[7] = mass;
-    s[8] = T(row.z[top]);
-    Answer answer{std::vector<double>(s, s + 10), std::vector<double>(K)};
+    s.valid_mass = mass;
+    s.z_max = T(row.z[top]);
+    Answer answer{named<Statistics>(numbers(s)), {}};
+    const Gradient<double>& by = row.by;
     for (int64_t k = 0; k < K; ++k) {
-        T g = T(row.grad[0]) * p[k] + T(row.grad[1]) * target[k] + T(row.grad[2]) * prior[k];
-        if (c.hinge) g += T(row.grad[3]) * ((k == top ? slope : T(0)) - bend[k]);
-        if (c.spread) g += T(row.grad[4]) * p[k] * (1 + d[k] - model);
-        answer.gradient[k] = double(g);
+        T g = T(by.lse) * p[k] + T(by.target_z) * target[k] + T(by.prior_z) * prior[k];
+        if (c.hinge) g += T(by.hinge) * ((k == top ? s.slope : T(0)) - bend[k]);
+        if (c.spread) g += T(by.model_z) * p[k] * (1 + d[k] - s.model_z);
+        answer.gradient.push_back(double(g));
     }
     return answer;
 }
@@ -169,8 +194,9 @@ struct Errors {
 
 void check(const Library& library, const Case& c, std::mt19937& random, Errors& errors) {
     const Type& type = types[c.dtype];
-    const Type& real = types[c.dtype == 1 ? 1 : 0];
-    const int64_t N = c.rows, K = c.classes, real_type = c.dtype == 1;
+    const bool wide = c.dtype == Dtype::float64;
+    const int64_t N = c.rows, K = c.classes, real_type = wide ? Dtype::float64 : Dtype::float32;
+    const Type& real = types[real_type];
     std::normal_distribution<double> normal;
     const auto draw = [&] { return rounded(normal(random), real); };
     std::vector<Row> rows(N);
@@ -180,7 +206,7 @@ void check(const Library& library, const Case& c, std::mt19937& random, Errors& 
         if (c.weight) weight[k] = std::fabs(draw());
     }
     std::vector<char> z(N * K * type.size), soft(N * K * real.size), priors(N * K * real.size), weights(K * real.size),
-        statistics(10 * N * real.size), grad(5 * N * real.size), out(N * K * type.size);
+        statistics(count<Statistics> * N * real.size), grad(count<Gradient> * N * real.size), out(N * K * type.size);
     std::vector<int64_t> target(N);
     std::vector<char> counted(N);
     const auto place = [&](int64_t i, int64_t k) { return (c.map ? k * N + i : i * K + k) * type.size; };
@@ -201,10 +227,12 @@ void check(const Library& library, const Case& c, std::mt19937& random, Errors& 
             store(row.prior[k], real_type, &priors[(c.prior == 2 ? i * K + k : k) * real.size]);
             store(weight[k], real_type, &weights[k * real.size]);
         }
-        for (int j = 0; j < 5; ++j) {
-            row.grad[j] = draw();
-            store(row.grad[j], real_type, &grad[(j * N + i) * real.size]);
+        std::vector<double> by;
+        for (int64_t j = 0; j < count<Gradient>; ++j) {
+            by.push_back(draw());
+            store(by[j], real_type, &grad[(j * N + i) * real.size]);
         }
+        row.by = named<Gradient>(by);
     }
     Problem p{};
     p.z = z.data();
@@ -232,36 +260,37 @@ void check(const Library& library, const Case& c, std::mt19937& random, Errors& 
     if (c.uniform) {
         if (library.uniform_forward(&p, ignored, eps, statistics.data(), sums)) sums[0] = NAN;
         library.uniform_backward(&p, ignored, eps, scale, statistics.data(), out.data());
-        for (Row& row : rows) row.grad[0] = scale, row.grad[1] = scale * (eps - 1), row.grad[2] = -scale * eps;
+        for (Row& row : rows) row.by.lse = scale, row.by.target_z = scale * (eps - 1), row.by.prior_z = -scale * eps;
     } else {
         if (library.forward(&p, statistics.data()) != -1) sums[0] = NAN;
         library.backward(&p, statistics.data(), grad.data(), out.data());
     }
-    std::vector<double> ours[11], plains[11], truths[11];  // the statistics and the gradient, of all rows
-    double size = 0;                                       // of what the gradient is made of
+    constexpr int64_t last = count<Statistics>;
+    std::vector<double> ours[last + 1], plains[last + 1], truths[last + 1];  // the statistics and the gradient, of all rows
+    double size = 0;                                                         // of what the gradient is made of
     for (int64_t i = 0; i < N; ++i) {
-        for (int64_t k = 0; k < K; ++k) ours[10].push_back(fetch(c.dtype, &out[place(i, k)]));
+        for (int64_t k = 0; k < K; ++k) ours[last].push_back(fetch(c.dtype, &out[place(i, k)]));
         if (!counted[i]) {
-            plains[10].resize(ours[10].size());
-            truths[10].resize(ours[10].size());
+            plains[last].resize(ours[last].size());
+            truths[last].resize(ours[last].size());
             continue;
         }
-        for (const double g : rows[i].grad) size = std::max(size, std::fabs(g));
-        const Answer truth = real_type ? naive<long double>(c, rows[i]) : naive<double>(c, rows[i]);
-        const Answer plain = real_type ? naive<double>(c, rows[i]) : naive<float>(c, rows[i]);
-        for (const double g : truth.gradient) truths[10].push_back(g);
-        for (const double g : plain.gradient) plains[10].push_back(rounded(g, type));
-        const auto loss = [&](const Answer& a) { return a.statistics[0] - (1 - eps) * a.statistics[1] - eps * a.statistics[2]; };
-        truth_loss += loss(truth);
-        naive_loss += loss(plain);
-        for (int j = 0; j < 10 && !c.uniform; ++j) {
+        for (const double g : numbers(rows[i].by)) size = std::max(size, std::fabs(g));
+        const Answer truth = wide ? naive<long double>(c, rows[i]) : naive<double>(c, rows[i]);
+        const Answer plain = wide ? naive<double>(c, rows[i]) : naive<float>(c, rows[i]);
+        for (const double g : truth.gradient) truths[last].push_back(g);
+        for (const double g : plain.gradient) plains[last].push_back(rounded(g, type));
+        const auto loss = [&](const Statistics<double>& s) { return s.lse - (1 - eps) * s.target_z - eps * s.prior_z; };
+        truth_loss += loss(truth.statistics);
+        naive_loss += loss(plain.statistics);
+        for (int64_t j = 0; j < last && !c.uniform; ++j) {
             ours[j].push_back(fetch(real_type, &statistics[(j * N + i) * real.size]));
-            plains[j].push_back(plain.statistics[j]);
-            truths[j].push_back(truth.statistics[j]);
+            plains[j].push_back(numbers(plain.statistics)[j]);
+            truths[j].push_back(numbers(truth.statistics)[j]);
         }
     }
-    for (int j = 0; j < 10; ++j) errors.add(c, ours[j], plains[j], truths[j], real.eps(), 1);
-    errors.add(c, ours[10], plains[10], truths[10], type.eps(), size);
+    for (int64_t j = 0; j < last; ++j) errors.add(c, ours[j], plains[j], truths[j], real.eps(), 1);
+    errors.add(c, ours[last], plains[last], truths[last], type.eps(), size);
     if (c.uniform || sums[0] != sums[0]) errors.add(c, {sums[0]}, {naive_loss}, {truth_loss}, real.eps(), 1.0);
 }
 
@@ -294,7 +323,7 @@ int main(int, char** arguments) {
         Errors errors;
         int cases = 0;
         const auto run = [&](const Case& c) { ++cases, check(library, c, random, errors); };
-        for (int64_t dtype = 0; dtype < 4; ++dtype)
+        for (int64_t dtype = 0; dtype < Dtype::count; ++dtype)
             for (const int64_t K : {1, 5, 24, 33, 1024, 2500})
                 for (const bool mask : {false, true}) {
                     const int64_t N = K <= 24 ? 150 : 6;

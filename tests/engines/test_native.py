@@ -122,35 +122,46 @@ def compiler() -> str:
     return found
 
 
-SIZE = ctypes.sizeof(native.Problem)
+def built_of(agreed: dict[str, int | str], compiler: str, path: Path) -> None:
+    """A library that has no more than what is agreed on."""
+    source = ""
+    for what, value in agreed.items():
+        kind, text = (
+            ("const char*", f'"{value}"') if isinstance(value, str) else ("long long", f"{value + 1} - 1")
+        )
+        source += f'extern "C" {kind} labelsmooth_{what.lower().replace(" ", "_")}() {{ return {text}; }}\n'
+    run = [compiler, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(path)]
+    subprocess.run(run, input=source, text=True, check=True)
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("what", native.AGREED)
+def test_absence_stale(what: str, compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = native.AGREED[what]
+    if isinstance(ours, int):
+        theirs = ours + 8
+    else:
+        first, second, *more = ours.split(", ")
+        theirs = ", ".join((second, first, *more))
+    path = tmp_path / native.NAME
+    built_of(native.AGREED | {what: theirs}, compiler, path)
+    monkeypatch.setattr(_engines, "__path__", [str(tmp_path)])
+    assert native.library() is None
+    assert native.absence() == f"{path} has {what} {theirs} and this version needs {ours}: install again"
 
 
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(
-    ("functions", "reason"),
-    [
-        ({"abi": native.ABI + 1, "problem_size": SIZE}, f"has ABI {native.ABI + 1} and this version needs"),
-        (
-            {"abi": native.ABI, "problem_size": SIZE + 8},
-            f"takes a problem of {SIZE + 8} bytes and this version has {SIZE}: install again",
-        ),
-        ({"abi": native.ABI}, "cannot be loaded: "),
-        ({}, "cannot be loaded: "),
-    ],
-    ids=["another ABI", "another size", "no size", "nothing"],
+    "has", [{}, {"ABI": native.ABI}, native.AGREED], ids=["nothing", "no size", "no loss"]
 )
-def test_absence_stale(
-    functions: dict[str, int], reason: str, compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_absence_lacking(
+    has: dict[str, int | str], compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / native.NAME
-    source = "".join(
-        f'extern "C" long long labelsmooth_{f}() {{ return {n}; }}\n' for f, n in functions.items()
-    )
-    run = [compiler, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(path)]
-    subprocess.run(run, input=source, text=True, check=True)
+    built_of(has, compiler, path)
     monkeypatch.setattr(_engines, "__path__", [str(tmp_path)])
     assert native.library() is None
-    assert (native.absence() or "").startswith(f"{path} {reason}")
+    assert (native.absence() or "").startswith(f"{path} cannot be loaded: ")
 
 
 SLOWLY = """

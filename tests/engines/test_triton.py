@@ -557,7 +557,7 @@ def test_compiles_for_a_gpu(
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     function = {"forward": triton._forward_kernel, "backward": triton._backward_kernel}[kernel]
     constants = {"EXCLUDE": options.get("exclude", False), "ALIGN": 8, "BLOCK": 2048, "ABSENT": ABSENT}
-    constants |= {"PER_ROW": options.get("prior") == "rows", "HINGE": "margin" in options}
+    constants |= {"PER_ROW": options.get("prior") == "rows", "HINGED": "margin" in options}
     constants |= {name: options.get(name.lower(), False) for name in ("SQUARED", "SPREAD")}
     pointers = {"z": "*bf16", "counted": "*u8", "statistics": "*fp32", "grad": "*fp32"}
     pointers["soft" if options.get("soft") else "target"] = "*fp32" if options.get("soft") else "*i64"

@@ -97,8 +97,20 @@ class RowStatistics(NamedTuple):
     overlap: Tensor | None = None  # <target, prior>: no engine's work, and there only if a formula asks
 
 
-STATISTICS = 10  # that engines find
-DIFFERENTIABLE = 5  # the first of them, which have a gradient by the logits
+class Gradient(NamedTuple):
+    """That of a loss by the first of the row statistics, which are those with a gradient by the logits."""
+
+    lse: Tensor
+    target_z: Tensor
+    prior_z: Tensor
+    hinge: Tensor
+    model_z: Tensor
+
+
+STATISTICS: Final = 10  # that engines find
+DIFFERENTIABLE: Final = 5  # the first of them, which have a gradient by the logits
+assert RowStatistics._fields[STATISTICS:] == ("overlap",)
+assert RowStatistics._fields[:DIFFERENTIABLE] == Gradient._fields
 
 
 def renormalised(

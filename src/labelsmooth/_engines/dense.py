@@ -9,11 +9,11 @@ from torch import Tensor
 
 from labelsmooth._core.modes import transformed
 from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.statistics import STATISTICS, Measures
+from labelsmooth._core.statistics import STATISTICS, Gradient, Measures
 from labelsmooth._engines import native, reference
 from labelsmooth._engines.few import with_few
 from labelsmooth._engines.layout import in_columns, in_rows, laid_like, rows_like
-from labelsmooth._engines.native import Problem
+from labelsmooth._engines.native import Problem, Saved
 from labelsmooth._engines.operator import DTYPES, operator, unserved
 
 FEW_CLASSES = 1024
@@ -78,13 +78,14 @@ def uniform(
     mean, over the rows that are not ignored, for class indices and the uniform prior.
     """
     rows, problem, _keep = _problem(z, target)
-    saved = rows.new_empty((5, target.numel()), dtype=compute_dtype(z))
+    saved = rows.new_empty((len(Saved._fields), target.numel()), dtype=compute_dtype(z))
     sums = (ctypes.c_double * 3)()
     if _kernel().labelsmooth_uniform_forward(problem, ignore_index, eps, saved.data_ptr(), sums):
         return None
     total, hard, count = sums
     if divergence:
-        if count < target.numel() or (count and saved[2].min() < z.size(-1)):  # ignored rows, masked classes
+        valid = Saved(*saved).valid
+        if count < target.numel() or (count and valid.min() < z.size(-1)):  # ignored rows, masked classes
             return None
         total -= count * _entropy(eps, z.size(-1))
     divisor = 1.0 if not mean else count or torch.nan
@@ -128,9 +129,10 @@ class _Uniform(torch.autograd.Function):
             counted = target != ignore_index
             by_row = torch.where(counted, grad / divisor, 0.0)
             nothing = torch.zeros_like(by_row)
-            by_statistics = torch.stack([by_row, by_row * (eps - 1), by_row * -eps, nothing, nothing])
+            hard, spread = by_row * (eps - 1), by_row * -eps
+            by = Gradient(lse=by_row, target_z=hard, prior_z=spread, hinge=nothing, model_z=nothing)
             measures = Measures(target.masked_fill(~counted, 0), counted)
-            by_z = reference.gradient(by_statistics, z, measures)
+            by_z = reference.gradient(torch.stack(by), z, measures)
         else:
             rows, problem, _keep = _problem(z, target)
             by_z = _place(rows, problem)

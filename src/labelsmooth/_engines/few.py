@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.statistics import ABSENT, STATISTICS, Measures, RowStatistics, sizeable, times
+from labelsmooth._core.statistics import (
+    ABSENT,
+    STATISTICS,
+    Gradient,
+    Measures,
+    RowStatistics,
+    sizeable,
+    times,
+)
 
 if TYPE_CHECKING:
     from labelsmooth._engines.operator import Backward, Forward
@@ -65,18 +73,18 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
         if z.dtype != compute_dtype(z):
             return in_pieces(grad, z, measures, statistics, out)
         found = RowStatistics(*statistics.unbind())
-        by_lse, by_target, by_prior, *by_bend = grad.unbind()
+        by = Gradient(*grad.unbind())
         empty = found.valid_mass == 0
-        by_target = torch.where(empty, by_target + by_prior, by_target)
-        by_prior = torch.where(empty, 0.0, by_prior)
-        nothing = torch.zeros_like(by_lse)
+        by_target = torch.where(empty, by.target_z + by.prior_z, by.target_z)
+        by_prior = torch.where(empty, 0.0, by.prior_z)
+        nothing = torch.zeros_like(by.lse)
         more: list[tuple[Tensor, Tensor]] = []  # classes, and what their gradients have more
         few, valid, mass = measures.classes, nothing, nothing
         if few is not None:
             # Read now, as ``out`` may be z.
             valid = _prior(_at(z, few, measures, found.z_max), measures)
             mass = found.valid_mass.masked_fill(empty, 1.0).unsqueeze(-1)
-        labels, shares = _labels(measures, by_lse)
+        labels, shares = _labels(measures, by.lse)
         of_labels = by_target.unsqueeze(-1) * shares
         # A label's two parts are one before they meet that of the partition: where one class is left, they
         # cancel it to the last digit.
@@ -96,9 +104,9 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
             more.append((few, by_prior.unsqueeze(-1) * _weighted(valid / mass, few, measures)))
             by_target = by_prior = nothing
             # The kernel is to divide by the mass of no prior.
-            found = found._replace(valid_mass=torch.ones_like(by_lse))
+            found = found._replace(valid_mass=torch.ones_like(by.lse))
         more.append((labels, of_labels))
-        grad = torch.stack([by_lse, by_target, by_prior, *by_bend])
+        grad = torch.stack(by._replace(target_z=by_target, prior_z=by_prior))
         by_z = backward(grad, z, plain, torch.stack(found[:STATISTICS]), out)
         for classes, values in more:
             values = values.masked_fill(~measures.counted.unsqueeze(-1), 0.0)

@@ -10,10 +10,15 @@ import sys
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import Final, NamedTuple
+
+from torch import Tensor
 
 from labelsmooth import _engines
+from labelsmooth._core.statistics import ABSENT, STATISTICS, Gradient, RowStatistics
+from labelsmooth._engines.operator import DTYPES
 
-ABI = 5
+ABI = 6
 """What ``labelsmooth_abi()`` of native/labelsmooth.cpp has to return; whoever changes one changes both."""
 
 NAME = "_native.cpu.so"
@@ -45,6 +50,28 @@ class Problem(ctypes.Structure):
         ("plain", ctypes.c_int64),
         ("threads", ctypes.c_int64),
     )
+
+
+class Saved(NamedTuple):
+    """What the commonest loss keeps of each row, as in native/kernels.h."""
+
+    lse: Tensor
+    z_max: Tensor
+    valid: Tensor  # the number of valid classes
+    loss: Tensor
+    nll: Tensor
+
+
+AGREED: Final[dict[str, int | str]] = {
+    "ABI": ABI,
+    "problem size": ctypes.sizeof(Problem),
+    "absent class": ABSENT,
+    "dtypes": ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES),
+    "statistics": ", ".join(RowStatistics._fields[:STATISTICS]),
+    "gradient": ", ".join(Gradient._fields),
+    "saved": ", ".join(Saved._fields),
+}
+"""What Python and C++ have in common; ``labelsmooth_problem_size()`` and so on say what the library has."""
 
 
 def library() -> ctypes.CDLL | None:
@@ -103,12 +130,8 @@ def _load() -> ctypes.CDLL | str:
         )
     try:
         found = ctypes.CDLL(str(path))
-        abi = int(found.labelsmooth_abi())
-        if abi != ABI:
-            return f"{path} has ABI {abi} and this version needs {ABI}: install again"
-        size, expected = int(found.labelsmooth_problem_size()), ctypes.sizeof(Problem)
-        if size != expected:
-            return f"{path} takes a problem of {size} bytes and this version has {expected}: install again"
+        if difference := _difference(found):
+            return f"{path} has {difference}: install again"
         _declare(found)
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded: {error}"
@@ -116,6 +139,17 @@ def _load() -> ctypes.CDLL | str:
     if wanted and not found.labelsmooth_use(wanted.encode()):
         return f"LABELSMOOTH_ISA={wanted} is no instruction set that {path} and this CPU have"
     return found
+
+
+def _difference(library: ctypes.CDLL) -> str | None:
+    for what, ours in AGREED.items():
+        function = library[f"labelsmooth_{what.lower().replace(' ', '_')}"]
+        function.restype = ctypes.c_int64 if isinstance(ours, int) else ctypes.c_char_p
+        found = function()
+        theirs = found.decode() if isinstance(found, bytes) else found
+        if theirs != ours:
+            return f"{what} {theirs} and this version needs {ours}"
+    return None
 
 
 def _declare(library: ctypes.CDLL) -> None:

@@ -25,7 +25,7 @@ MEASURES = (
 )
 
 
-# In the order of their numbers in native/row.h.
+# In the order of their numbers, which native.py compares with the compiled kernel's.
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -42,7 +42,7 @@ def unserved(z: Tensor, measures: Measures) -> str | None:
 
 class Forward(Protocol):
     def __call__(self, z: Tensor, measures: Measures) -> Tensor:
-        """The statistics of each row, stacked: (10, ...)."""
+        """The statistics of each row, stacked: (STATISTICS, ...)."""
         ...
 
 
@@ -55,7 +55,7 @@ class Backward(Protocol):
         statistics: Tensor,
         out: Tensor | None = None,
     ) -> Tensor:
-        """The gradient by z, given that by the differentiable statistics, (5, ...); ``out`` may be z."""
+        """The gradient by z, given that by the statistics, a stacked Gradient; ``out`` may be z."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Row statistics and their gradient in Triton, one program per row: the dense engine on a GPU.
 
 reference.py is the specification. The forward pass reads a row once, in blocks under a running maximum, and
-once more for a hinge, which is measured from the final one; it writes ten numbers. The backward pass reads
+once more for a hinge, which is measured from the final one; it writes the statistics. The backward pass reads
 the row again and writes the gradient. Nothing is as wide as the logits but the gradient. Both are free of
 synchronisation and of shapes that depend on data, so that a CUDA graph can hold them.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.statistics import ABSENT, STATISTICS, Measures
+from labelsmooth._core.statistics import ABSENT, STATISTICS, Measures, RowStatistics
 from labelsmooth._engines.few import with_few
 from labelsmooth._engines.layout import in_rows
 from labelsmooth._engines.operator import unserved
@@ -50,10 +50,10 @@ def absence() -> str | None:
 
 
 def _forward(z: Tensor, measures: Measures) -> Tensor:
-    """The row statistics of ``z``, ``(10, ...)`` in the order of :class:`RowStatistics`."""
+    """The row statistics of ``z``, stacked."""
     statistics = z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
-    least = torch.finfo(statistics.dtype).tiny
-    _launch(_forward_kernel, z, measures, None, statistics=statistics, ABSENT=ABSENT, LEAST=least)
+    constants = {"STATISTICS": STATISTICS, "ABSENT": ABSENT, "LEAST": torch.finfo(statistics.dtype).tiny}
+    _launch(_forward_kernel, z, measures, None, statistics=statistics, **constants)
     return statistics
 
 
@@ -115,7 +115,7 @@ def _launch(kernel: Any, z: Tensor, measures: Measures, out: Tensor | None, **mo
             margin=measures.margin or 0.0,
             PER_ROW=measures.per_row,
             EXCLUDE=measures.exclude_target,
-            HINGE=measures.margin is not None,
+            HINGED=measures.margin is not None,
             SQUARED=measures.squared,
             SPREAD=measures.spread,
             ALIGN=align,
@@ -127,6 +127,16 @@ def _launch(kernel: Any, z: Tensor, measures: Measures, out: Tensor | None, **mo
         )
 
 
+def _number(statistic: str) -> Any:
+    """A constant, as which alone a kernel may read what is outside of it."""
+    number = RowStatistics._fields.index(statistic)
+    return number if triton is None else tl.constexpr(number)
+
+
+LSE, TARGET_Z, PRIOR_Z, HINGE, MODEL_Z = map(_number, ("lse", "target_z", "prior_z", "hinge", "model_z"))
+TARGET_MASS, PRIOR_MASS, VALID_MASS = map(_number, ("target_mass", "prior_mass", "valid_mass"))
+Z_MAX, SLOPE = map(_number, ("z_max", "slope"))
+
 # A tensor that is None costs nothing: Triton compiles what is left. Lengths come in units of ALIGN, since
 # from a product with a constant Triton learns what divides them, without which it loads class by class.
 
@@ -137,9 +147,9 @@ def _forward_kernel(
     classes, z_outer, z_step, soft_outer, soft_step, prior_outer, prior_step, out_outer, out_step,
     statistics,
     margin: tl.float64,  # pyright: ignore[reportInvalidTypeForm]
-    ABSENT: tl.constexpr, LEAST: tl.constexpr, PER_ROW: tl.constexpr, EXCLUDE: tl.constexpr,
-    HINGE: tl.constexpr, SQUARED: tl.constexpr, SPREAD: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK: tl.constexpr,
+    STATISTICS: tl.constexpr, ABSENT: tl.constexpr, LEAST: tl.constexpr, PER_ROW: tl.constexpr,
+    EXCLUDE: tl.constexpr, HINGED: tl.constexpr, SQUARED: tl.constexpr, SPREAD: tl.constexpr,
+    ALIGN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0)
     real = statistics.dtype.element_ty
@@ -150,7 +160,7 @@ def _forward_kernel(
     if target is not None:
         blank |= (y < 0) & (tl.load(target + i) != ABSENT)
     if blank:
-        for j in range(10):
+        for j in range(STATISTICS):
             tl.store(_at(statistics, num_rows, j, i), tl.where(counts, float("nan"), 0.0).to(real))
         return
     z += _offset(i, z_inner, z_outer, z_step, ALIGN)
@@ -160,13 +170,9 @@ def _forward_kernel(
         prior += _offset(i if PER_ROW else tl.maximum(y, 0), prior_inner, prior_outer, prior_step, ALIGN)
 
     top = tl.full((), float("-inf"), real)
-    total = tl.zeros((BLOCK,), real)
-    valid = tl.zeros((BLOCK,), real)
-    mass = tl.zeros((BLOCK,), real)
-    dot = tl.zeros((BLOCK,), real)
-    soft_mass = tl.zeros((BLOCK,), real)
-    soft_dot = tl.zeros((BLOCK,), real)
-    model = tl.zeros((BLOCK,), real)
+    nothing = tl.zeros((BLOCK,), real)
+    total, valid, mass, dot = nothing, nothing, nothing, nothing
+    soft_mass, soft_dot, model = nothing, nothing, nothing
     ahead = _logits(z, tl.arange(0, BLOCK), classes)
     for start in range(0, classes, BLOCK):
         k = start + tl.arange(0, BLOCK)
@@ -208,9 +214,7 @@ def _forward_kernel(
         target_z = _times(target_mass, tl.load(z + y, mask=y >= 0, other=0.0).to(real) - top)
     prior_mass = tl.sum(mass, 0)
     prior_z = tl.sum(dot, 0)
-    valid_mass = prior_mass
-    if weight is not None:
-        valid_mass = tl.sum(valid, 0)
+    valid_mass = prior_mass if weight is None else tl.sum(valid, 0)
     valid_mass = tl.where(valid_mass < LEAST, 0.0, valid_mass)  # too little to be divided by
     empty = valid_mass == 0
     divisor = tl.where(empty, 1.0, valid_mass)
@@ -225,9 +229,8 @@ def _forward_kernel(
     hinge = tl.zeros((), real)
     slope = tl.zeros((), real)
     model_z = tl.zeros((), real)
-    if HINGE:
-        over = tl.zeros((BLOCK,), real)
-        steep = tl.zeros((BLOCK,), real)
+    if HINGED:
+        over, steep = nothing, nothing
         for start in range(0, classes, BLOCK):
             k = start + tl.arange(0, BLOCK)
             x = _logits(z, k, classes).to(real) - top
@@ -241,16 +244,16 @@ def _forward_kernel(
         slope = tl.sum(steep, 0) / divisor
     if SPREAD:
         model_z = tl.sum(model, 0) / partition
-    tl.store(_at(statistics, num_rows, 0, i), lse)
-    tl.store(_at(statistics, num_rows, 1, i), tl.where(proper, target_z, float("nan")))
-    tl.store(_at(statistics, num_rows, 2, i), tl.where(proper, prior_z, float("nan")))
-    tl.store(_at(statistics, num_rows, 3, i), hinge)
-    tl.store(_at(statistics, num_rows, 4, i), model_z)
-    tl.store(_at(statistics, num_rows, 5, i), target_mass)
-    tl.store(_at(statistics, num_rows, 6, i), prior_mass)
-    tl.store(_at(statistics, num_rows, 7, i), valid_mass)
-    tl.store(_at(statistics, num_rows, 8, i), tl.where(proper, top, float("nan")))
-    tl.store(_at(statistics, num_rows, 9, i), slope)
+    tl.store(_at(statistics, num_rows, LSE, i), lse)
+    tl.store(_at(statistics, num_rows, TARGET_Z, i), tl.where(proper, target_z, float("nan")))
+    tl.store(_at(statistics, num_rows, PRIOR_Z, i), tl.where(proper, prior_z, float("nan")))
+    tl.store(_at(statistics, num_rows, HINGE, i), hinge)
+    tl.store(_at(statistics, num_rows, MODEL_Z, i), model_z)
+    tl.store(_at(statistics, num_rows, TARGET_MASS, i), target_mass)
+    tl.store(_at(statistics, num_rows, PRIOR_MASS, i), prior_mass)
+    tl.store(_at(statistics, num_rows, VALID_MASS, i), valid_mass)
+    tl.store(_at(statistics, num_rows, Z_MAX, i), tl.where(proper, top, float("nan")))
+    tl.store(_at(statistics, num_rows, SLOPE, i), slope)
 
 
 @jit
@@ -259,7 +262,7 @@ def _backward_kernel(
     classes, z_outer, z_step, soft_outer, soft_step, prior_outer, prior_step, out_outer, out_step,
     statistics, grad,
     margin: tl.float64,  # pyright: ignore[reportInvalidTypeForm]
-    PER_ROW: tl.constexpr, EXCLUDE: tl.constexpr, HINGE: tl.constexpr,
+    PER_ROW: tl.constexpr, EXCLUDE: tl.constexpr, HINGED: tl.constexpr,
     SQUARED: tl.constexpr, SPREAD: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0)
@@ -277,13 +280,13 @@ def _backward_kernel(
     if prior is not None:
         prior += _offset(i if PER_ROW else tl.maximum(y, 0), prior_inner, prior_outer, prior_step, ALIGN)
 
-    by_lse = tl.load(_at(grad, num_rows, 0, i))
-    by_target = tl.load(_at(grad, num_rows, 1, i))
-    by_prior = tl.load(_at(grad, num_rows, 2, i))
-    lse = tl.load(_at(statistics, num_rows, 0, i))
-    target_mass = tl.load(_at(statistics, num_rows, 5, i))
-    valid_mass = tl.load(_at(statistics, num_rows, 7, i))
-    top = tl.load(_at(statistics, num_rows, 8, i))
+    by_lse = tl.load(_at(grad, num_rows, LSE, i))
+    by_target = tl.load(_at(grad, num_rows, TARGET_Z, i))
+    by_prior = tl.load(_at(grad, num_rows, PRIOR_Z, i))
+    lse = tl.load(_at(statistics, num_rows, LSE, i))
+    target_mass = tl.load(_at(statistics, num_rows, TARGET_MASS, i))
+    valid_mass = tl.load(_at(statistics, num_rows, VALID_MASS, i))
+    top = tl.load(_at(statistics, num_rows, Z_MAX, i))
     if prior is None:
         valid_mass = tl.floor(valid_mass * classes + 0.5)  # the number of valid classes, whole again
     empty = valid_mass == 0
@@ -291,18 +294,18 @@ def _backward_kernel(
     by_target += tl.where(empty, by_prior, 0.0)
     by_prior = tl.where(empty, 0.0, by_prior)
     by_hinge, by_top, by_model, first = 0.0, 0.0, 0.0, classes
-    if HINGE:
-        by_hinge = tl.load(_at(grad, num_rows, 3, i))
-        by_top = by_hinge * tl.load(_at(statistics, num_rows, 9, i))
+    if HINGED:
+        by_hinge = tl.load(_at(grad, num_rows, HINGE, i))
+        by_top = by_hinge * tl.load(_at(statistics, num_rows, SLOPE, i))
     if SPREAD:
-        by_model = tl.load(_at(grad, num_rows, 4, i))
-        by_lse += by_model * (1 - tl.load(_at(statistics, num_rows, 4, i)))
+        by_model = tl.load(_at(grad, num_rows, MODEL_Z, i))
+        by_lse += by_model * (1 - tl.load(_at(statistics, num_rows, MODEL_Z, i)))
     for start in range(0, classes, BLOCK):
         k = start + tl.arange(0, BLOCK)
         logit = _logits(z, k, classes).to(top.dtype)
         x = logit - top
         by_share = by_prior
-        if HINGE:
+        if HINGED:
             by_share = by_prior - by_hinge * _slope(_beyond(x, margin), SQUARED)
         # Each part is rounded as by_lse has it.
         share = _ratio(_prior_of(prior, x, k, y, classes, EXCLUDE), divisor)
@@ -316,7 +319,7 @@ def _backward_kernel(
             measure += by_target * share
         else:
             measure += tl.where(k == y, by_target * target_mass, 0.0)
-        if HINGE:
+        if HINGED:
             # Only the first of the largest logits.
             found = tl.min(tl.where(logit == top, k, classes), 0)
             measure += tl.where((k == found) & (first == classes), by_top, 0.0)
