@@ -2,6 +2,7 @@
 
 #include "kernels.h"
 
+#include "losses.h"
 #include "statistics.h"
 #include "uniform.h"
 
@@ -16,6 +17,8 @@ constexpr Kernels kernels_of() {
         {backward<Z>...},
         {uniform_forward<Z>...},
         {uniform_backward<Z>...},
+        {losses<Z>...},
+        {gradient<Z>...},
         {total<Real<Z>>...},
     };
 }

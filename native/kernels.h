@@ -14,6 +14,7 @@
 #define LABELSMOOTH_GRADIENT lse, target_z, prior_z, hinge, model_z
 #define LABELSMOOTH_STATISTICS LABELSMOOTH_GRADIENT, target_mass, prior_mass, valid_mass, z_max, slope
 #define LABELSMOOTH_SAVED lse, z_max, valid, loss, nll
+#define LABELSMOOTH_FACTORS nll, prior, hinge, entropy
 
 // What a call is about. native.py has the same structure, field by field.
 struct Problem {
@@ -21,7 +22,9 @@ struct Problem {
                     // class_stride apart, side by side unless rows do (inner_stride is 1 then; see columns.h)
     int64_t dtype;  // of Dtype
     int64_t rows, inner, outer_stride, inner_stride, class_stride, classes;
-    const int64_t* target;  // class indices, or null
+    const int64_t* target;  // rows x labels class indices, or null
+    int64_t labels;         // of a row, at most most_labels
+    const void* shares;     // rows x labels shares of the target; null: each row has one label
     const void* soft;       // rows x classes class probabilities, or null
     const bool* counted;    // whether a row counts; null: all do
     const void* prior;      // null: uniform
@@ -31,12 +34,25 @@ struct Problem {
     int64_t exclude_target;
     double margin;  // of the hinge; NaN: there is none
     int64_t squared, spread;
-    int64_t plain;  // no class probabilities, one prior for all, no class left out of it, no bend
+    int64_t plain;  // one label, one prior for all, no class left out of it, no bend
+    int64_t threads;
+};
+
+// Losses of rows that are linear in their statistics: each term times its factor, which is a number or, where each is
+// not null, one for each row; with a squared lse. native.py has the same structure, field by field.
+struct Terms {
+    int64_t dtype, rows;
+    double factor[4];  // of Factors
+    const void* each[4];
+    const void* scale;     // of each row
+    double z_loss;         // the factor of the squared lse
+    int64_t z_by_target;   // whether that is weighted by the target's mass
     int64_t threads;
 };
 
 namespace labelsmooth {
 
+constexpr int64_t most_labels = 8;
 constexpr int64_t absent = std::numeric_limits<int64_t>::min();  // the target class is in another shard
 
 struct Dtype {
@@ -61,6 +77,12 @@ struct Saved {
     T LABELSMOOTH_SAVED;
 };
 
+// The terms of a linear loss.
+struct Factors {
+    enum : int64_t { LABELSMOOTH_FACTORS, count };
+};
+static_assert(sizeof Terms{}.factor == Factors::count * sizeof(double));
+
 struct Forward {
     const Problem& p;
     void* statistics;  // a table of Statistics, see tables.h
@@ -84,12 +106,19 @@ struct Uniform {
     void* out = nullptr;
 };
 
+struct Losses {
+    const Terms& t;
+    const void* statistics;  // a table of Statistics
+    void* out;               // a loss of each row, or a table of Gradient
+};
+
 using Rows = void (*)(void* call, int64_t begin, int64_t end);
 
 // By dtype.
 struct Kernels {
     size_t size[Dtype::count];  // in bytes
     Rows forward[Dtype::count], backward[Dtype::count], uniform_forward[Dtype::count], uniform_backward[Dtype::count];
+    Rows losses[Dtype::count], gradient[Dtype::count];
     void (*total[Dtype::count])(const Uniform& call, double* result);
 };
 

@@ -23,6 +23,7 @@ namespace {
 
 using namespace labelsmooth;
 
+static_assert(std::is_standard_layout_v<Terms> && std::is_trivially_copyable_v<Terms>);
 static_assert(std::is_standard_layout_v<Problem> && std::is_trivially_copyable_v<Problem>);
 
 struct Isa {
@@ -92,12 +93,15 @@ void prepare(const Problem& p, void* out) {
 }  // namespace
 
 // What native.py compares with its own.
-API int64_t labelsmooth_abi() { return 6; }
+API int64_t labelsmooth_abi() { return 7; }
 API int64_t labelsmooth_problem_size() { return sizeof(Problem); }
+API int64_t labelsmooth_terms_size() { return sizeof(Terms); }
+API int64_t labelsmooth_most_labels() { return most_labels; }
 API int64_t labelsmooth_absent_class() { return absent; }
 API const char* labelsmooth_dtypes() { return TEXT(LABELSMOOTH_DTYPES); }
 API const char* labelsmooth_statistics() { return TEXT(LABELSMOOTH_STATISTICS); }
 API const char* labelsmooth_gradient() { return TEXT(LABELSMOOTH_GRADIENT); }
+API const char* labelsmooth_factors() { return TEXT(LABELSMOOTH_FACTORS); }
 API const char* labelsmooth_saved() { return TEXT(LABELSMOOTH_SAVED); }
 
 // The instruction set in use.
@@ -122,6 +126,16 @@ API void labelsmooth_backward(const Problem* p, const void* statistics, const vo
     Backward call{*p, statistics, grad, out};
     prepare(*p, out);
     run(*p, chosen->kernels->backward, &call);
+}
+
+API void labelsmooth_losses(const Terms* t, const void* statistics, void* losses) {
+    Losses call{*t, statistics, losses};
+    share_out(t->rows, work_per_turn, int(t->threads), chosen->kernels->losses[t->dtype], &call);
+}
+
+API void labelsmooth_losses_backward(const Terms* t, const void* statistics, void* grad) {
+    Losses call{*t, statistics, grad};
+    share_out(t->rows, work_per_turn, int(t->threads), chosen->kernels->gradient[t->dtype], &call);
 }
 
 // 0, or 1 if a target is out of range. result: the sums of loss and nll, and how many rows count.

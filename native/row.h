@@ -74,6 +74,34 @@ __attribute__((noinline)) R largest(const R* x, int64_t n) {
     }
 }
 
+// The labels of a row: one class, or several with a share of the target each. One may be absent.
+template <typename R>
+struct Labels {
+    const int64_t* classes;
+    const R* shares;
+    int64_t count;
+
+    Labels(const Problem& p, int64_t i)
+        : classes(p.target ? p.target + i * p.labels : nullptr),
+          shares(p.shares ? static_cast<const R*>(p.shares) + i * p.labels : nullptr),
+          count(p.target ? p.labels : 0) {}
+
+    // The class of a row that has one label.
+    int64_t only() const { return count && !shares ? classes[0] : absent; }
+    R share(int64_t j) const { return shares ? shares[j] : R(1); }
+    R share_of(int64_t k) const {
+        R sum = 0;
+        for (int64_t j = 0; j < count; ++j)
+            if (classes[j] == k) sum += share(j);
+        return sum;
+    }
+    bool proper(int64_t number) const {
+        for (int64_t j = 0; j < count; ++j)
+            if (classes[j] != absent && (classes[j] < 0 || classes[j] >= number)) return false;
+        return true;
+    }
+};
+
 // The class vectors that a row meets; null where there is none.
 template <typename R>
 struct Vectors {

@@ -71,31 +71,40 @@ void forward(void* context, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
         Statistics<R> found{};
         if (!p.counted || p.counted[i]) {
-            const int64_t y = p.target ? p.target[i] : absent;
-            if (y != absent && (y < 0 || y >= p.classes)) {
+            const Labels<R> labels(p, i);
+            if (!labels.proper(p.classes)) {
                 call.bad.store(i, std::memory_order_relaxed);
                 continue;
             }
+            const int64_t y = labels.only();
             const Z* z = row_of<Z>(p, i);
             const Vectors<R> vectors(p, i);
             const Sums<R> s = sums_of(z, p.classes, vectors, p.exclude_target ? y : -1);
             found.lse = R(std::log(s.exp));
             found.z_max = s.max;
-            if (y != absent) {
-                found.target_mass = vectors.weight_at(y);
-                found.target_z = product(found.target_mass, R(one(z[y]) - s.max));
-            } else if (vectors.soft) {
+            int64_t sole = -1;
+            for (int64_t j = 0; j < labels.count; ++j) {
+                const int64_t label = labels.classes[j];
+                if (label == absent) continue;
+                const R share = labels.share(j) * vectors.weight_at(label);
+                found.target_mass += share;
+                found.target_z += product(share, R(one(z[label]) - s.max));
+                if (only(label, vectors, z, 1, s.mass)) sole = label;
+            }
+            if (vectors.soft) {
                 found.target_mass = R(s.soft_weighted);
                 found.target_z = R(s.soft_dot);
+                const int64_t certainly = certain(z, p.classes, found.z_max, found.lse);
+                if (only(certainly, vectors, z, 1, s.mass)) sole = certainly;
             }
+            if (p.exclude_target) sole = -1;
             const R mass = R(vectors.prior ? s.mass : s.mass / double(p.classes));
             const bool sizeable = !(mass < std::numeric_limits<R>::min());  // so that it can be divided by
-            const int64_t sole = p.exclude_target ? -1 : vectors.soft ? certain(z, p.classes, found.z_max, found.lse) : y;
             if (sizeable) found.valid_mass = mass;
             if (!sizeable) {
                 found.prior_mass = found.target_mass;
                 found.prior_z = found.target_z;
-            } else if (only(sole, vectors, z, 1, s.mass)) {
+            } else if (sole >= 0) {
                 found.prior_mass = vectors.weight_at(sole);
                 found.prior_z = product(found.prior_mass, R(one(z[sole]) - s.max));
             } else {
@@ -162,7 +171,8 @@ void backward(void* context, int64_t begin, int64_t end) {
             for (int64_t k = 0; k < p.classes; ++k) out[k] = Z{};
             continue;
         }
-        const int64_t y = p.target ? p.target[i] : absent;
+        const Labels<R> labels(p, i);
+        const int64_t y = labels.only();
         const Z* z = row_of<Z>(p, i);
         const Vectors<R> vectors(p, i);
         const R lse = found.lse[i], z_max = found.z_max[i], valid_mass = found.valid_mass[i];
@@ -178,16 +188,20 @@ void backward(void* context, int64_t begin, int64_t end) {
             R(by_model * inverse),
             mass != 0 ? R(by_hinge / mass) : R(0),
         };
-        // The classes that have more than their neighbours: the target and, with a hinge, the largest.
-        int64_t top = -1;
-        if (bend.hinge)
+        // The classes that have more than their neighbours: the labels and, with a hinge, the largest.
+        int64_t apart[most_labels + 1], number = 0, top = -1;
+        if (vectors.soft) apart[number++] = certain(z, p.classes, z_max, lse);
+        for (int64_t j = 0; j < labels.count; ++j) apart[number++] = labels.classes[j];
+        if (bend.hinge) {
             for (int64_t k = 0; k < p.classes && top < 0; ++k)
                 if (one(z[k]) == z_max) top = k;
+            apart[number++] = top;
+        }
         const auto value_at = [&](int64_t k) {
             const R x = one(z[k]), weight = vectors.weight_at(k);
             const R d = x - z_max, exp = exp_nonpositive(d);
             const bool in_prior = x != -inf<R> && (k != y || !p.exclude_target);
-            const R target = k == y ? R(1) : vectors.soft ? vectors.soft[k] : R(0);
+            const R target = vectors.soft ? vectors.soft[k] : labels.share_of(k);
             const R prior = mass == 0 ? target : in_prior ? R(double(vectors.prior_at(k)) / mass) : R(0);
             R value = of_shares(by_target, target, by_prior, prior, weight);
             if (x != -inf<R>) value += c.of_model * exp * d;
@@ -195,16 +209,16 @@ void backward(void* context, int64_t begin, int64_t end) {
             if (k == top) value += by_hinge * found.slope[i];
             return c.of_exp * exp + value;
         };
-        const int64_t sure = vectors.soft ? certain(z, p.classes, z_max, lse) : y != absent ? y : -1;
-        const R at_sure = sure >= 0 ? value_at(sure) : R(0), at_top = top >= 0 ? value_at(top) : R(0);
+        R values[most_labels + 1];  // found now, as out may be z
+        for (int64_t j = 0; j < number; ++j) values[j] = apart[j] >= 0 ? value_at(apart[j]) : R(0);
         specialised(vectors, [&](auto soft, auto any) __attribute__((always_inline)) {
             if (bend.any())
                 write<soft, true, true>(out, z, p.classes, vectors, c, bend);
             else
                 write<soft, any, false>(out, z, p.classes, vectors, c, bend);
         });
-        if (sure >= 0) put(at_sure, out[sure]);
-        if (top >= 0) put(at_top, out[top]);
+        for (int64_t j = 0; j < number; ++j)
+            if (apart[j] >= 0) put(values[j], out[apart[j]]);
     }
 }
 

@@ -242,6 +242,7 @@ void check(const Library& library, const Case& c, std::mt19937& random, Errors& 
     p.class_stride = c.map ? N : 1;
     p.classes = K;
     p.target = c.soft ? nullptr : target.data();
+    p.labels = 1;
     p.soft = c.soft ? soft.data() : nullptr;
     p.counted = c.uniform ? nullptr : reinterpret_cast<const bool*>(counted.data());
     p.prior = c.prior ? priors.data() : nullptr;

@@ -107,6 +107,25 @@ class Gradient(NamedTuple):
     model_z: Tensor
 
 
+class Factors(NamedTuple):
+    """What a loss that is linear in the statistics has of each term: a number, or a tensor that broadcasts
+    against the rows."""
+
+    nll: float | Tensor = 0.0  # of H(target, q)
+    prior: float | Tensor = 0.0  # of H(prior, q)
+    hinge: float | Tensor = 0.0  # of the hinge
+    entropy: float | Tensor = 0.0  # of H(q)
+
+
+class Linear(NamedTuple):
+    """Losses of rows that are linear in their statistics, but for a square of the lse."""
+
+    factors: Factors
+    scale: Tensor  # of each row
+    z_loss: float  # the factor of the squared lse
+    z_by_target: bool  # whether that is weighted by the target's mass
+
+
 STATISTICS: Final = 10  # that engines find
 DIFFERENTIABLE: Final = 5  # the first of them, which have a gradient by the logits
 assert RowStatistics._fields[STATISTICS:] == ("overlap",)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from labelsmooth._core.modes import transformed
 from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.statistics import STATISTICS, Gradient, Measures
+from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Gradient, Linear, Measures
 from labelsmooth._engines import native, reference
 from labelsmooth._engines.few import with_few
 from labelsmooth._engines.layout import in_columns, in_rows, laid_like, rows_like
-from labelsmooth._engines.native import Problem, Saved
+from labelsmooth._engines.native import MOST_LABELS, Problem, Saved, Terms
 from labelsmooth._engines.operator import DTYPES, operator, unserved
 
 FEW_CLASSES = 1024
@@ -28,6 +28,8 @@ def serves(z: Tensor, measures: Measures) -> str | None:
     """Why the kernel cannot do it, or None if it can."""
     if z.device.type != "cpu":
         return f"it runs on a CPU, and input is on {z.device}"
+    if measures.shares is not None and measures.shares.size(-1) > MOST_LABELS:
+        return f"a row has more than {MOST_LABELS} labels"
     return unserved(z, measures) or ABSENCE
 
 
@@ -53,20 +55,66 @@ def _backward(
     return written if out is None or out is written else out.copy_(written)
 
 
-forward, _backward_in_rows = with_few(_forward, _backward)
+_forward_with_few, _backward_with_few = with_few(_forward, _backward)
+
+
+def forward(z: Tensor, measures: Measures) -> Tensor:
+    return (_forward if measures.classes is None else _forward_with_few)(z, measures)
 
 
 def backward(
     grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
 ) -> Tensor:
     """The gradient of a segmentation map has its classes where the map has them, however it was found."""
-    found = _backward_in_rows(grad, z, measures, statistics, out)
+    by_rows = _backward if measures.classes is None else _backward_with_few
+    found = by_rows(grad, z, measures, statistics, out)
     if out is not None or in_columns(z) is None or found.stride() == z.stride():
         return found
     return laid_like(z).copy_(found)
 
 
 row_statistics = operator("dense", "CPU", serves, forward, backward, laid_like)
+
+
+def losses(statistics: Tensor, linear: Linear) -> Tensor:
+    """As of the reference."""
+    terms, _keep = _terms(statistics, linear)
+    out = torch.empty_like(statistics[0])
+    _kernel().labelsmooth_losses(terms, statistics.data_ptr(), out.data_ptr())
+    return out
+
+
+def losses_backward(statistics: Tensor, linear: Linear) -> Tensor:
+    """As of the reference."""
+    terms, _keep = _terms(statistics, linear)
+    out = statistics.new_empty(DIFFERENTIABLE, *statistics.shape[1:])
+    _kernel().labelsmooth_losses_backward(terms, statistics.data_ptr(), out.data_ptr())
+    return out
+
+
+def _terms(statistics: Tensor, linear: Linear) -> tuple[Terms, list[Tensor]]:
+    """The same as the kernel reads it, and what has to live as long."""
+    rows = statistics.shape[1:]
+    terms = Terms(
+        dtype=DTYPES.index(statistics.dtype),
+        rows=rows.numel(),
+        z_loss=linear.z_loss,
+        z_by_target=linear.z_by_target,
+        threads=torch.get_num_threads(),
+    )
+    keep: list[Tensor] = []
+
+    def by_row(x: Tensor) -> int:
+        keep.append(x.expand(rows).contiguous())
+        return keep[-1].data_ptr()
+
+    for i, factor in enumerate(linear.factors):
+        if isinstance(factor, Tensor) and factor.dim():
+            terms.each[i] = by_row(factor)
+        else:
+            terms.factor[i] = float(factor)
+    terms.scale = by_row(linear.scale)
+    return terms, keep
 
 
 def uniform(
@@ -161,7 +209,7 @@ def _problem(
     prior: Tensor | None = None,
     weight: Tensor | None = None,
     exclude_target: bool = False,
-    _shares: object = None,
+    shares: Tensor | None = None,
     per_row: bool = False,
     _classes: object = None,
     margin: float | None = None,
@@ -172,7 +220,8 @@ def _problem(
     classes = z.size(-1)
     soft = target.is_floating_point()
     one_for_all = prior is None or (prior.dim() == 1 and not per_row)
-    plain = one_for_all and margin is None and not (soft or exclude_target or spread)
+    one_label = not soft and shares is None
+    plain = one_for_all and one_label and margin is None and not (exclude_target or spread)
     columns = in_columns(z) if plain and classes <= FEW_CLASSES else None
     if columns is None:
         z, (inner, outer_stride, inner_stride) = in_rows(z)
@@ -182,8 +231,8 @@ def _problem(
         class_stride = inner
     # A lazy minus sign is not in memory.
     z, target = z.resolve_neg(), target.contiguous().resolve_neg()
-    counted, prior, weight = (
-        x if x is None else x.contiguous().resolve_neg() for x in (counted, prior, weight)
+    counted, prior, weight, shares = (
+        x if x is None else x.contiguous().resolve_neg() for x in (counted, prior, weight, shares)
     )
     problem = Problem(
         z.data_ptr(),
@@ -195,6 +244,8 @@ def _problem(
         class_stride,
         classes,
         None if soft else target.data_ptr(),
+        1 if shares is None else shares.size(-1),
+        None if shares is None else shares.data_ptr(),
         target.data_ptr() if soft else None,
         None if counted is None else counted.data_ptr(),
         None if prior is None else prior.data_ptr(),
@@ -208,4 +259,4 @@ def _problem(
         plain,
         torch.get_num_threads(),
     )
-    return z, problem, (target, counted, prior, weight)
+    return z, problem, (target, counted, prior, weight, shares)

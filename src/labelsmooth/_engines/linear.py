@@ -15,7 +15,7 @@ from labelsmooth._core.modes import captured, transformed
 from labelsmooth._core.precision import accurate, as_given
 from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics, blanked
 from labelsmooth._engines import reference, route
-from labelsmooth._engines.operator import LIBRARY, MEASURES
+from labelsmooth._engines.operator import LIBRARY, MEASURES, Kernels
 
 BUDGET = 64 * 2**20
 """Bytes that a chunk of logits may take, unless that is fewer than ``LEAST`` rows."""
@@ -88,7 +88,7 @@ def passes(
     head: Head,
     measures: Measures,
     needs: Sequence[bool],
-    derivative: Callable[[slice, Tensor], Tensor],
+    derivative: Callable[[Kernels, slice, Tensor], Tensor],
 ) -> tuple[Tensor, list[Tensor | None]]:
     """The statistics of all rows, (10, N), and the gradients by input, weight and bias that are needed.
 
@@ -121,7 +121,7 @@ def passes(
             found[:, part] = statistics = engine.forward(z, rows)
             if not any(needs[:3]):
                 continue
-            by_z = engine.backward(derivative(part, statistics), z, rows, statistics, out=z)
+            by_z = engine.backward(derivative(engine, part, statistics), z, rows, statistics, out=z)
             if slope is not None:
                 by_z = by_z.mul_(slope).to(dtype)
             if by_input is not None:
@@ -207,12 +207,12 @@ _HEAD = len(Head._fields)
 
 def _linear(*arguments: Any) -> Tensor:
     head, measures = Head(*arguments[:_HEAD]), Measures(*arguments[_HEAD:])
-    return passes(head, measures, [False] * 3, lambda part, statistics: statistics)[0]
+    return passes(head, measures, [False] * 3, lambda _engine, _part, statistics: statistics)[0]
 
 
 def _linear_backward(grad: Tensor, needs: list[bool], *arguments: Any) -> list[Tensor]:
     head, measures = Head(*arguments[:_HEAD]), Measures(*arguments[_HEAD:])
-    _, gradients = passes(head, measures, needs, lambda part, statistics: grad[:, part])
+    _, gradients = passes(head, measures, needs, lambda _engine, part, _statistics: grad[:, part])
     of = (head.input, head.weight, head.bias)
     return [x.to(y.dtype) for x, y in zip(gradients, of, strict=True) if x is not None and y is not None]
 

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 from torch import Tensor
 
 from labelsmooth import _engines
-from labelsmooth._core.statistics import ABSENT, STATISTICS, Gradient, RowStatistics
+from labelsmooth._core.statistics import ABSENT, STATISTICS, Factors, Gradient, RowStatistics
 from labelsmooth._engines.operator import DTYPES
 
-ABI = 6
+ABI = 7
 """What ``labelsmooth_abi()`` of native/labelsmooth.cpp has to return; whoever changes one changes both."""
 
 NAME = "_native.cpu.so"
@@ -37,6 +37,8 @@ class Problem(ctypes.Structure):
         ("class_stride", ctypes.c_int64),
         ("classes", ctypes.c_int64),
         ("target", ctypes.c_void_p),
+        ("labels", ctypes.c_int64),
+        ("shares", ctypes.c_void_p),
         ("soft", ctypes.c_void_p),
         ("counted", ctypes.c_void_p),
         ("prior", ctypes.c_void_p),
@@ -52,6 +54,25 @@ class Problem(ctypes.Structure):
     )
 
 
+class Terms(ctypes.Structure):
+    """As in native/kernels.h, field by field."""
+
+    _fields_ = (
+        ("dtype", ctypes.c_int64),
+        ("rows", ctypes.c_int64),
+        ("factor", ctypes.c_double * len(Factors._fields)),
+        ("each", ctypes.c_void_p * len(Factors._fields)),
+        ("scale", ctypes.c_void_p),
+        ("z_loss", ctypes.c_double),
+        ("z_by_target", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+    )
+
+
+MOST_LABELS = 8
+"""Of a row."""
+
+
 class Saved(NamedTuple):
     """What the commonest loss keeps of each row, as in native/kernels.h."""
 
@@ -65,10 +86,13 @@ class Saved(NamedTuple):
 AGREED: Final[dict[str, int | str]] = {
     "ABI": ABI,
     "problem size": ctypes.sizeof(Problem),
+    "terms size": ctypes.sizeof(Terms),
+    "most labels": MOST_LABELS,
     "absent class": ABSENT,
     "dtypes": ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES),
     "statistics": ", ".join(RowStatistics._fields[:STATISTICS]),
     "gradient": ", ".join(Gradient._fields),
+    "factors": ", ".join(Factors._fields),
     "saved": ", ".join(Saved._fields),
 }
 """What Python and C++ have in common; ``labelsmooth_problem_size()`` and so on say what the library has."""
@@ -161,6 +185,9 @@ def _declare(library: ctypes.CDLL) -> None:
     library.labelsmooth_forward.restype = int64
     library.labelsmooth_backward.argtypes = (problem, pointer, pointer, pointer)
     library.labelsmooth_backward.restype = None
+    for function in (library.labelsmooth_losses, library.labelsmooth_losses_backward):
+        function.argtypes = (ctypes.POINTER(Terms), pointer, pointer)
+        function.restype = None
     library.labelsmooth_uniform_forward.argtypes = (problem, int64, double, pointer, pointer)
     library.labelsmooth_uniform_backward.argtypes = (problem, int64, double, double, pointer, pointer)
     library.labelsmooth_uniform_backward.restype = None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labelsmooth._core.modes import transformed
 from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics
+from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Linear, Measures, RowStatistics
 from labelsmooth._engines import reference
 from labelsmooth._engines.layout import rows_like
 
@@ -56,6 +56,31 @@ class Backward(Protocol):
         out: Tensor | None = None,
     ) -> Tensor:
         """The gradient by z, given that by the statistics, a stacked Gradient; ``out`` may be z."""
+        ...
+
+
+class Kernels(Protocol):
+    """The two halves of an engine, for a caller that runs them itself, outside of autograd."""
+
+    @property
+    def forward(self) -> Forward: ...
+
+    @property
+    def backward(self) -> Backward: ...
+
+    @property
+    def row_statistics(self) -> Callable[[Tensor, Measures], RowStatistics]:
+        """The same as functions of torch, which autograd and compilers understand."""
+        ...
+
+    @property
+    def losses(self) -> Callable[[Tensor, Linear], Tensor]:
+        """Those of rows that are linear in the statistics, (10, ...)."""
+        ...
+
+    @property
+    def losses_backward(self) -> Callable[[Tensor, Linear], Tensor]:
+        """The gradient of their sum by the differentiable statistics, (5, ...)."""
         ...
 
 

@@ -15,6 +15,7 @@ from labelsmooth._core.statistics import (
     ABSENT,
     DIFFERENTIABLE,
     STATISTICS,
+    Linear,
     Measures,
     RowStatistics,
     blanked,
@@ -88,6 +89,31 @@ def backward(
     with torch.no_grad(), torch._C._SetExcludeDispatchKeyGuard(autograd, False):
         found = gradient(grad, z, measures)
     return found if out is None else out.copy_(found)
+
+
+def losses(statistics: Tensor, linear: Linear) -> Tensor:
+    """Those of rows, given their statistics."""
+    s = RowStatistics(*statistics.unbind())
+    nll, prior_nll = s.target_mass * s.lse - s.target_z, s.prior_mass * s.lse - s.prior_z
+    found = torch.zeros_like(s.lse)
+    for factor, term in zip(linear.factors, (nll, prior_nll, s.hinge, s.lse - s.model_z), strict=True):
+        if isinstance(factor, Tensor) or factor:
+            found = found + times(torch.as_tensor(factor, device=term.device), term)
+    if linear.z_loss:
+        squared = (s.lse + s.z_max).square()
+        found = found + linear.z_loss * (times(s.target_mass, squared) if linear.z_by_target else squared)
+    return times(linear.scale, found)
+
+
+def losses_backward(statistics: Tensor, linear: Linear) -> Tensor:
+    """The gradient of the sum of :func:`losses` by the differentiable statistics, (5, ...)."""
+    s, scale = RowStatistics(*statistics.unbind()), linear.scale
+    target, prior, hinge, entropy = (scale * factor for factor in linear.factors)
+    lse = target * s.target_mass + prior * s.prior_mass + entropy
+    if linear.z_loss:
+        mass = s.target_mass if linear.z_by_target else 1.0
+        lse = lse + times(scale * linear.z_loss * mass, 2 * (s.lse + s.z_max))
+    return torch.stack(torch.broadcast_tensors(lse, -target, -prior, hinge, -entropy))
 
 
 def gradient(grad: Tensor, z: Tensor, measures: Measures) -> Tensor:

@@ -1,6 +1,6 @@
 """The one place that picks an engine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal, Protocol
 
 import torch
@@ -11,24 +11,9 @@ from labelsmooth._core.checks import check_choice
 from labelsmooth._core.modes import plain, transformed
 from labelsmooth._core.statistics import Measures, RowStatistics
 from labelsmooth._engines import dense, gpu, native, reference
-from labelsmooth._engines.operator import Backward, Forward
+from labelsmooth._engines.operator import Kernels
 
 Engine = Literal["reference", "dense", "triton"]
-
-
-class Kernels(Protocol):
-    """The two halves of an engine, for a caller that runs them itself, outside of autograd."""
-
-    @property
-    def forward(self) -> Forward: ...
-
-    @property
-    def backward(self) -> Backward: ...
-
-    @property
-    def row_statistics(self) -> Callable[[Tensor, Measures], RowStatistics]:
-        """The same as functions of torch, which autograd and compilers understand."""
-        ...
 
 
 class Operator(Kernels, Protocol):

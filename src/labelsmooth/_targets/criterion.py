@@ -1,5 +1,6 @@
 """Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -21,7 +22,8 @@ from labelsmooth._core.checks import (
 from labelsmooth._core.modes import recorded
 from labelsmooth._core.precision import as_given
 from labelsmooth._core.reduction import Reduction, divisor, reduce
-from labelsmooth._core.statistics import DIFFERENTIABLE, Measures, RowStatistics, taken, times
+from labelsmooth._core.statistics import DIFFERENTIABLE, Linear, Measures, RowStatistics, taken, times
+from labelsmooth._engines.operator import Kernels
 from labelsmooth._targets.mixed import Mixed, as_mixed_targets
 from labelsmooth._targets.options import OffTarget, Strength, Weighting
 from labelsmooth._targets.priors import as_prior, check_draws, check_others
@@ -79,21 +81,25 @@ class Criterion(NamedTuple):
             loss = loss + self.z_loss * weighted
         return times(self.scale, loss)
 
-    def differentiated(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
-        """One loss per row, and its gradient by the differentiable statistics, ``(5, ...)``, given all of them,
-        ``(10, ...)``."""
-        if self.formula.linear and not self.z_loss:
-            # What a linear function is at the unit vectors is its gradient.
-            points = statistics.new_zeros(DIFFERENTIABLE, 1 + DIFFERENTIABLE, *self.scale.shape)
-            points[:, 0] = statistics[:DIFFERENTIABLE]
-            points[:, 1:].diagonal().fill_(1.0)
-            values = self.losses(RowStatistics(*points.unbind(), *statistics[DIFFERENTIABLE:].unbind()))
-            return values[0], values[1:]
+    def evaluated(self, statistics: Tensor, kernels: Kernels) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """One loss per row given the statistics, ``(10, ...)``; and a function that gives the gradient by the
+        differentiable ones, ``(5, ...)``, given that by the losses."""
+        if self.formula.linear:
+            linear = Linear(
+                self.formula.factors(self.eps), self.scale, self.z_loss, self.measures.weight is not None
+            )
+            return kernels.losses(statistics, linear), lambda grad: kernels.losses_backward(
+                statistics, linear._replace(scale=self.scale * grad)
+            )
         with torch.enable_grad():
             leaf = statistics.detach().requires_grad_()
             losses = self.losses(RowStatistics(*leaf.unbind()))
-            (grad,) = torch.autograd.grad(losses.sum(), leaf)
-        return losses.detach(), grad[:DIFFERENTIABLE]
+
+        def gradient(grad: Tensor) -> Tensor:
+            (found,) = torch.autograd.grad(losses, leaf, grad.expand_as(losses), retain_graph=True)
+            return found[:DIFFERENTIABLE]
+
+        return losses.detach(), gradient
 
     def _formula_of(self, s: RowStatistics) -> Tensor:
         formula, name = self.formula, type(self.formula).__name__

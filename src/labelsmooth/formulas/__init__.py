@@ -6,6 +6,7 @@ that are sharded. Its strength is ``label_smoothing=``, its prior ``prior=``.
 """
 
 from labelsmooth._core.checks import Interval as Interval
+from labelsmooth._core.statistics import Factors as Factors
 from labelsmooth._core.statistics import RowStatistics as RowStatistics
 from labelsmooth._core.statistics import times as times
 from labelsmooth.formulas._base import Formula as Formula
@@ -26,6 +27,7 @@ from labelsmooth.formulas._smoothing import NegativeSmoothing as NegativeSmoothi
 __all__ = [
     "BackwardCorrection",
     "ConfidencePenalty",
+    "Factors",
     "Focal",
     "Formula",
     "ForwardCorrection",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import Interval
-from labelsmooth._core.statistics import RowStatistics, times
-from labelsmooth.formulas._base import Formula, log_likelihood, smoothed_nll
+from labelsmooth._core.statistics import Factors, RowStatistics, times
+from labelsmooth.formulas._base import Formula, log_likelihood
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class BackwardCorrection(Formula):
     """
 
     strengths: ClassVar[Interval] = Interval(0, 1, open=True)
-    linear: ClassVar[bool] = True
     draws: ClassVar[bool] = True
 
-    def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
-        return smoothed_nll(s, -eps / (1 - eps))
+    def factors(self, eps: Tensor) -> Factors:
+        negative = -eps / (1 - eps)
+        return Factors(nll=1 - negative, prior=negative)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import Interval, check_number
-from labelsmooth._core.statistics import RowStatistics, times
+from labelsmooth._core.statistics import Factors, RowStatistics, times
 from labelsmooth.formulas._base import Formula, nll, smoothed_nll
 
 
@@ -31,10 +31,8 @@ class LabelSmoothing(Formula):
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
 
-    linear: ClassVar[bool] = True
-
-    def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
-        return smoothed_nll(s, eps)
+    def factors(self, eps: Tensor) -> Factors:
+        return Factors(nll=1 - eps, prior=eps)
 
 
 LABEL_SMOOTHING = LabelSmoothing()
@@ -103,14 +101,13 @@ class MaxSup(Formula):
     """
 
     strengths: ClassVar[Interval] = Interval(0, math.inf)
-    linear: ClassVar[bool] = True
 
     @property
     def hinge(self) -> tuple[float, bool]:
         return 0.0, False
 
-    def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
-        return nll(s) + times(eps, s.hinge)
+    def factors(self, eps: Tensor) -> Factors:
+        return Factors(nll=1.0, hinge=eps)
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,6 @@ class MarginSmoothing(Formula):
     margin: float = 10.0
     squared: bool = False
     strengths: ClassVar[Interval] = Interval(0, math.inf)
-    linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("margin", self.margin)
@@ -152,5 +148,5 @@ class MarginSmoothing(Formula):
     def hinge(self) -> tuple[float, bool]:
         return float(self.margin), self.squared
 
-    def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
-        return nll(s) + times(eps, s.hinge)
+    def factors(self, eps: Tensor) -> Factors:
+        return Factors(nll=1.0, hinge=eps)

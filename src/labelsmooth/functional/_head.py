@@ -9,6 +9,7 @@ from torch import Tensor
 from labelsmooth._core.modes import transformed
 from labelsmooth._core.statistics import RowStatistics
 from labelsmooth._engines.linear import Head, differentiable, leaves, passes, unheld, whole_statistics
+from labelsmooth._engines.operator import Kernels
 from labelsmooth._targets.criterion import Criterion
 
 
@@ -62,13 +63,14 @@ def _scale(x: Tensor, factor: Tensor) -> Tensor:
     return x.mul_(factor if x.is_cpu else factor.reshape([1] * x.dim()))
 
 
-def _derivative(wanted: Criterion) -> Callable[[slice, Tensor], Tensor]:
+def _derivative(wanted: Criterion) -> Callable[[Kernels, slice, Tensor], Tensor]:
     """The gradient of the sum of the losses by the statistics of some rows.
 
     The factor of a mean comes at the end: in float16 the gradients by single logits would vanish.
     """
 
-    def derivative(part: slice, statistics: Tensor) -> Tensor:
-        return wanted.rows(part).differentiated(statistics)[1]
+    def derivative(kernels: Kernels, part: slice, statistics: Tensor) -> Tensor:
+        rows = wanted.rows(part)
+        return rows.evaluated(statistics, kernels)[1](statistics.new_ones(()))
 
     return derivative

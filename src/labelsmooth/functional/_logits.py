@@ -9,7 +9,8 @@ from labelsmooth._core.modes import is_dtensor, recorded, transformed
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import RowStatistics
 from labelsmooth._engines import reference
-from labelsmooth._engines.route import Engine, Kernels, choose
+from labelsmooth._engines.operator import Kernels
+from labelsmooth._engines.route import Engine, choose
 from labelsmooth._targets.criterion import Criterion, criterion
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.options import CrossEntropyOptions
@@ -84,26 +85,25 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, wanted: Criterion, kernels: Kernels) -> tuple[Tensor, Tensor]:
         statistics = kernels.forward(z, wanted.measures)
-        if ctx.needs_input_grad[0]:
-            losses, grad = wanted.differentiated(statistics)
-            denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
-            # Those of the criterion, for torch to refuse them if they have changed since.
-            ctx.save_for_backward(z, statistics, grad, *wanted.measures.tensors, denominator)
-            ctx.call = wanted, kernels
-        else:
-            losses = wanted.losses(RowStatistics(*statistics.unbind()))
+        losses, ctx.gradient = wanted.evaluated(statistics, kernels)
+        denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
+        # Those of the criterion, for torch to refuse them if they have changed since.
+        ctx.save_for_backward(z, *wanted.measures.tensors, denominator)
+        ctx.call = wanted, kernels, statistics
         ctx.mark_non_differentiable(statistics)
         return wanted.reduced(losses), statistics
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        upstream, _ = grads
-        z, statistics, grad, *_ = ctx.saved_tensors
-        wanted, kernels = ctx.call
-        if torch.is_grad_enabled() or transformed(upstream):
+        grad, _ = grads
+        z, *_ = ctx.saved_tensors
+        wanted, kernels, statistics = ctx.call
+        if torch.is_grad_enabled() or transformed(grad):
+            measures = wanted.measures
             by_z = reference.differentiable(
-                z, lambda x: wanted.loss(reference.row_statistics(x, wanted.measures)), upstream
+                z, lambda x: wanted.loss(reference.row_statistics(x, measures)), grad
             )
         else:
-            by_z = kernels.backward(grad * wanted.unreduced(upstream), z, wanted.measures, statistics)
+            by_statistics = ctx.gradient(wanted.unreduced(grad))
+            by_z = kernels.backward(by_statistics, z, wanted.measures, statistics)
         return by_z, None, None
