@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from labelsmooth.calibration import ReliabilityDisplay
 from labelsmooth.study.trials.files import load
@@ -13,7 +14,7 @@ from labelsmooth.study.trials.files import load
 SETTING, STRENGTHS = "scarce-noisy", (0, 0.05, 0.1, 0.2)
 
 (trials,) = (Path(sys.argv[1]) / "trials").glob(f"{SETTING}-*")
-with mpl.rc_context({"font.size": 8, "svg.hashsalt": SETTING}):
+with mpl.rc_context({"font.size": 8}):
     figure = Figure(figsize=(11, 5.9), layout="constrained")
     axes = figure.subplots(2, len(STRENGTHS), sharex=True, sharey=True)
     for j, eps in enumerate(STRENGTHS):
@@ -28,4 +29,7 @@ with mpl.rc_context({"font.size": 8, "svg.hashsalt": SETTING}):
                 xlabel="confidence" if scaled else "",
                 ylabel=("accuracy, after temperature" if scaled else "accuracy") if j == 0 else "",
             )
-    figure.savefig(Path(__file__).with_name("reliability.svg"), metadata={"Date": None})
+    place = Path(__file__).with_name("reliability.png")
+    figure.savefig(place, dpi=150)
+    small = Image.open(place).convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE)
+    small.save(place, optimize=True)
