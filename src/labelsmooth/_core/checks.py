@@ -58,6 +58,8 @@ def check_devices(device: torch.device, **others: object) -> None:
     for name, value in others.items():
         if value is None or isinstance(value, (int, float)):  # of which torch.compile knows no attributes
             continue
+        if isinstance(value, Tensor) and value.device == device:
+            continue
         held = {"": value} if isinstance(value, Tensor) else {p: getattr(value, p, None) for p in PARTS}
         for part, x in held.items():
             if not isinstance(x, Tensor) or x.device == device:
@@ -162,11 +164,6 @@ def check_prior_shape(prior: Tensor, num_classes: int) -> None:
             f"prior must have shape (K,) or (K, K) with K={num_classes} classes, got {tuple(prior.shape)}"
             + ("; see priors.per_sample for one of each sample" if prior.dim() > 1 else "")
         )
-
-
-def check_weighting(weighting: str, weight: object) -> None:
-    if weighting == "sample" and weight is None:
-        raise ValueError('weighting="sample" goes with weight only, got weight=None')
 
 
 def check_class_weight(weight: Tensor, num_classes: int) -> None:

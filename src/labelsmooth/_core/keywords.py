@@ -1,41 +1,66 @@
-"""Keywords that a public function or module does not have: the error is Python's own, and helps."""
+"""Public functions and constructors whose ``**options`` are the keys of a TypedDict."""
 
 import difflib
-import functools
-import inspect
-from collections.abc import Callable, Collection, Iterable
-from typing import Any, ParamSpec
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def check_keywords(public: object, given: Iterable[str], options: Collection[str]) -> None:
-    """Python's own error for a keyword that a public function or module does not have, under that name and
-    with the nearest that it has, where ``**options`` would take it further."""
-    for name in given:
-        if name not in options:
-            raise TypeError(_unexpected(public, name, options))
+def takes(
+    options: Any = None, defaults: Mapping[str, object] | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Show every option in the signature, with its default or else None, and refuse an unknown keyword.
+
+    The error is Python's own, under the public name, and names the nearest option.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        shown = _with_options(signature(function), options, defaults or {})
+        known = frozenset(shown.parameters) - {"self"}
+        required = frozenset() if options is None else options.__required_keys__
+        of_class = function.__name__ == "__init__"
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs:
+                if name not in known:
+                    public = type(args[0]).__name__ if of_class else function.__name__
+                    raise TypeError(
+                        f"{public}() got an unexpected keyword argument {name!r}{_hint(name, known)}"
+                    )
+            for name in required:
+                if name not in kwargs:
+                    raise TypeError(f"{function.__name__}() missing a required keyword argument: {name!r}")
+            return function(*args, **kwargs)
+
+        call.__signature__ = shown  # pyright: ignore[reportAttributeAccessIssue]
+        return call
+
+    return decorate
 
 
-def spelled(init: Callable[P, None]) -> Callable[P, None]:
-    """The constructor of a public module, which tells a keyword that it does not have."""
-    options = inspect.signature(init).parameters
+def _with_options(own: Signature, options: Any, defaults: Mapping[str, object]) -> Signature:
+    named = [p for p in own.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    annotations: Mapping[str, Any] = {} if options is None else options.__annotations__
+    required: frozenset[str] = frozenset() if options is None else options.__required_keys__
+    more = [
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if name in required else defaults.get(name),
+            annotation=annotation,
+        )
+        for name, annotation in annotations.items()
+        if name not in own.parameters
+    ]
+    return own.replace(parameters=[*named, *more])
 
-    @functools.wraps(init)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
-        check_keywords(type(args[0]), kwargs, options)
-        init(*args, **kwargs)
 
-    return checked
-
-
-def _unexpected(public: Any, name: str, options: Collection[str]) -> str:
-    # A module has the keywords of those that it inherits from, too.
-    kinds = [vars(kind).get("__init__") for kind in public.__mro__] if isinstance(public, type) else [public]
-    spelled_out = {key for f in kinds if inspect.isfunction(f) for key in inspect.signature(f).parameters}
-    known = (spelled_out | set(options)) - {"self", "args", "kwargs", "options"}
-    near = difflib.get_close_matches(name, sorted(known), 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    if not near and "class" in name:
-        hint = "; the number of classes is that of input"
-    return f"{public.__name__}() got an unexpected keyword argument {name!r}{hint}"
+def _hint(name: str, known: frozenset[str]) -> str:
+    if near := difflib.get_close_matches(name, sorted(known), 1):
+        return f"; did you mean {near[0]!r}?"
+    return "; the number of classes is that of input" if "class" in name else ""

@@ -143,6 +143,11 @@ def renormalised(
     )
 
 
+def class_dim_of(dims: int, class_dim: int | None = None) -> int:
+    """The class dimension of logits with so many: unless given 1, as in torch, or 0 without a batch."""
+    return min(1, dims - 1) if class_dim is None else class_dim
+
+
 def taken(table: Tensor, index: Tensor) -> Tensor:
     """``table[index]``. Of an index without a dimension torch would read the value, which compilers, fake
     tensors and the meta device do not have, and which a GPU would have to be waited for."""

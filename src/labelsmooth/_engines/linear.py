@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from labelsmooth._core.checks import check_choice
 from labelsmooth._core.modes import captured, transformed
 from labelsmooth._core.precision import accurate, as_given
 from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics, blanked
@@ -24,7 +25,7 @@ LEAST = 128
 """With fewer rows a chunk would spend its time reading the weight."""
 
 
-HeadEngine = Literal["reference", "linear"]
+HeadEngine = Literal["reference", "linear", "dense", "triton"]
 
 
 class Head(NamedTuple):
@@ -36,6 +37,7 @@ class Head(NamedTuple):
     softcap: float | None
     dtype: torch.dtype  # of the products
     chunk: int | None = None  # rows of one; as many as the budget allows if none
+    engine: HeadEngine | None = None  # "dense" and "triton" are linear, and compute the chunks
 
     def logits(self) -> Tensor:
         """All of them, a row each; a weight (K, d1, ..., D) gives N * d1 * ... rows."""
@@ -52,14 +54,23 @@ class Head(NamedTuple):
         return self._replace(input=blanked(self.input, some))
 
 
-def makes_logits(head: Head, measures: Measures, engine: HeadEngine | None) -> bool:
+def makes_logits(head: Head, measures: Measures) -> bool:
     """Whether the logits are made as a whole: as asked for, or because the chunks cannot serve."""
+    engine = head.engine
+    if engine is None and torch.compiler.is_exporting():
+        return True
+    if engine is not None:
+        check_choice("engine", engine, HeadEngine)
+    obstacle = None if engine == "reference" else obstacle_to_chunks(head, measures)
+    if engine is not None and obstacle is not None:
+        raise route.refusal(engine, obstacle, "reference")
+    return engine == "reference" or obstacle is not None
+
+
+def obstacle_to_chunks(head: Head, measures: Measures) -> str | None:
+    """Why the logits have to be made as a whole, or None."""
     many = head.weight.dim() > 2
-    obstacle = "linear_weight has more than 2 dimensions" if many else route.opaque(head[:3], measures)
-    if engine == "linear" and obstacle is not None:
-        raise ValueError(f"engine={engine!r} cannot serve: {obstacle}")
-    exported = engine is None and torch.compiler.is_exporting()
-    return engine == "reference" or obstacle is not None or exported
+    return "linear_weight has more than 2 dimensions" if many else route.opaque(head[:3], measures)
 
 
 def row_statistics(head: Head, measures: Measures) -> RowStatistics:
@@ -94,7 +105,7 @@ def passes(
 
     ``derivative`` tells a loss's gradient by the statistics of a chunk of rows, (5, n), given these.
     """
-    hidden, weight, bias, softcap, dtype, chunk = head
+    hidden, weight, bias, softcap, dtype, chunk, _ = head
     found = hidden.new_empty((STATISTICS, len(hidden)), dtype=accurate(dtype))
     by_input = torch.empty_like(hidden, dtype=dtype) if needs[0] else None
     by_weight = torch.zeros_like(weight, dtype=accurate(dtype)) if needs[1] else None
@@ -117,7 +128,7 @@ def passes(
                 z = z.to(accurate(dtype)).div_(softcap).tanh_()
                 slope = z.square().neg_().add_(1) if any(needs[:3]) else None
                 z.mul_(softcap)
-            engine = route.kernels(z, rows)
+            engine = route.kernels(z, rows, None if head.engine == "linear" else head.engine)
             found[:, part] = statistics = engine.forward(z, rows)
             if not any(needs[:3]):
                 continue
@@ -198,7 +209,7 @@ def differentiable(head: Head, of: Callable[[Head], Tensor], grad: Tensor) -> li
 
 _arguments = (
     "Tensor input, Tensor linear_weight, Tensor? linear_bias, float? softcap, ScalarType dtype, "
-    f"SymInt? chunk, {MEASURES}"
+    f"SymInt? chunk, str? engine, {MEASURES}"
 )
 LIBRARY.define(f"linear({_arguments}) -> Tensor")
 LIBRARY.define(f"linear_backward(Tensor grad, bool[] needs, {_arguments}) -> Tensor[]")

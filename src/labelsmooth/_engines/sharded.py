@@ -23,7 +23,7 @@ from labelsmooth._core.statistics import (
     times,
 )
 from labelsmooth._engines import linear, route
-from labelsmooth._engines.linear import Head, HeadEngine
+from labelsmooth._engines.linear import Head
 from labelsmooth._engines.route import Engine
 
 
@@ -123,7 +123,6 @@ class LinearShard(NamedTuple):
 
     head: Head
     rows: torch.Size
-    engine: HeadEngine | None = None
 
     def nothing(self) -> Tensor:
         bias = None if self.head.bias is None else self.head.bias[:0]
@@ -139,9 +138,9 @@ class LinearShard(NamedTuple):
 
     def statistics(self, measures: Measures) -> RowStatistics:
         flat = measures.flat()
-        if linear.makes_logits(self.head, flat, self.engine):
+        if linear.makes_logits(self.head, flat):
             z = self.head.blanked(flat.counted).logits()
-            found = LogitsShard(z, self.engine and "reference").statistics(flat)
+            found = LogitsShard(z, self.head.engine and "reference").statistics(flat)
         else:
             empty = self.masked().all()
             found = linear.row_statistics(self.head, _uncounted(empty, flat))

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from labelsmooth._core.checks import check_strength, check_tensor
 from labelsmooth._core.exact import Exact, keep, shown
-from labelsmooth._core.keywords import spelled
+from labelsmooth._core.keywords import takes
 from labelsmooth._core.reduction import Reduction
 from labelsmooth._targets.options import OffTarget
 from labelsmooth.functional._binary import BinaryStrength, binary_cross_entropy_with_logits, check_options
@@ -52,7 +52,7 @@ class BCEWithLogitsLoss(Exact):
     label_smoothing: BinaryStrength
     prior: float | Tensor | None
 
-    @spelled
+    @takes()
     def __init__(
         self,
         weight: Tensor | None = None,

@@ -1,40 +1,50 @@
 """The functional losses as modules: frozen bags of options."""
 
 import math
+from inspect import signature
 from numbers import Integral
-from typing import Final, TypedDict, Unpack
+from typing import Any, Final, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
 from labelsmooth._core.checks import (
-    check_choice,
     check_class_weight,
     check_integer,
     check_number,
     check_one,
     check_prior_shape,
     check_tensor,
-    check_weighting,
 )
 from labelsmooth._core.exact import Exact, keep, own, shown
-from labelsmooth._core.keywords import spelled
+from labelsmooth._core.keywords import takes
 from labelsmooth._core.modes import is_dtensor
 from labelsmooth._core.overrides import as_node
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.reduction import Reduction
 from labelsmooth._engines.linear import check_chunking
+from labelsmooth._targets.criterion import DEFAULTS, check_options
 from labelsmooth._targets.mixed import Mixed
-from labelsmooth._targets.options import CrossEntropyOptions, OffTarget, Strength, Weighting
+from labelsmooth._targets.options import (
+    CrossEntropyOptions,
+    LossOptions,
+    ModuleOptions,
+    OffTarget,
+    Strength,
+    Weighting,
+)
 from labelsmooth.formulas import Formula
-from labelsmooth.formulas._base import check_formula
 from labelsmooth.formulas._smoothing import LABEL_SMOOTHING
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
 from labelsmooth.functional._logits import logits_cross_entropy
 from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import ByClass, Schedule
 from labelsmooth.schedules._time import check_strengths, step
+
+CHECKED: Final = tuple(signature(check_options).parameters)[1:]
+SMOOTHING: Final = ("label_smoothing", "formula", "z_loss")
+"""What ``train_only`` leaves out of an evaluation."""
 
 
 class LabelSmoothingLoss(Exact):
@@ -64,7 +74,7 @@ class LabelSmoothingLoss(Exact):
 
     smoothing: float | Tensor | Schedule
 
-    @spelled
+    @takes()
     def __init__(self, smoothing: float | Tensor | Schedule = 0.1, dim: int = -1) -> None:
         super().__init__()
         # Other packages have a class of this name that takes (num_classes, smoothing).
@@ -126,47 +136,39 @@ class CrossEntropyLoss(Exact):
     """
 
     weight: Tensor | None
-    prior: Prior | None
+    ignore_index: int
+    reduction: Reduction
     label_smoothing: Strength
+    formula: Formula
+    prior: Prior | None
+    off_target: OffTarget
+    weighting: Weighting
+    z_loss: float
 
-    @spelled
+    @takes(ModuleOptions, DEFAULTS)
     def __init__(
-        self,
-        weight: Tensor | None = None,
-        *,
-        ignore_index: int = -100,
-        reduction: Reduction = "mean",
-        label_smoothing: Strength = 0.0,
-        formula: Formula = LABEL_SMOOTHING,
-        prior: Tensor | Prior | None = None,
-        off_target: OffTarget = "all",
-        weighting: Weighting = "torch",
-        z_loss: float = 0.0,
-        train_only: bool = False,
+        self, weight: Tensor | None = None, *, train_only: bool = False, **options: Unpack[LossOptions]
     ) -> None:
         super().__init__()
-        check_number("z_loss", z_loss)
-        check_choice("reduction", reduction, Reduction)
-        check_choice("off_target", off_target, OffTarget)
-        check_choice("weighting", weighting, Weighting)
-        check_weighting(weighting, weight)
-        check_formula(formula)
-        strengths = label_smoothing.eps if isinstance(label_smoothing, ByClass) else label_smoothing
-        check_strengths("label_smoothing", strengths, formula.strengths)
+        given = {name: options.get(name, DEFAULTS[name]) for name in LossOptions.__annotations__}
+        check_options(weight, **{name: given[name] for name in CHECKED})
+        eps, prior = given["label_smoothing"], given["prior"]
+        strengths = eps.eps if isinstance(eps, ByClass) else eps
+        check_strengths("label_smoothing", strengths, given["formula"].strengths)
         if weight is not None:
             check_tensor("weight", weight)
         if isinstance(prior, PerSample):
             raise ValueError("prior of each sample must be given in the call, with its batch")
-        keep(self, "weight", weight)
-        self.prior = prior if prior is None or isinstance(prior, Prior) else Prior(prior)
-        keep(self, "label_smoothing", label_smoothing)
-        self.formula = formula
-        self.ignore_index = own(ignore_index)
-        self.reduction: Reduction = reduction
-        self.off_target: OffTarget = off_target
-        self.weighting: Weighting = weighting
-        self.z_loss = own(z_loss)
+        given["prior"] = prior if prior is None or isinstance(prior, Prior) else Prior(prior)
+        for name, value in {"weight": weight, **given}.items():
+            keep(self, name, value)
         self.train_only = train_only
+        self._given = {name for name in given if given[name] is not DEFAULTS[name]}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in LossOptions.__annotations__ and "_given" in self.__dict__:
+            self._given.add(name)
 
     def forward(
         self,
@@ -190,20 +192,13 @@ class CrossEntropyLoss(Exact):
         denominator: float | Tensor | None = None,
         prior: PerSample | None = None,
     ) -> CrossEntropyOptions:
-        """Those of the functional form, for this mode of the module."""
-        smooths = not self.train_only or self.training
-        return {
-            "ignore_index": self.ignore_index,
-            "reduction": self.reduction,
-            "label_smoothing": self.label_smoothing if smooths else 0.0,
-            "formula": self.formula if smooths else LABEL_SMOOTHING,
-            "prior": self.prior if prior is None else prior,
-            "off_target": self.off_target,
-            "weighting": self.weighting,
-            "sample_weight": sample_weight,
-            "denominator": denominator,
-            "z_loss": self.z_loss if smooths else 0.0,
-        }
+        """Those of the functional form that are not its defaults, for this mode of the module."""
+        given: Any = {name: getattr(self, name) for name in self._given}
+        if self.train_only and not self.training:
+            for name in SMOOTHING:
+                given.pop(name, None)
+        in_call = {"sample_weight": sample_weight, "denominator": denominator, "prior": prior}
+        return given | {name: value for name, value in in_call.items() if value is not None}
 
     def _check_classes(self, num_classes: int) -> None:
         """Whether what the module holds is for so many classes."""
@@ -227,21 +222,6 @@ class CrossEntropyLoss(Exact):
             "train_only": self.train_only,
         }
         return shown(options)
-
-
-class LossOptions(TypedDict, total=False):
-    """The keyword options of :class:`CrossEntropyLoss`."""
-
-    weight: Tensor | None
-    ignore_index: int
-    reduction: Reduction
-    label_smoothing: Strength
-    formula: Formula
-    prior: Tensor | Prior | None
-    off_target: OffTarget
-    weighting: Weighting
-    z_loss: float
-    train_only: bool
 
 
 class LinearCrossEntropyLoss(CrossEntropyLoss):
@@ -282,6 +262,7 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         Wijmans et al., *Cut Your Losses in Large-Vocabulary Language Models*, ICLR 2025.
     """
 
+    @takes(ModuleOptions, DEFAULTS)
     def __init__(
         self,
         in_features: int,
@@ -293,7 +274,7 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         dtype: torch.dtype | None = None,
         softcap: float | None = None,
         options: "torch.nn.LinearCrossEntropyOptions | None" = None,
-        **others: Unpack[LossOptions],
+        **others: Unpack[ModuleOptions],
     ) -> None:
         super().__init__(**others)
         check_integer("in_features", in_features, 0)
@@ -326,9 +307,10 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         options = self.options(sample_weight, denominator, prior)
         if not _is_its_parameters(self.linear):
             z = self._logits(input)
-            return logits_cross_entropy(
+            loss, _ = logits_cross_entropy(
                 z, target, self.weight, class_dim=z.dim() - len(self.shape), **options
             )
+            return loss
         head_weight, bias = self.linear.weight, self.linear.bias
         if len(self.shape) > 1:
             head_weight = head_weight.unflatten(0, self.shape)

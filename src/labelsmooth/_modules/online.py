@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import check_integer
+from labelsmooth._core.keywords import takes
 from labelsmooth._core.overrides import as_node
 from labelsmooth._core.precision import accurate
 from labelsmooth._engines.operator import LIBRARY
-from labelsmooth._modules.losses import CrossEntropyLoss, LossOptions
+from labelsmooth._modules.losses import CrossEntropyLoss
+from labelsmooth._targets.criterion import DEFAULTS
 from labelsmooth._targets.mixed import Mixed
+from labelsmooth._targets.options import ModuleOptions
 from labelsmooth._targets.rows import CLASSES_LAST, as_rows, as_targets
 from labelsmooth.priors import PerSample, Prior
 
@@ -76,12 +79,13 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
     sums: Tensor  # (K, K), of the predictions for each class in this epoch
     counts: Tensor  # (K,), of them
 
+    @takes(ModuleOptions, DEFAULTS)
     def __init__(
         self,
         num_classes: int,
         *,
         process_group: "dist.ProcessGroup | None" = None,
-        **options: Unpack[LossOptions],
+        **options: Unpack[ModuleOptions],
     ) -> None:
         check_integer("num_classes", num_classes, 1)
         if "prior" in options:

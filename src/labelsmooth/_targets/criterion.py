@@ -1,8 +1,9 @@
 """Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, NamedTuple, NoReturn, Self
+from inspect import Parameter, signature
+from typing import Any, Final, NamedTuple, NoReturn, Self
 
 import torch
 from torch import Tensor
@@ -17,12 +18,19 @@ from labelsmooth._core.checks import (
     check_denominator,
     check_devices,
     check_number,
-    check_weighting,
 )
 from labelsmooth._core.modes import recorded
 from labelsmooth._core.precision import as_given
 from labelsmooth._core.reduction import Reduction, divisor, reduce
-from labelsmooth._core.statistics import DIFFERENTIABLE, Linear, Measures, RowStatistics, taken, times
+from labelsmooth._core.statistics import (
+    DIFFERENTIABLE,
+    Linear,
+    Measures,
+    RowStatistics,
+    class_dim_of,
+    taken,
+    times,
+)
 from labelsmooth._engines.operator import Kernels
 from labelsmooth._targets.mixed import Mixed, as_mixed_targets
 from labelsmooth._targets.options import OffTarget, Strength, Weighting
@@ -191,11 +199,7 @@ def criterion(
 ) -> Criterion:
     """The cross entropy of logits of that shape and device, computed in ``dtype``; torch's class dimension if
     none."""
-    check_choice("reduction", reduction, Reduction)
-    check_choice("off_target", off_target, OffTarget)
-    check_choice("weighting", weighting, Weighting)
-    check_number("z_loss", z_loss)
-    check_formula(formula)
+    check_options(weight, reduction, formula, off_target, weighting, z_loss)
     if denominator is not None:
         check_denominator(denominator, reduction)
     check_devices(
@@ -207,7 +211,7 @@ def criterion(
         sample_weight=sample_weight,
         denominator=denominator,
     )
-    class_dim = (min(1, len(shape) - 1) if class_dim is None else class_dim) % len(shape)
+    class_dim = class_dim_of(len(shape), class_dim) % len(shape)
     num_classes = shape[class_dim]
     shares = None
     if isinstance(target, Mixed):
@@ -236,7 +240,6 @@ def criterion(
     scale = counts = counted.to(dtype)
     if sample_weight is not None:
         scale = counts = torch.where(counted, sample_weight, 0.0).to(dtype)
-    check_weighting(weighting, weight)
     if weight is not None:
         check_class_weight(weight, num_classes)
         weight = weight.to(dtype)
@@ -258,6 +261,32 @@ def criterion(
         formula,
         _overlap(measures, num_classes, scale) if formula.overlap else None,
     )
+
+
+DEFAULTS: Final[Mapping[str, Any]] = {
+    name: parameter.default
+    for name, parameter in signature(criterion).parameters.items()
+    if parameter.kind is Parameter.KEYWORD_ONLY
+}
+"""Those of the options of every loss; the others have None."""
+
+
+def check_options(
+    weight: Tensor | None,
+    reduction: Reduction,
+    formula: Formula,
+    off_target: OffTarget,
+    weighting: Weighting,
+    z_loss: float,
+) -> None:
+    """The rules of the options that no batch has a part in."""
+    check_choice("reduction", reduction, Reduction)
+    check_choice("off_target", off_target, OffTarget)
+    check_choice("weighting", weighting, Weighting)
+    check_number("z_loss", z_loss)
+    check_formula(formula)
+    if weighting == "sample" and weight is None:
+        raise ValueError('weighting="sample" goes with weight only, got weight=None')
 
 
 def strength(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from labelsmooth._core.checks import check_broadcasts, check_local, check_tensor, first
 from labelsmooth._core.modes import readable
-from labelsmooth._core.statistics import blanked
+from labelsmooth._core.statistics import blanked, class_dim_of
 
 CLASSES_LAST: Final = (
     "; as in torch, the classes are in dimension 1: where they are last in input, take "
@@ -21,12 +21,11 @@ def as_rows(input: Tensor, class_dim: int | None = None) -> Tensor:
     """Logits with the classes last: from torch's dimension unless given, 1, or 0 in unbatched logits."""
     check_tensor("input", input, typed=True)
     check_local(input=input)
-    if class_dim is None:
-        class_dim = min(1, input.dim() - 1)
-    elif not isinstance(class_dim, Integral):
+    if class_dim is not None and not isinstance(class_dim, Integral):
         raise ValueError(f"dim must be an integer, got {class_dim!r}")
     if not input.is_floating_point():
         raise ValueError(f"input must hold floating-point logits, got {input.dtype}")
+    class_dim = class_dim_of(input.dim(), class_dim)
     if input.dim() == 0 or not -input.dim() <= class_dim < input.dim():
         raise ValueError(f"input of shape {tuple(input.shape)} has no class dimension {class_dim}")
     if input.size(class_dim) == 0:
@@ -59,9 +58,7 @@ def as_targets(
         check_tensor("ignore_index", ignore_index)
         if ignore_index.dim():
             raise ValueError(f"ignore_index must be one number, got shape {tuple(ignore_index.shape)}")
-    if class_dim is None:
-        class_dim = min(1, len(shape) - 1)
-    class_dim %= len(shape)
+    class_dim = class_dim_of(len(shape), class_dim) % len(shape)
     num_classes, rows = shape[class_dim], shape[:class_dim] + shape[class_dim + 1 :]
     if target.shape == rows:
         counted, target = _hard_target(target, num_classes, ignore_index)

@@ -13,6 +13,7 @@ from labelsmooth._core.checks import (
     check_local,
     check_tensor,
 )
+from labelsmooth._core.keywords import takes
 from labelsmooth._core.overrides import overridable
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.reduction import Reduction, reduce
@@ -23,6 +24,7 @@ BinaryStrength = float | Tensor | Schedule
 
 
 @overridable
+@takes()
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,

@@ -4,16 +4,14 @@ from typing import Literal, Unpack, overload
 
 from torch import Tensor
 
+from labelsmooth._core.keywords import takes
 from labelsmooth._core.overrides import overridable
-from labelsmooth._core.reduction import Reduction
-from labelsmooth._engines.route import Engine
+from labelsmooth._engines import dense
+from labelsmooth._targets.criterion import DEFAULTS
 from labelsmooth._targets.mixed import Mixed
-from labelsmooth._targets.options import CrossEntropyOptions, OffTarget, Strength, Weighting
-from labelsmooth.formulas import Formula, LabelSmoothing
-from labelsmooth.formulas._smoothing import LABEL_SMOOTHING
+from labelsmooth._targets.options import LogitsOptions
 from labelsmooth.functional._logits import logits_cross_entropy
-from labelsmooth.functional._plain import uniform
-from labelsmooth.priors import PerSample, Prior
+from labelsmooth.functional._plain import one_pass
 
 
 @overload
@@ -22,9 +20,8 @@ def cross_entropy(
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
-    engine: Engine | None = None,
     return_nll: Literal[False] = False,
-    **options: Unpack[CrossEntropyOptions],
+    **options: Unpack[LogitsOptions],
 ) -> Tensor: ...
 
 
@@ -34,30 +31,20 @@ def cross_entropy(
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
-    engine: Engine | None = None,
     return_nll: Literal[True],
-    **options: Unpack[CrossEntropyOptions],
+    **options: Unpack[LogitsOptions],
 ) -> tuple[Tensor, Tensor]: ...
 
 
 @overridable
+@takes(LogitsOptions, DEFAULTS)
 def cross_entropy(
     input: Tensor,
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
-    ignore_index: int = -100,
-    reduction: Reduction = "mean",
-    label_smoothing: Strength = 0.0,
-    formula: Formula = LABEL_SMOOTHING,
-    prior: Tensor | Prior | PerSample | None = None,
-    off_target: OffTarget = "all",
-    weighting: Weighting = "torch",
-    sample_weight: Tensor | None = None,
-    denominator: float | Tensor | None = None,
-    z_loss: float = 0.0,
-    engine: Engine | None = None,
     return_nll: bool = False,
+    **options: Unpack[LogitsOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Cross entropy to a smoothed target; a superset of :func:`torch.nn.functional.cross_entropy`.
 
@@ -120,29 +107,9 @@ def cross_entropy(
     Reference:
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
-    if (
-        engine in (None, "dense")
-        and weight is prior is sample_weight is denominator is None
-        and (off_target, weighting) == ("all", "torch")
-        and isinstance(z_loss, (float, int))
-        and z_loss == 0
-        and type(formula) is LabelSmoothing
-        and not isinstance(target, Mixed)
-    ):
-        found = uniform(input, target, label_smoothing, ignore_index, reduction)
-        if found is not None:
-            loss, hard = found
-            return (loss, loss.new_tensor(hard)) if return_nll else loss
-    options: CrossEntropyOptions = {
-        "ignore_index": ignore_index,
-        "reduction": reduction,
-        "label_smoothing": label_smoothing,
-        "formula": formula,
-        "prior": prior,
-        "off_target": off_target,
-        "weighting": weighting,
-        "sample_weight": sample_weight,
-        "denominator": denominator,
-        "z_loss": z_loss,
-    }
-    return logits_cross_entropy(input, target, weight, engine=engine, return_nll=return_nll, **options)
+    plain = one_pass(input, target, weight, options)
+    if not isinstance(plain, str) and (found := dense.uniform(*plain)):
+        loss, hard = found
+        return (loss, loss.new_tensor(hard)) if return_nll else loss
+    loss, nll = logits_cross_entropy(input, target, weight, return_nll=return_nll, **options)
+    return (loss, nll) if return_nll else loss

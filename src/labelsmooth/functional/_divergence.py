@@ -6,20 +6,23 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import check_devices, check_one
+from labelsmooth._core.keywords import takes
 from labelsmooth._core.overrides import overridable
 from labelsmooth._core.reduction import reduce
 from labelsmooth._core.statistics import Measures
+from labelsmooth._engines import dense
 from labelsmooth._engines.route import row_statistics
 from labelsmooth._targets.criterion import strength
 from labelsmooth._targets.rows import as_rows, as_targets
 from labelsmooth.formulas import smoothed_nll
-from labelsmooth.functional._plain import uniform
+from labelsmooth.functional._plain import one_pass
 from labelsmooth.schedules import Schedule
 
 NO_INDEX: Final = -(2**63) + 1  # of no class, to be ignored
 
 
 @overridable
+@takes()
 def label_smoothing_loss(
     pred: Tensor, target: Tensor, smoothing: float | Tensor | Schedule = 0.1, dim: int = -1
 ) -> Tensor:
@@ -53,7 +56,9 @@ def label_smoothing_loss(
     Reference:
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
-    if found := uniform(pred, target, smoothing, NO_INDEX, "sum", dim, divergence=True):
+    options = {"label_smoothing": smoothing, "ignore_index": NO_INDEX, "reduction": "sum"}
+    plain = one_pass(pred, target, None, options, dim)
+    if not isinstance(plain, str) and (found := dense.uniform(*plain, divergence=True)):
         return found[0] / pred.size(0)
     z = as_rows(pred, dim)
     check_devices(pred.device, target=target, smoothing=smoothing)

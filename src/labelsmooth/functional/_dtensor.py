@@ -9,7 +9,7 @@ from torch import Tensor
 from labelsmooth._core.checks import check_broadcasts, check_devices, check_tensor
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.reduction import reduce
-from labelsmooth._core.statistics import times
+from labelsmooth._core.statistics import class_dim_of, times
 from labelsmooth._engines import route
 from labelsmooth._engines.route import Engine
 from labelsmooth._engines.sharded import (
@@ -40,7 +40,7 @@ def dtensor_cross_entropy(
     engine: Engine | None = None,
     return_nll: bool = False,
     **options: Unpack[CrossEntropyOptions],
-) -> "DTensor | tuple[DTensor, DTensor]":
+) -> "tuple[DTensor, DTensor]":
     """:func:`labelsmooth.functional.cross_entropy` of a DTensor; every process of its mesh has to call it.
 
     One dimension of the mesh may shard the classes, others any other dimension of the input. A mean is that
@@ -58,7 +58,8 @@ def dtensor_cross_entropy(
             the classes are sharded.
 
     Returns:
-        A DTensor on the same mesh: a replicated scalar, or for "none" one loss per row, sharded as the rows.
+        Two DTensors on the same mesh, the second without smoothing if that is asked for: replicated scalars,
+        or for "none" one loss per row, sharded as the rows.
 
     Raises:
         ValueError: naming the argument that is out of its range, or has a wrong shape or type.
@@ -98,7 +99,7 @@ def dtensor_cross_entropy(
         reduced = [reduce(x, count, wanted.reduction, wanted.denominator) for x in totals]
         everywhere = [Replicate()] * mesh.ndim
         results = [DTensor.from_local(x, mesh, everywhere, run_check=False) for x in reduced]
-    return (results[0], results[1]) if return_nll else results[0]
+    return results[0], results[-1]
 
 
 def dtensor_linear_cross_entropy(
@@ -107,9 +108,8 @@ def dtensor_linear_cross_entropy(
     target: Tensor | Mixed,
     *,
     linear_bias: Tensor | None,
-    return_nll: bool,
     **options: Any,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """:func:`labelsmooth.functional.linear_cross_entropy` where the head's weight, at least, is a DTensor.
 
     Every process of its mesh has to call it. One dimension of the mesh shards the classes, and everything is
@@ -120,11 +120,10 @@ def dtensor_linear_cross_entropy(
         linear_weight: W, ``(K, D)``, placed by one ``Shard(0)`` and else by ``Replicate``.
         target: A plain tensor, as all that is in the options, whole and the same on every process.
         linear_bias: b, ``(K,)``, placed as ``linear_weight``.
-        return_nll: Whether to return the loss without smoothing too.
         **options: As of :func:`labelsmooth.functional.vocab_parallel_linear_cross_entropy`.
 
     Returns:
-        The loss, or a pair (loss, nll), the same on every process: DTensors if the input is one.
+        The loss, and that without smoothing, the same on every process: DTensors if the input is one.
 
     Raises:
         ValueError: naming the argument, on every process, before any of them waits for another.
@@ -165,7 +164,7 @@ def dtensor_linear_cross_entropy(
             f"linear_bias must have shape {tuple(linear_weight.shape[:1])} and be placed as linear_weight by "
             f"{placements}, got {got} of shape {tuple(linear_bias.shape)}"
         )
-    found = vocab_parallel_linear_cross_entropy(
+    loss, nll = vocab_parallel_linear_cross_entropy(
         input.to_local() if isinstance(input, DTensor) else input,
         linear_weight.to_local(),
         target,
@@ -177,8 +176,8 @@ def dtensor_linear_cross_entropy(
     )
     if isinstance(input, DTensor):
         everywhere = [Replicate()] * mesh.ndim
-        found = tuple(DTensor.from_local(x, mesh, everywhere, run_check=False) for x in found)
-    return (found[0], found[1]) if return_nll else found[0]
+        loss, nll = (DTensor.from_local(x, mesh, everywhere, run_check=False) for x in (loss, nll))
+    return loss, nll
 
 
 class Layout(NamedTuple):
@@ -196,7 +195,7 @@ def layout_of(input: "DTensor") -> Layout:
 
     placements: list[Placement] = []
     class_mesh_dims: list[int] = []
-    class_dim = min(1, input.dim() - 1)
+    class_dim = class_dim_of(input.dim())
     for mesh_dim, placement in enumerate(input.placements):
         if type(placement) is Shard and placement.dim == class_dim:
             class_mesh_dims.append(mesh_dim)

@@ -5,8 +5,8 @@ from typing import Literal, Unpack, overload
 import torch
 from torch import Tensor
 
-from labelsmooth._core.checks import check_choice, check_devices, check_head, check_number, check_prior
-from labelsmooth._core.keywords import check_keywords
+from labelsmooth._core.checks import check_devices, check_head, check_number, check_prior
+from labelsmooth._core.keywords import takes
 from labelsmooth._core.modes import captured, is_dtensor
 from labelsmooth._core.overrides import overridable
 from labelsmooth._core.precision import accurate, as_given
@@ -14,9 +14,9 @@ from labelsmooth._core.statistics import blanked, taken
 from labelsmooth._engines import linear
 from labelsmooth._engines.linear import HeadEngine, check_chunking, chunk_rows
 from labelsmooth._engines.route import row_statistics
-from labelsmooth._targets.criterion import criterion
+from labelsmooth._targets.criterion import DEFAULTS, criterion
 from labelsmooth._targets.mixed import Mixed
-from labelsmooth._targets.options import OPTIONS, CrossEntropyOptions
+from labelsmooth._targets.options import CrossEntropyOptions, HeadOptions
 from labelsmooth._targets.rows import as_targets
 from labelsmooth.functional._dtensor import dtensor_linear_cross_entropy
 from labelsmooth.functional._head import reduced
@@ -29,13 +29,9 @@ def linear_cross_entropy(
     linear_weight: Tensor,
     target: Tensor | Mixed,
     *,
-    linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    softcap: float | None = None,
-    engine: HeadEngine | None = None,
     options: "torch.nn.LinearCrossEntropyOptions | None" = None,
     return_nll: Literal[False] = False,
-    **others: Unpack[CrossEntropyOptions],
+    **others: Unpack[HeadOptions],
 ) -> Tensor: ...
 
 
@@ -45,29 +41,22 @@ def linear_cross_entropy(
     linear_weight: Tensor,
     target: Tensor | Mixed,
     *,
-    linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    softcap: float | None = None,
-    engine: HeadEngine | None = None,
     options: "torch.nn.LinearCrossEntropyOptions | None" = None,
     return_nll: Literal[True],
-    **others: Unpack[CrossEntropyOptions],
+    **others: Unpack[HeadOptions],
 ) -> tuple[Tensor, Tensor]: ...
 
 
 @overridable
+@takes(HeadOptions, DEFAULTS)
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
     target: Tensor | Mixed,
     *,
-    linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    softcap: float | None = None,
-    engine: HeadEngine | None = None,
     options: "torch.nn.LinearCrossEntropyOptions | None" = None,
     return_nll: bool = False,
-    **others: Unpack[CrossEntropyOptions],
+    **others: Unpack[HeadOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Cross entropy of a linear head to a smoothed target, without its logits ever being there as a whole.
 
@@ -116,10 +105,27 @@ def linear_cross_entropy(
     Reference:
         Wijmans et al., *Cut Your Losses in Large-Vocabulary Language Models*, ICLR 2025.
     """
-    check_keywords(linear_cross_entropy, others, OPTIONS)
-    check_chunking(options)
-    if others.get("ignore_index") is None:
-        others.pop("ignore_index", None)
+    loss, nll = head_cross_entropy(input, linear_weight, target, options, return_nll, **others)
+    return (loss, nll) if return_nll else loss
+
+
+def head_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixed,
+    chunking: "torch.nn.LinearCrossEntropyOptions | None" = None,
+    return_nll: bool = False,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    softcap: float | None = None,
+    engine: HeadEngine | None = None,
+    **options: Unpack[CrossEntropyOptions],
+) -> tuple[Tensor, Tensor]:
+    """The loss, and that without smoothing if it is asked for."""
+    check_chunking(chunking)
+    if options.get("ignore_index") is None:
+        options.pop("ignore_index", None)
     if is_dtensor(input) or is_dtensor(linear_weight) or is_dtensor(linear_bias):
         return dtensor_linear_cross_entropy(
             input,
@@ -129,20 +135,17 @@ def linear_cross_entropy(
             weight=weight,
             softcap=softcap,
             engine=engine,
-            return_nll=return_nll,
-            **others,
+            **options,
         )
     dtype = check_head(input, linear_weight, linear_bias)
     if softcap is not None:
         check_number("softcap", softcap, above_zero=True)
-    if engine is not None:
-        check_choice("engine", engine, HeadEngine)
     classes, positions = linear_weight.size(0), linear_weight.shape[1:-1]
     rows = (*input.shape[:-1], *positions)
     class_dim = -1 if not positions else 1
     shape = torch.Size((*input.shape[:-1], classes, *positions))
     wanted = criterion(
-        shape, accurate(dtype), input.device, target, weight, class_dim=class_dim, **others
+        shape, accurate(dtype), input.device, target, weight, class_dim=class_dim, **options
     ).flat()
     head = linear.Head(
         input.flatten(0, -2) if input.dim() > 1 else input.unsqueeze(0),
@@ -150,9 +153,10 @@ def linear_cross_entropy(
         linear_bias,
         softcap,
         dtype,
-        options and chunk_rows(options, shape.numel() // classes, linear_weight.size(-1), classes),
+        chunking and chunk_rows(chunking, shape.numel() // classes, linear_weight.size(-1), classes),
+        engine,
     )
-    if linear.makes_logits(head, wanted.measures, engine):
+    if linear.makes_logits(head, wanted.measures):
         z = head.blanked(wanted.measures.counted).logits()
         statistics = row_statistics(z, wanted.measures, engine and "reference")
         loss = wanted.loss(statistics)
@@ -164,10 +168,11 @@ def linear_cross_entropy(
     nll = wanted.nll(statistics) if return_nll else loss
     if wanted.reduction == "none":
         loss, nll = loss.reshape(rows), nll.reshape(rows)
-    return (loss, nll) if return_nll else loss
+    return loss, nll
 
 
 @overridable
+@takes()
 def smoothing_term(
     input: Tensor,
     linear_weight: Tensor,

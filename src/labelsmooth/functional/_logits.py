@@ -1,13 +1,13 @@
 """The cross entropy of logits that are there, by the engine and the formula that are asked for."""
 
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from labelsmooth._core.modes import is_dtensor, recorded, transformed
 from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.statistics import RowStatistics
+from labelsmooth._core.statistics import RowStatistics, class_dim_of
 from labelsmooth._engines import reference
 from labelsmooth._engines.operator import Kernels
 from labelsmooth._engines.route import Engine, choose
@@ -16,32 +16,6 @@ from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.options import CrossEntropyOptions
 from labelsmooth._targets.rows import as_rows
 from labelsmooth.functional._dtensor import dtensor_cross_entropy
-
-
-@overload
-def logits_cross_entropy(
-    input: Tensor,
-    target: Tensor | Mixed,
-    weight: Tensor | None = None,
-    *,
-    class_dim: int | None = None,
-    engine: Engine | None = None,
-    return_nll: Literal[False] = False,
-    **options: Unpack[CrossEntropyOptions],
-) -> Tensor: ...
-
-
-@overload
-def logits_cross_entropy(
-    input: Tensor,
-    target: Tensor | Mixed,
-    weight: Tensor | None = None,
-    *,
-    class_dim: int | None = None,
-    engine: Engine | None = None,
-    return_nll: bool,
-    **options: Unpack[CrossEntropyOptions],
-) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def logits_cross_entropy(
@@ -53,29 +27,28 @@ def logits_cross_entropy(
     engine: Engine | None = None,
     return_nll: bool = False,
     **options: Unpack[CrossEntropyOptions],
-) -> Tensor | tuple[Tensor, Tensor]:
-    """:func:`cross_entropy` with the classes in any dimension; class probabilities have them there too."""
+) -> tuple[Tensor, Tensor]:
+    """:func:`cross_entropy` with the classes in any dimension; class probabilities have them there too.
+
+    The second is the loss without smoothing, if that is asked for.
+    """
     if is_dtensor(input):
         z: Any = input
         if class_dim is not None:  # torch's dimension is all that it takes
-            second = min(1, z.dim() - 1)
+            second = class_dim_of(z.dim())
             if isinstance(target, Tensor) and target.shape == z.shape:
                 target = target.movedim(class_dim, second)
             z = z.movedim(class_dim, second)
         return dtensor_cross_entropy(z, target, weight, engine=engine, return_nll=return_nll, **options)
     z, dtype = as_rows(input, class_dim), compute_dtype(input)
     wanted = criterion(input.shape, dtype, input.device, target, weight, class_dim=class_dim, **options)
-    loss, statistics = loss_of(z, wanted, choose(z, wanted.measures, engine))
-    return (loss, wanted.nll(statistics)) if return_nll else loss
-
-
-def loss_of(z: Tensor, wanted: Criterion, kernels: Kernels) -> tuple[Tensor, RowStatistics]:
-    """The loss of logits, and the statistics of their rows."""
+    kernels = choose(z, wanted.measures, engine)
     if kernels is reference or wanted.learns or torch.compiler.is_compiling() or recorded():
         statistics = kernels.row_statistics(z, wanted.measures)
-        return wanted.loss(statistics), statistics
+        loss = wanted.loss(statistics)
+        return loss, wanted.nll(statistics) if return_nll else loss
     loss, found = _Loss.apply(z, wanted, kernels)
-    return loss, RowStatistics(*found.unbind())
+    return loss, wanted.nll(RowStatistics(*found.unbind())) if return_nll else loss
 
 
 class _Loss(torch.autograd.Function):

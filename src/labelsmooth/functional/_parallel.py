@@ -6,17 +6,16 @@ options for all of them, and gets the same loss.
 
 from collections.abc import Callable
 from numbers import Integral
-from typing import Literal, NamedTuple, Unpack, overload
+from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from labelsmooth._core.checks import check_choice, check_head, check_local, check_number, check_tensor
-from labelsmooth._core.keywords import check_keywords
+from labelsmooth._core.keywords import takes
 from labelsmooth._core.precision import accurate, compute_dtype
 from labelsmooth._engines.linear import Head, HeadEngine
-from labelsmooth._engines.route import Engine
 from labelsmooth._engines.sharded import (
     LinearShard,
     LocalLogits,
@@ -26,9 +25,9 @@ from labelsmooth._engines.sharded import (
     row_statistics,
     span_of,
 )
-from labelsmooth._targets.criterion import Criterion, criterion
+from labelsmooth._targets.criterion import DEFAULTS, Criterion, criterion
 from labelsmooth._targets.mixed import Mixed
-from labelsmooth._targets.options import OPTIONS, CrossEntropyOptions
+from labelsmooth._targets.options import CrossEntropyOptions, HeadShardOptions, LogitsShardOptions
 from labelsmooth.functional._ranks import check_same, described, told
 
 
@@ -38,13 +37,8 @@ def vocab_parallel_cross_entropy(
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
-    group: "dist.ProcessGroup | None",
-    num_classes: int | None = None,
-    start: int | None = None,
-    check_ranks: bool = False,
-    engine: Engine | None = None,
     return_nll: Literal[False] = False,
-    **options: Unpack[CrossEntropyOptions],
+    **options: Unpack[LogitsShardOptions],
 ) -> Tensor: ...
 
 
@@ -54,28 +48,19 @@ def vocab_parallel_cross_entropy(
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
-    group: "dist.ProcessGroup | None",
-    num_classes: int | None = None,
-    start: int | None = None,
-    check_ranks: bool = False,
-    engine: Engine | None = None,
     return_nll: Literal[True],
-    **options: Unpack[CrossEntropyOptions],
+    **options: Unpack[LogitsShardOptions],
 ) -> tuple[Tensor, Tensor]: ...
 
 
+@takes(LogitsShardOptions, DEFAULTS)
 def vocab_parallel_cross_entropy(
     logits_shard: Tensor,
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
-    group: "dist.ProcessGroup | None",
-    num_classes: int | None = None,
-    start: int | None = None,
-    check_ranks: bool = False,
-    engine: Engine | None = None,
     return_nll: bool = False,
-    **options: Unpack[CrossEntropyOptions],
+    **options: Unpack[LogitsShardOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Cross entropy to a smoothed target, of logits of which each process has some of the classes.
 
@@ -131,8 +116,7 @@ def vocab_parallel_cross_entropy(
         Shoeybi et al., *Megatron-LM: Training Multi-Billion Parameter Language Models Using Model
         Parallelism*, 2019.
     """
-
-    check_keywords(vocab_parallel_cross_entropy, options, OPTIONS)
+    place, engine = _place_of(options), options.pop("engine", None)
 
     def prepare() -> "_Prepared":
         _check_floating("logits_shard", logits_shard)
@@ -144,7 +128,7 @@ def vocab_parallel_cross_entropy(
         device = logits_shard.device
         return _Call(rows, local_size, dtype, device, target, weight, options), shard
 
-    return _vocab_parallel(prepare, group, num_classes, start, check_ranks, return_nll)
+    return _vocab_parallel(prepare, place, return_nll)
 
 
 @overload
@@ -153,16 +137,8 @@ def vocab_parallel_linear_cross_entropy(
     linear_weight: Tensor,
     target: Tensor | Mixed,
     *,
-    linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    softcap: float | None = None,
-    group: "dist.ProcessGroup | None",
-    num_classes: int | None = None,
-    start: int | None = None,
-    check_ranks: bool = False,
-    engine: HeadEngine | None = None,
     return_nll: Literal[False] = False,
-    **options: Unpack[CrossEntropyOptions],
+    **options: Unpack[HeadShardOptions],
 ) -> Tensor: ...
 
 
@@ -172,34 +148,19 @@ def vocab_parallel_linear_cross_entropy(
     linear_weight: Tensor,
     target: Tensor | Mixed,
     *,
-    linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    softcap: float | None = None,
-    group: "dist.ProcessGroup | None",
-    num_classes: int | None = None,
-    start: int | None = None,
-    check_ranks: bool = False,
-    engine: HeadEngine | None = None,
     return_nll: Literal[True],
-    **options: Unpack[CrossEntropyOptions],
+    **options: Unpack[HeadShardOptions],
 ) -> tuple[Tensor, Tensor]: ...
 
 
+@takes(HeadShardOptions, DEFAULTS)
 def vocab_parallel_linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
     target: Tensor | Mixed,
     *,
-    linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    softcap: float | None = None,
-    group: "dist.ProcessGroup | None",
-    num_classes: int | None = None,
-    start: int | None = None,
-    check_ranks: bool = False,
-    engine: HeadEngine | None = None,
     return_nll: bool = False,
-    **options: Unpack[CrossEntropyOptions],
+    **options: Unpack[HeadShardOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Cross entropy of a linear head of which each process has the rows of some of the classes.
 
@@ -247,8 +208,9 @@ def vocab_parallel_linear_cross_entropy(
         Shoeybi et al., *Megatron-LM: Training Multi-Billion Parameter Language Models Using Model
         Parallelism*, 2019.
     """
-
-    check_keywords(vocab_parallel_linear_cross_entropy, options, OPTIONS)
+    place = _place_of(options)
+    linear_bias, weight = options.pop("linear_bias", None), options.pop("weight", None)
+    softcap, engine = options.pop("softcap", None), options.pop("engine", None)
 
     def prepare() -> "_Prepared":
         check_tensor("input", input)
@@ -265,16 +227,16 @@ def vocab_parallel_linear_cross_entropy(
         dtype = check_head(input, linear_weight, linear_bias) if local_size else input.dtype
 
         def shard(size: int) -> LinearShard:
-            flat = replicated(input, group).reshape(-1, input.size(-1))
+            flat = replicated(input, place.group).reshape(-1, input.size(-1))
             bias = None if linear_bias is None else _first_classes(linear_bias, 0, size)
             return LinearShard(
-                Head(flat, _first_classes(linear_weight, 0, size), bias, softcap, dtype), rows, engine
+                Head(flat, _first_classes(linear_weight, 0, size), bias, softcap, dtype, engine=engine), rows
             )
 
         loss_dtype, device = accurate(dtype), input.device
         return _Call(rows, local_size, loss_dtype, device, target, weight, options, softcap), shard
 
-    return _vocab_parallel(prepare, group, num_classes, start, check_ranks, return_nll)
+    return _vocab_parallel(prepare, place, return_nll)
 
 
 class _Call(NamedTuple):
@@ -312,14 +274,24 @@ _Prepared = tuple[_Call, Callable[[int], LocalLogits]]
 """A call, once its arguments are checked, and its logits, once it is known how many are no padding."""
 
 
+class _Place(NamedTuple):
+    """Where a process's classes are among all."""
+
+    group: "dist.ProcessGroup | None"
+    num_classes: int | None = None
+    start: int | None = None
+    check_ranks: bool = False
+
+
+def _place_of(options: Any) -> _Place:
+    """Take it out of the options of a call."""
+    return _Place(**{name: options.pop(name) for name in _Place._fields if name in options})
+
+
 def _vocab_parallel(
-    prepare: Callable[[], _Prepared],
-    group: "dist.ProcessGroup | None",
-    num_classes: int | None,
-    start: int | None,
-    check_ranks: bool,
-    return_nll: bool,
+    prepare: Callable[[], _Prepared], place: _Place, return_nll: bool
 ) -> Tensor | tuple[Tensor, Tensor]:
+    group, num_classes, start, check_ranks = place
     try:
         for name, value in {"num_classes": num_classes, "start": start}.items():
             if value is not None and (

@@ -1,64 +1,95 @@
-"""The plain call at once: class indices, the uniform prior, one strength, a CPU."""
+"""The plain loss in one pass of the CPU kernel: class indices, the uniform prior, one strength."""
 
+import math
+from collections.abc import Mapping
 from numbers import Real
 from types import NoneType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from labelsmooth._core.modes import plain, recorded, transformed
-from labelsmooth._core.reduction import Reduction
+from labelsmooth._core.statistics import class_dim_of
 from labelsmooth._engines import dense
 from labelsmooth._engines.operator import DTYPES
-from labelsmooth._targets.options import Strength
+from labelsmooth._targets.criterion import DEFAULTS
+from labelsmooth._targets.mixed import Mixed
 from labelsmooth.schedules import Schedule
 
 
-def uniform(
-    input: Tensor,
-    target: Tensor,
-    eps: Strength,
-    ignore_index: int,
-    reduction: Reduction,
-    class_dim: int | None = None,
-    divergence: bool = False,
-) -> tuple[Tensor, float] | None:
-    """The smoothed loss and the plain one, reduced, at once; None where that takes more care.
+class OnePass(NamedTuple):
+    """The arguments of :func:`labelsmooth._engines.dense.uniform`."""
 
-    This is for class indices, the uniform prior and one strength, and looks at nothing but whether they are:
-    what is wrong with arguments is left to those who say it. Of a divergence, the target's entropy is taken
-    from the smoothed loss.
-    """
-    if (
-        dense.ABSENCE is not None
-        or torch.compiler.is_compiling()
-        or not plain(input)
-        or not plain(target)
-        or target.dtype != torch.int64
-        or not input.is_cpu
-        or not target.is_cpu
-        or input.dtype not in DTYPES
-        or input.is_neg()  # a lazy minus sign, which only torch's own operators see
-        or not input.dim()
-        or type(class_dim) not in (int, NoneType)
-        or type(ignore_index) is not int
-        or ignore_index.bit_length() > 63
-        or reduction not in ("mean", "sum")
-        or transformed()
-        or recorded()
-        or forward_ad._current_level >= 0
-    ):
-        return None
+    z: Tensor  # the classes last
+    target: Tensor
+    eps: float
+    ignore_index: int
+    mean: bool
+
+
+TAKEN = frozenset({"label_smoothing", "ignore_index", "reduction", "engine"})
+
+
+def one_pass(
+    input: Tensor,
+    target: Tensor | Mixed,
+    weight: Tensor | None,
+    options: Mapping[str, Any],
+    class_dim: int | None = None,
+) -> OnePass | str:
+    """What one pass takes of a call, or why it does not serve; what is wrong is left to others to say."""
+    if torch.compiler.is_compiling():
+        return "torch.compile is at work"
+    if dense.ABSENCE is not None:
+        return dense.ABSENCE
+    for name, value in options.items():
+        default = DEFAULTS.get(name)
+        if (
+            name not in TAKEN
+            and value is not default
+            and not (type(value) is type(default) and value == default)
+        ):
+            return f"{name} is given"
+    if weight is not None:
+        return "weight is given"
+    if isinstance(target, Mixed):
+        return "target holds pairs of labels"
+    if options.get("engine") not in (None, "dense"):
+        return f"engine={options['engine']!r} is asked for"
+    reduction = options.get("reduction", "mean")
+    if reduction not in ("mean", "sum"):
+        return f"reduction is {reduction!r}"
+    if not plain(input) or not plain(target):
+        return "a tensor is of a subclass with a dispatch of its own"
+    if not input.is_cpu or not target.is_cpu:
+        return f"it runs on a CPU, and input is on {input.device}"
+    if target.dtype != torch.int64:
+        return f"target holds {target.dtype}, not int64 class indices"
+    if input.dtype not in DTYPES or not input.dim():
+        return f"it has no {input.dtype} of shape {tuple(input.shape)}"
+    if transformed() or recorded() or forward_ad._current_level >= 0:
+        return "a transform or somebody who records operators is at work"
+    ignore_index = options.get("ignore_index", DEFAULTS["ignore_index"])
+    if type(ignore_index) is not int or ignore_index.bit_length() > 63:
+        return f"ignore_index is {ignore_index!r}"
+    eps = _number(options.get("label_smoothing", DEFAULTS["label_smoothing"]))
+    if not 0 <= eps <= 1:
+        return "label_smoothing is not one number in [0, 1]"
+    dims = input.dim()
+    if type(class_dim) not in (int, NoneType) or not -dims <= class_dim_of(dims, class_dim) < dims:
+        return f"input has no class dimension {class_dim}"
+    class_dim = class_dim_of(dims, class_dim) % dims
+    z = input if class_dim == dims - 1 else input.movedim(class_dim, -1)
+    if target.shape != z.shape[:-1] or not z.size(-1):
+        return f"target has shape {tuple(target.shape)}"
+    return OnePass(z, target, eps, ignore_index, reduction == "mean")
+
+
+def _number(eps: Any) -> float:
+    """One strength, or NaN if it is something else."""
     eps = eps.eps if isinstance(eps, Schedule) else eps
     if type(eps) is Tensor and eps.is_cpu and not eps.dim() and not eps.requires_grad:
         eps = eps.item()
-    if not isinstance(eps, (float, int, Real)) or not 0 <= eps <= 1:
-        return None
-    class_dim = min(1, input.dim() - 1) if class_dim is None else class_dim
-    if not -input.dim() <= class_dim < input.dim():
-        return None
-    z = input if class_dim % input.dim() == input.dim() - 1 else input.movedim(class_dim, -1)
-    if target.shape != z.shape[:-1] or not z.size(-1):
-        return None
-    return dense.uniform(z, target, float(eps), ignore_index, reduction == "mean", divergence)
+    return float(eps) if isinstance(eps, (float, int, Real)) else math.nan

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from labelsmooth._core.checks import check_integer, check_number, check_tensor, check_values
 from labelsmooth._core.precision import accurate
+from labelsmooth._core.statistics import class_dim_of
 from labelsmooth.priors._distributions import PerSample
 
 SMALL = 1e-30  # as good as 0, and divides in float32
@@ -57,7 +58,7 @@ def per_sample(
         )
     p = probabilities.detach()
     if classes is None:
-        dim = min(1, p.dim() - 1) if class_dim is None else class_dim
+        dim = class_dim_of(p.dim(), class_dim)
         if not -p.dim() <= dim < p.dim():
             raise ValueError(f"probabilities of shape {tuple(p.shape)} have no class dimension {dim}")
         return PerSample(p)
@@ -117,7 +118,7 @@ def teacher(
     if not logits.is_floating_point():
         raise ValueError(f"logits must be floating point, got {logits.dtype}")
     check_number("temperature", temperature, above_zero=True)
-    dim = min(1, logits.dim() - 1) if class_dim is None else class_dim
+    dim = class_dim_of(logits.dim(), class_dim)
     if not logits.dim() or not -logits.dim() <= dim < logits.dim() or not logits.size(dim):
         raise ValueError(f"logits of shape {tuple(logits.shape)} have no class in dimension {dim}")
     t = logits.detach()

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from labelsmooth import priors, schedules
 from labelsmooth._core.checks import UNIT, check_strength
+from labelsmooth._core.statistics import class_dim_of
 from labelsmooth.functional import cross_entropy
 
 
@@ -78,7 +79,7 @@ class Graduated(nn.Module):
         self.eps, self.sure, self.low, self.high = eps, sure, low, high
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        confidence = _probabilities(input).amax(min(1, input.dim() - 1))
+        confidence = _probabilities(input).amax(class_dim_of(input.dim()))
         strengths = (0.0, self.eps, self.sure)
         eps = schedules.graduated(confidence, (self.low, self.high), strengths)
         return cross_entropy(input, target, label_smoothing=eps)
@@ -89,4 +90,4 @@ class Graduated(nn.Module):
 
 @torch.no_grad()
 def _probabilities(logits: Tensor) -> Tensor:
-    return logits.float().softmax(min(1, logits.dim() - 1))
+    return logits.float().softmax(class_dim_of(logits.dim()))
