@@ -136,10 +136,13 @@ def as_strength(
     check_strength(name, eps, within)
     if isinstance(eps, Tensor):
         check_broadcasts(name, eps, like.shape, what, hint)
+        looked_at = readable(eps)
         eps = eps.to(like.dtype)
-        eps = torch.where(within.has(eps), eps, torch.nan)
+        eps = eps if looked_at else torch.where(within.has(eps), eps, torch.nan)
         return eps if eps.device == like.device else like.new_ones(()) * eps  # a number on a CPU
-    return like.new_ones(()) * eps  # arithmetic: torch.compile keeps the float open, one graph for all
+    if torch.compiler.is_compiling():
+        return like.new_ones(()) * eps  # arithmetic, which keeps the float open: one graph for all
+    return like.new_full((), eps)
 
 
 def check_prior(prior: Tensor, num_classes: int) -> None:

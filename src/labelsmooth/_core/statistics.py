@@ -64,7 +64,8 @@ class Measures(NamedTuple):
         )
 
     def rows(self, part: slice) -> Self:
-        return self.by_row(lambda x: x[part])
+        """Some of the rows, which have one dimension."""
+        return self if part == slice(0, len(self.counted)) else self.by_row(lambda x: x[part])
 
     def flat(self) -> Self:
         """The same with all rows in one dimension."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -76,45 +77,38 @@ def backward(
 row_statistics = operator("dense", "CPU", serves, forward, backward, laid_like)
 
 
-def losses(statistics: Tensor, linear: Linear) -> Tensor:
+def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """As of the reference."""
-    terms, _keep = _terms(statistics, linear)
-    out = torch.empty_like(statistics[0])
-    _kernel().labelsmooth_losses(terms, statistics.data_ptr(), out.data_ptr())
-    return out
+    rows, keep = statistics.shape[1:], [statistics]
 
+    def by_row(x: Tensor) -> int:
+        keep.append(x if x.shape == rows and x.is_contiguous() else x.expand(rows).contiguous())
+        return keep[-1].data_ptr()
 
-def losses_backward(statistics: Tensor, linear: Linear) -> Tensor:
-    """As of the reference."""
-    terms, _keep = _terms(statistics, linear)
-    out = statistics.new_empty(DIFFERENTIABLE, *statistics.shape[1:])
-    _kernel().labelsmooth_losses_backward(terms, statistics.data_ptr(), out.data_ptr())
-    return out
-
-
-def _terms(statistics: Tensor, linear: Linear) -> tuple[Terms, list[Tensor]]:
-    """The same as the kernel reads it, and what has to live as long."""
-    rows = statistics.shape[1:]
     terms = Terms(
         dtype=DTYPES.index(statistics.dtype),
         rows=rows.numel(),
+        scale=by_row(linear.scale),
         z_loss=linear.z_loss,
         z_by_target=linear.z_by_target,
         threads=torch.get_num_threads(),
     )
-    keep: list[Tensor] = []
-
-    def by_row(x: Tensor) -> int:
-        keep.append(x.expand(rows).contiguous())
-        return keep[-1].data_ptr()
-
     for i, factor in enumerate(linear.factors):
-        if isinstance(factor, Tensor) and factor.dim():
+        if isinstance(factor, Tensor):
             terms.each[i] = by_row(factor)
-        else:
-            terms.factor[i] = float(factor)
-    terms.scale = by_row(linear.scale)
-    return terms, keep
+        elif factor:
+            terms.factor[i] = factor
+    losses = torch.empty_like(statistics[0])
+    _kernel().labelsmooth_losses(terms, statistics.data_ptr(), losses.data_ptr())
+
+    def gradient(grad: Tensor) -> Tensor:
+        scale = linear.scale * grad
+        found = statistics.new_empty(DIFFERENTIABLE, *rows)
+        terms.scale = by_row(scale)
+        _kernel().labelsmooth_losses_backward(terms, statistics.data_ptr(), found.data_ptr())
+        return found
+
+    return losses, gradient
 
 
 def uniform(

@@ -46,4 +46,4 @@ def backward(
 
 
 row_statistics = operator("triton", "CompositeExplicitAutograd", serves, forward, backward)
-losses, losses_backward = reference.losses, reference.losses_backward
+evaluate = reference.evaluate

@@ -74,13 +74,9 @@ class Kernels(Protocol):
         ...
 
     @property
-    def losses(self) -> Callable[[Tensor, Linear], Tensor]:
-        """Those of rows that are linear in the statistics, (10, ...)."""
-        ...
-
-    @property
-    def losses_backward(self) -> Callable[[Tensor, Linear], Tensor]:
-        """The gradient of their sum by the differentiable statistics, (5, ...)."""
+    def evaluate(self) -> Callable[[Tensor, Linear], tuple[Tensor, Callable[[Tensor], Tensor]]]:
+        """Losses that are linear in the statistics, (10, ...); and a function that gives the gradient by the
+        differentiable ones, (5, ...), given that by the losses."""
         ...
 
 

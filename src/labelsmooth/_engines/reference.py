@@ -91,29 +91,23 @@ def backward(
     return found if out is None else out.copy_(found)
 
 
-def losses(statistics: Tensor, linear: Linear) -> Tensor:
-    """Those of rows, given their statistics."""
+def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Losses that are linear in the statistics, (10, ...); and a function that gives the gradient by the
+    differentiable ones, (5, ...), given that by the losses."""
     s = RowStatistics(*statistics.unbind())
     nll, prior_nll = s.target_mass * s.lse - s.target_z, s.prior_mass * s.lse - s.prior_z
-    found = torch.zeros_like(s.lse)
-    for factor, term in zip(linear.factors, (nll, prior_nll, s.hinge, s.lse - s.model_z), strict=True):
-        if isinstance(factor, Tensor) or factor:
-            found = found + times(torch.as_tensor(factor, device=term.device), term)
-    if linear.z_loss:
-        squared = (s.lse + s.z_max).square()
-        found = found + linear.z_loss * (times(s.target_mass, squared) if linear.z_by_target else squared)
-    return times(linear.scale, found)
+    mass = s.target_mass if linear.z_by_target else torch.ones_like(s.target_mass)
+    factors = [torch.as_tensor(x, device=mass.device) for x in (*linear.factors, linear.z_loss)]
+    terms = (nll, prior_nll, s.hinge, s.lse - s.model_z, times(mass, (s.lse + s.z_max).square()))
+    losses = sum((times(x, term) for x, term in zip(factors, terms, strict=True)), torch.zeros_like(mass))
 
+    def gradient(grad: Tensor) -> Tensor:
+        target, prior, hinge, entropy, z_loss = (linear.scale * grad * factor for factor in factors)
+        by_lse = target * s.target_mass + prior * s.prior_mass + entropy
+        by_lse = by_lse + times(z_loss * mass, 2 * (s.lse + s.z_max))
+        return torch.stack(torch.broadcast_tensors(by_lse, -target, -prior, hinge, -entropy))
 
-def losses_backward(statistics: Tensor, linear: Linear) -> Tensor:
-    """The gradient of the sum of :func:`losses` by the differentiable statistics, (5, ...)."""
-    s, scale = RowStatistics(*statistics.unbind()), linear.scale
-    target, prior, hinge, entropy = (scale * factor for factor in linear.factors)
-    lse = target * s.target_mass + prior * s.prior_mass + entropy
-    if linear.z_loss:
-        mass = s.target_mass if linear.z_by_target else 1.0
-        lse = lse + times(scale * linear.z_loss * mass, 2 * (s.lse + s.z_max))
-    return torch.stack(torch.broadcast_tensors(lse, -target, -prior, hinge, -entropy))
+    return times(linear.scale, losses), gradient
 
 
 def gradient(grad: Tensor, z: Tensor, measures: Measures) -> Tensor:

@@ -93,11 +93,10 @@ class Criterion(NamedTuple):
         """One loss per row given the statistics, ``(10, ...)``; and a function that gives the gradient by the
         differentiable ones, ``(5, ...)``, given that by the losses."""
         if self.formula.linear:
-            linear = Linear(
-                self.formula.factors(self.eps), self.scale, self.z_loss, self.measures.weight is not None
-            )
-            return kernels.losses(statistics, linear), lambda grad: kernels.losses_backward(
-                statistics, linear._replace(scale=self.scale * grad)
+            one = self.eps.is_cpu and not self.eps.dim()
+            factors = self.formula.factors(self.eps.item() if one else self.eps)
+            return kernels.evaluate(
+                statistics, Linear(factors, self.scale, self.z_loss, self.measures.weight is not None)
             )
         with torch.enable_grad():
             leaf = statistics.detach().requires_grad_()
@@ -141,11 +140,11 @@ class Criterion(NamedTuple):
         return reduce(losses, self.counts, self.reduction, self.denominator)
 
     def unreduced(self, grad: Tensor) -> Tensor:
-        """What the gradient by the loss is by those of the rows; it broadcasts against them."""
+        """The gradient by the losses of the rows given that by the loss; it broadcasts against the rows."""
         if self.reduction != "mean":
             return grad
         by = divisor(self.counts, self.denominator)
-        return grad / by if self.denominator is not None else (grad / by).masked_fill(by == 0, 0.0)
+        return grad / by if self.denominator is not None else torch.where(by == 0, 0.0, grad / by)
 
     def nll(self, s: RowStatistics) -> Tensor:
         """The loss without smoothing, without gradient."""
@@ -154,27 +153,28 @@ class Criterion(NamedTuple):
     @property
     def learns(self) -> bool:
         """Whether a gradient is asked for by anything in it."""
-        tensors = (*self.measures, self.eps, self.scale, self.counts, self.denominator, self.overlap)
-        return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in tensors)
+        if not torch.is_grad_enabled():
+            return False
+        tensors = (*self.measures.tensors, self.eps, self.scale, self.counts, self.overlap, self.denominator)
+        return any(isinstance(x, Tensor) and x.requires_grad for x in tensors)
 
     def flat(self) -> Self:
         """The same with all rows in one dimension."""
-        return self._replace(
-            measures=self.measures.flat(),
-            eps=self.eps.expand_as(self.scale).reshape(-1),
-            scale=self.scale.reshape(-1),
-            counts=self.counts.reshape(-1),
-            overlap=None if self.overlap is None else self.overlap.reshape(-1),
-        )
+        return self if self.scale.dim() == 1 else self._by_row(self.measures.flat(), lambda x: x.reshape(-1))
 
     def rows(self, part: slice) -> Self:
         """The same of some of the rows, which have one dimension."""
+        if part == slice(0, len(self.scale)):
+            return self
+        return self._by_row(self.measures.rows(part), lambda x: x[part])
+
+    def _by_row(self, measures: Measures, change: Callable[[Tensor], Tensor]) -> Self:
         return self._replace(
-            measures=self.measures.rows(part),
-            eps=self.eps.expand_as(self.scale)[part],
-            scale=self.scale[part],
-            counts=self.counts[part],
-            overlap=None if self.overlap is None else self.overlap[part],
+            measures=measures,
+            eps=change(self.eps.expand_as(self.scale)) if self.eps.dim() else self.eps,
+            scale=change(self.scale),
+            counts=change(self.counts),
+            overlap=None if self.overlap is None else change(self.overlap),
         )
 
 

@@ -81,24 +81,39 @@ def _check_share(lam: float | Tensor, rows: torch.Size) -> None:
 
 
 def as_mixed_targets(
-    target: Mixed, shape: torch.Size, class_dim: int, *, dtype: torch.dtype, **options: Any
+    target: Mixed,
+    shape: torch.Size,
+    class_dim: int,
+    *,
+    dtype: torch.dtype,
+    ignore_index: int | None,
+    sample_weight: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The two labels of each row, (..., 2), which rows count, and what each label has of its row."""
-    labels, counted = zip(
-        *(
-            as_targets(y, shape, class_dim, dtype=dtype, soft=False, **options)
-            for y in (target.first, target.second)
-        ),
-        strict=True,
+    first, second, lam = target
+    options: dict[str, Any] = {"dtype": dtype, "ignore_index": ignore_index, "soft": False}
+    if first.shape != second.shape or first.shape != shape[:class_dim] + shape[class_dim + 1 :]:
+        for labels in (first, second):  # one of which says what is wrong
+            as_targets(labels, shape, class_dim, **options)
+    if sample_weight is not None:
+        check_tensor("sample_weight", sample_weight)
+        check_broadcasts("sample_weight", sample_weight, first.shape, "the rows'")
+        sample_weight = sample_weight.unsqueeze(-1)
+    labels, counted = as_targets(
+        torch.stack([first, second], -1),
+        torch.Size((*shape, 2)),
+        class_dim,
+        sample_weight=sample_weight,
+        **options,
     )
-    lam = by_sample(target.lam, labels[0].shape)
-    _check_share(lam, labels[0].shape)  # again: a collated one is another
-    every = torch.ones(labels[0].shape, dtype=dtype, device=labels[0].device)
+    lam = by_sample(lam, first.shape)
+    _check_share(lam, first.shape)  # again: a collated one is another
+    every = torch.ones(first.shape, dtype=dtype, device=first.device)
     if isinstance(lam, Tensor):
         lam = torch.where(UNIT.has(lam), lam, torch.nan).to(every)
     lam = every * lam  # arithmetic: torch.compile keeps a float open, one graph for all
     # A label mixed with itself is that label, to the last digit.
-    lam = torch.where((target.first == target.second) & UNIT.has(lam), 1.0, lam)
+    lam = torch.where((first == second) & UNIT.has(lam), 1.0, lam)
     shares = torch.stack([lam, 1 - lam], -1)
-    counts = (torch.stack(counted, -1) | (shares == 0)).all(-1)
-    return torch.stack(labels, -1), counts, blanked(shares, counts)
+    counts = (counted | (shares == 0)).all(-1)
+    return labels, counts, blanked(shares, counts)

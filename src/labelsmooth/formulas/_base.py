@@ -70,8 +70,8 @@ class Formula:
         """The margin of the hinge that it uses, and whether that is squared; None if it uses none."""
         return None
 
-    def factors(self, eps: Tensor) -> Factors:
-        """What a linear formula has of the nll, of H(prior, q), of the hinge and of H(q)."""
+    def factors(self, eps: float | Tensor) -> Factors:
+        """Of a linear formula: those of the nll, of H(prior, q), of the hinge and of H(q)."""
         raise NotImplementedError("a formula has a __call__ or, if it is linear in its terms, factors")
 
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:

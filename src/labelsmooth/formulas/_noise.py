@@ -75,6 +75,6 @@ class BackwardCorrection(Formula):
     strengths: ClassVar[Interval] = Interval(0, 1, open=True)
     draws: ClassVar[bool] = True
 
-    def factors(self, eps: Tensor) -> Factors:
+    def factors(self, eps: float | Tensor) -> Factors:
         negative = -eps / (1 - eps)
         return Factors(nll=1 - negative, prior=negative)

@@ -31,7 +31,7 @@ class LabelSmoothing(Formula):
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
 
-    def factors(self, eps: Tensor) -> Factors:
+    def factors(self, eps: float | Tensor) -> Factors:
         return Factors(nll=1 - eps, prior=eps)
 
 
@@ -106,7 +106,7 @@ class MaxSup(Formula):
     def hinge(self) -> tuple[float, bool]:
         return 0.0, False
 
-    def factors(self, eps: Tensor) -> Factors:
+    def factors(self, eps: float | Tensor) -> Factors:
         return Factors(nll=1.0, hinge=eps)
 
 
@@ -148,5 +148,5 @@ class MarginSmoothing(Formula):
     def hinge(self) -> tuple[float, bool]:
         return float(self.margin), self.squared
 
-    def factors(self, eps: Tensor) -> Factors:
+    def factors(self, eps: float | Tensor) -> Factors:
         return Factors(nll=1.0, hinge=eps)

@@ -32,9 +32,12 @@ class _Reduced(torch.autograd.Function):
         criterion = *wanted.measures.tensors, denominator
         ctx.save_for_backward(*unheld(head), *criterion)
         ctx.call = *head[3:], wanted
-        found, ctx.gradients = passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
+        losses = torch.empty_like(wanted.scale)
+        found, ctx.gradients = passes(
+            head, wanted.measures, ctx.needs_input_grad, _derivative(wanted, losses)
+        )
         ctx.mark_non_differentiable(found)
-        return wanted.loss(RowStatistics(*found.unbind())), found
+        return wanted.reduced(losses), found
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -63,14 +66,18 @@ def _scale(x: Tensor, factor: Tensor) -> Tensor:
     return x.mul_(factor if x.is_cpu else factor.reshape([1] * x.dim()))
 
 
-def _derivative(wanted: Criterion) -> Callable[[Kernels, slice, Tensor], Tensor]:
-    """The gradient of the sum of the losses by the statistics of some rows.
+def _derivative(
+    wanted: Criterion, losses: Tensor | None = None
+) -> Callable[[Kernels, slice, Tensor], Tensor]:
+    """The gradient of the sum of the losses by the statistics of some rows, whose losses are noted.
 
     The factor of a mean comes at the end: in float16 the gradients by single logits would vanish.
     """
 
     def derivative(kernels: Kernels, part: slice, statistics: Tensor) -> Tensor:
-        rows = wanted.rows(part)
-        return rows.evaluated(statistics, kernels)[1](statistics.new_ones(()))
+        found, gradient = wanted.rows(part).evaluated(statistics, kernels)
+        if losses is not None:
+            losses[part] = found
+        return gradient(statistics.new_ones(()))
 
     return derivative
