@@ -19,11 +19,10 @@ from torch import Tensor
 
 from labelsmooth import BCEWithLogitsLoss, formulas, functional, mixed, priors, schedules
 from labelsmooth._core.statistics import DIFFERENTIABLE, Measures, RowStatistics
-from labelsmooth._engines import linear, operator, reference, sharded
+from labelsmooth._engines import dense, linear, operator, reference, route, sharded
 from labelsmooth._modules import losses, online
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth.formulas import Formula
-from labelsmooth.functional import _cross_entropy, _divergence, _logits
 from labelsmooth.study.analysis.figures import Setting
 from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.verdict import effect
@@ -150,18 +149,18 @@ class Recording(RowStatistics):
 def observed(loss: Callable[[], object]) -> tuple[list[Measures], list[str]]:
     """What a loss holds each row to, and the statistics that it asks for."""
     given: list[Measures] = []
+    row_statistics = reference.row_statistics
 
-    def record(z: Tensor, measures: Measures, engine: object = None) -> RowStatistics:
+    def record(z: Tensor, measures: Measures) -> RowStatistics:
         given.append(measures)
-        return Recording(*reference.row_statistics(z, measures))
+        return Recording(*row_statistics(z, measures))
 
     Recording.asked.clear()
     # The shortest path has no statistics.
     with (
-        patch.object(_logits, "row_statistics", record),
-        patch.object(_divergence, "row_statistics", record),
-        patch.object(_cross_entropy, "uniform", return_value=None),
-        patch.object(_divergence, "uniform", return_value=None),
+        patch.object(reference, "row_statistics", record),
+        patch.object(route, "_fastest", return_value=reference),
+        patch.object(dense, "uniform", return_value=None),
     ):
         loss()
     return given, [name for name in SHOWN if name in Recording.asked]
@@ -177,7 +176,7 @@ def serving(measures: Measures) -> list[str]:
         shards = True
     except ValueError:
         shards = False
-    serves = (True, kernels, kernels, not linear.makes_logits(head, measures, None), shards)
+    serves = (True, kernels, kernels, not linear.makes_logits(head, measures), shards)
     return [name for name, can in zip(ENGINES, serves, strict=True) if can]
 
 
@@ -259,10 +258,12 @@ def grades() -> str:
 
 
 def lengths() -> str:
-    """How long the formulas are: the lines of code of their ``__call__``, and what it returns."""
+    """How long the formulas are: the lines of code of ``factors`` or ``__call__``, and what it returns."""
     rows = []
     for method in FORMULAS:
-        (function,) = ast.parse(textwrap.dedent(inspect.getsource(method.documented.__call__))).body  # pyright: ignore
+        formula: Any = method.documented
+        source = formula.factors if formula.__call__ is Formula.__call__ else formula.__call__
+        (function,) = ast.parse(textwrap.dedent(inspect.getsource(source))).body
         assert isinstance(function, ast.FunctionDef)
         *_, last = function.body
         assert isinstance(last, ast.Return)

@@ -44,7 +44,7 @@ OFFERED: dict[str, Any] = {
 # Methods, which have a source and an example; and what they and one's own are made of, or give back.
 PARTS = {
     *("Formula", "Interval", "RowStatistics"),
-    *("nll", "smoothed_nll", "model_entropy", "log_likelihood", "times"),
+    *("Factors", "nll", "smoothed_nll", "model_entropy", "log_likelihood", "times"),
     *("Prior", "PerSample", "ByClass", "Schedule"),
 }
 TYPES = {"Distance", "Shape", "Tree"}  # of arguments
@@ -78,8 +78,11 @@ def test_methods_are_documented(name: str) -> None:
     for section in ("Args", "Example", "Reference") if parameters else ("Example", "Reference"):
         assert re.search(rf"^{section}:$", doc, re.MULTILINE), f"{name} has no section {section}"
     assert ">>>" in doc
+    # Options in common are explained where the docstring says.
+    refers = re.search(r"^    (\*\*)?(options|others): .*(cross_entropy|CrossEntropyLoss)`", doc, re.MULTILINE)
+    common = ModuleOptions.__annotations__ | CrossEntropyOptions.__annotations__ if refers else {}
     for parameter in parameters:
-        assert re.search(rf"^    (\*\*)?{parameter}: ", doc, re.MULTILINE), (
+        assert parameter in common or re.search(rf"^    {parameter}: ", doc, re.MULTILINE), (
             f"{name} does not explain {parameter}"
         )
 

@@ -10,9 +10,9 @@ HOUSE = Path(labelsmooth.__file__).parent
 LAYERS = (
     {"_core"},
     {"_engines", "formulas", "priors", "schedules", "calibration"},
-    {"_targets", "engines"},
+    {"_targets"},
     {"functional"},
-    {"_modules"},
+    {"_modules", "engines"},
     {"__init__"},
     {"study"},
     {"__main__"},

@@ -1,13 +1,25 @@
-"""Engines find the row statistics of logits; the formulas above them do not know which one did."""
+"""Engines compute the row statistics of logits. The formulas above them do not know which one did."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Unpack
 
 import torch
+from torch import Tensor
 
-from labelsmooth._engines import dense, gpu, native
+from labelsmooth._core.keywords import takes
+from labelsmooth._core.modes import is_dtensor
+from labelsmooth._core.precision import accurate, compute_dtype
+from labelsmooth._core.statistics import Measures
+from labelsmooth._engines import dense, gpu, linear, native, route
 from labelsmooth._engines.route import Engine as Engine
+from labelsmooth._targets.criterion import DEFAULTS, criterion
+from labelsmooth._targets.mixed import Mixed
+from labelsmooth._targets.options import HeadOptions
+from labelsmooth._targets.rows import as_rows
+from labelsmooth.functional._linear import prepared
+from labelsmooth.functional._plain import OnePass, one_pass
 
-__all__ = ["Availability", "Engine", "available"]
+__all__ = ["Availability", "Engine", "Explanation", "available", "explain"]
 
 
 @dataclass(frozen=True)
@@ -44,3 +56,113 @@ def available() -> dict[str, Availability]:
         "linear": Availability(True, "chunks of rows"),
         "sharded": unless(sharding, "torch.distributed"),
     }
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which engine a call takes, and why it takes no faster one."""
+
+    engine: str
+    """A name of :func:`available`."""
+    detail: str
+    """How the engine computes this call."""
+    obstacles: dict[str, str] = field(default_factory=dict[str, str])
+    """The reasons against the faster ways, by name."""
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"{self.engine}: {self.detail}",
+                *(f"  not {name}: {why}" for name, why in self.obstacles.items()),
+            ]
+        )
+
+
+@takes(HeadOptions, DEFAULTS)
+def explain(
+    input: Tensor,
+    target: Tensor | Mixed,
+    *,
+    linear_weight: Tensor | None = None,
+    **options: Unpack[HeadOptions],
+) -> Explanation:
+    """Which engine a call takes, and why it takes no faster one.
+
+    The call is :func:`labelsmooth.functional.cross_entropy` with the same arguments or, where
+    ``linear_weight`` is given, :func:`labelsmooth.functional.linear_cross_entropy`. Nothing is computed.
+
+    Args:
+        input: The logits, or the input of the linear head.
+        target: As in the call.
+        linear_weight: W, ``(K, D)``, of the linear head.
+        **options: The other options of the call, as of :func:`labelsmooth.functional.cross_entropy`.
+
+    Returns:
+        The engine, what it does, and the reasons against faster ways. Printed, it is a line for each.
+
+    Raises:
+        ValueError: as the call does.
+
+    Example:
+        >>> input, target = torch.zeros(2, 3), torch.tensor([0, 2])
+        >>> print(explain(input, target, prior=torch.tensor([0.2, 0.3, 0.5]), engine="reference"))
+        reference: plain torch, rows as wide as the logits
+          not one pass: prior is given
+          not triton: engine='reference' is asked for
+          not dense: engine='reference' is asked for
+    """
+    given: Any = dict(options)
+    weight = given.pop("weight", None)
+    if is_dtensor(input) or is_dtensor(linear_weight):
+        return Explanation("sharded", "each process computes its own part of the DTensor")
+    if linear_weight is not None:
+        return _of_head(input, linear_weight, target, weight, given)
+    plain = one_pass(input, target, weight, given)
+    if isinstance(plain, OnePass):
+        return Explanation("dense", "loss and row statistics in one pass")
+    z, engine = as_rows(input), given.pop("engine", None)
+    wanted = criterion(input.shape, compute_dtype(input), input.device, target, weight, **given)
+    chosen = _name(route.choose(z, wanted.measures, engine))
+    return Explanation(
+        chosen, DETAILS[chosen], {"one pass": plain, **_against(z, wanted.measures, chosen, engine)}
+    )
+
+
+DETAILS = {
+    "triton": "row statistics and gradient, a program per row",
+    "dense": "row statistics and gradient, nothing as wide as the logits but the gradient",
+    "reference": "plain torch, rows as wide as the logits",
+}
+
+
+def _of_head(
+    input: Tensor, linear_weight: Tensor, target: Tensor | Mixed, weight: Tensor | None, given: Any
+) -> Explanation:
+    engine = given.get("engine")
+    parts = {name: given.pop(name, None) for name in ("linear_bias", "softcap", "engine")}
+    head, wanted, _ = prepared(input, linear_weight, target, None, weight=weight, options=given, **parts)
+    z = input.new_empty(
+        (0, linear_weight.size(0)), dtype=accurate(head.dtype) if head.softcap else head.dtype
+    )
+    if linear.makes_logits(head, wanted.measures):
+        why = linear.obstacle_to_chunks(head, wanted.measures) or f"engine={engine!r} is asked for"
+        return Explanation("reference", "plain torch on whole logits", {"linear": why})
+    asked = None if engine == "linear" else engine
+    chunks = _name(route.kernels(z, wanted.measures, asked))
+    return Explanation("linear", f"chunks of rows by {chunks}", _against(z, wanted.measures, chunks, asked))
+
+
+def _name(kernels: object) -> str:
+    return next((name for name, engine in route.ENGINES.items() if engine is kernels), "reference")
+
+
+def _against(z: Tensor, measures: Measures, chosen: str, engine: str | None) -> dict[str, str]:
+    """Why a call takes none of the engines before the chosen one."""
+    found: dict[str, str] = {}
+    for name, why in route.obstacles(z, measures).items():
+        if name == chosen:
+            break
+        found[name] = why or (
+            f"engine={engine!r} is asked for" if engine else "an exported graph is plain torch"
+        )
+    return found

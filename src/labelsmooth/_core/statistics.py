@@ -109,13 +109,21 @@ class Gradient(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """What a loss that is linear in the statistics has of each term: a number, or a tensor that broadcasts
-    against the rows."""
+    r"""The factors of a loss that is a sum of the terms below. Each is a number, or a tensor that broadcasts
+    against the rows.
 
-    nll: float | Tensor = 0.0  # of H(target, q)
-    prior: float | Tensor = 0.0  # of H(prior, q)
-    hinge: float | Tensor = 0.0  # of the hinge
-    entropy: float | Tensor = 0.0  # of H(q)
+    .. math::
+        \ell = a\, H(p, q) + b\, H(\pi, q) + c \sum_k \pi_k \max(0,\ \max_j z_j - z_k - m) + d\, H(q)
+    """
+
+    nll: float | Tensor = 0.0
+    """a, of the cross entropy to the target p."""
+    prior: float | Tensor = 0.0
+    """b, of the cross entropy to the prior."""
+    hinge: float | Tensor = 0.0
+    """c, of the hinge with margin m."""
+    entropy: float | Tensor = 0.0
+    """d, of the entropy of the model."""
 
 
 class Linear(NamedTuple):

@@ -73,6 +73,10 @@ def obstacle_to_chunks(head: Head, measures: Measures) -> str | None:
     return "linear_weight has more than 2 dimensions" if many else route.opaque(head[:3], measures)
 
 
+def needs_gradient(head: Head) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in head[:3])
+
+
 def row_statistics(head: Head, measures: Measures) -> RowStatistics:
     """The statistics of each row; their gradient finds the logits again, which makes four products."""
     found = torch.ops.labelsmooth.linear if captured() else _Statistics.apply

@@ -97,7 +97,7 @@ def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tens
     s = RowStatistics(*statistics.unbind())
     nll, prior_nll = s.target_mass * s.lse - s.target_z, s.prior_mass * s.lse - s.prior_z
     mass = s.target_mass if linear.z_by_target else torch.ones_like(s.target_mass)
-    factors = [torch.as_tensor(x, device=mass.device) for x in (*linear.factors, linear.z_loss)]
+    factors = [x if isinstance(x, Tensor) else mass.new_tensor(x) for x in (*linear.factors, linear.z_loss)]
     terms = (nll, prior_nll, s.hinge, s.lse - s.model_z, times(mass, (s.lse + s.z_max).square()))
     losses = sum((times(x, term) for x, term in zip(factors, terms, strict=True)), torch.zeros_like(mass))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from inspect import Parameter, signature
+from inspect import signature
 from typing import Any, Final, NamedTuple, NoReturn, Self
 
 import torch
@@ -264,9 +264,9 @@ def criterion(
 
 
 DEFAULTS: Final[Mapping[str, Any]] = {
-    name: parameter.default
-    for name, parameter in signature(criterion).parameters.items()
-    if parameter.kind is Parameter.KEYWORD_ONLY
+    **{name: p.default for name, p in signature(criterion).parameters.items() if p.kind is p.KEYWORD_ONLY},
+    "check_ranks": False,
+    "train_only": False,
 }
 """Those of the options of every loss; the others have None."""
 

@@ -71,7 +71,7 @@ class HeadOptions(CrossEntropyOptions, total=False):
 class ShardOptions(TypedDict, total=False):
     """Those of a call on some of the classes."""
 
-    group: "Required[dist.ProcessGroup | None]"
+    group: Required["dist.ProcessGroup | None"]
     num_classes: int | None
     start: int | None
     check_ranks: bool

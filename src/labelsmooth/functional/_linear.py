@@ -14,7 +14,7 @@ from labelsmooth._core.statistics import blanked, taken
 from labelsmooth._engines import linear
 from labelsmooth._engines.linear import HeadEngine, check_chunking, chunk_rows
 from labelsmooth._engines.route import row_statistics
-from labelsmooth._targets.criterion import DEFAULTS, criterion
+from labelsmooth._targets.criterion import DEFAULTS, Criterion, criterion
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.options import CrossEntropyOptions, HeadOptions
 from labelsmooth._targets.rows import as_targets
@@ -137,6 +137,36 @@ def head_cross_entropy(
             engine=engine,
             **options,
         )
+    head, wanted, rows = prepared(
+        input, linear_weight, target, chunking, linear_bias, weight, softcap, engine, options
+    )
+    if linear.makes_logits(head, wanted.measures):
+        z = head.blanked(wanted.measures.counted).logits()
+        statistics = row_statistics(z, wanted.measures, engine and "reference")
+        loss = wanted.loss(statistics)
+    elif wanted.reduction == "none" or wanted.learns or captured() or not linear.needs_gradient(head):
+        statistics = linear.row_statistics(head, wanted.measures)
+        loss = wanted.loss(statistics)
+    else:
+        loss, statistics = reduced(head, wanted)
+    nll = wanted.nll(statistics) if return_nll else loss
+    if wanted.reduction == "none":
+        loss, nll = loss.reshape(rows), nll.reshape(rows)
+    return loss, nll
+
+
+def prepared(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor | Mixed,
+    chunking: "torch.nn.LinearCrossEntropyOptions | None",
+    linear_bias: Tensor | None,
+    weight: Tensor | None,
+    softcap: float | None,
+    engine: HeadEngine | None,
+    options: CrossEntropyOptions,
+) -> tuple[linear.Head, Criterion, tuple[int, ...]]:
+    """The head and the criterion, whose rows have one dimension, and the shape of the rows as given."""
     dtype = check_head(input, linear_weight, linear_bias)
     if softcap is not None:
         check_number("softcap", softcap, above_zero=True)
@@ -156,19 +186,7 @@ def head_cross_entropy(
         chunking and chunk_rows(chunking, shape.numel() // classes, linear_weight.size(-1), classes),
         engine,
     )
-    if linear.makes_logits(head, wanted.measures):
-        z = head.blanked(wanted.measures.counted).logits()
-        statistics = row_statistics(z, wanted.measures, engine and "reference")
-        loss = wanted.loss(statistics)
-    elif wanted.reduction == "none" or wanted.learns or captured() or not torch.is_grad_enabled():
-        statistics = linear.row_statistics(head, wanted.measures)
-        loss = wanted.loss(statistics)
-    else:
-        loss, statistics = reduced(head, wanted)
-    nll = wanted.nll(statistics) if return_nll else loss
-    if wanted.reduction == "none":
-        loss, nll = loss.reshape(rows), nll.reshape(rows)
-    return loss, nll
+    return head, wanted, rows
 
 
 @overridable

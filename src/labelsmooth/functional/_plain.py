@@ -76,7 +76,7 @@ def one_pass(
         return f"ignore_index is {ignore_index!r}"
     eps = _number(options.get("label_smoothing", DEFAULTS["label_smoothing"]))
     if not 0 <= eps <= 1:
-        return "label_smoothing is not one number in [0, 1]"
+        return "label_smoothing is not one number"
     dims = input.dim()
     if type(class_dim) not in (int, NoneType) or not -dims <= class_dim_of(dims, class_dim) < dims:
         return f"input has no class dimension {class_dim}"
