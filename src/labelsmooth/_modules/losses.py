@@ -1,9 +1,8 @@
 """The functional losses as modules: frozen bags of options."""
 
 import math
-from inspect import signature
 from numbers import Integral
-from typing import Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,6 @@ from labelsmooth._core.keywords import takes
 from labelsmooth._core.modes import is_dtensor
 from labelsmooth._core.overrides import as_node
 from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.reduction import Reduction
 from labelsmooth._engines.linear import check_chunking
 from labelsmooth._targets.criterion import DEFAULTS, check_options
 from labelsmooth._targets.mixed import Mixed
@@ -30,11 +28,8 @@ from labelsmooth._targets.options import (
     CrossEntropyOptions,
     LossOptions,
     ModuleOptions,
-    OffTarget,
     Strength,
-    Weighting,
 )
-from labelsmooth.formulas import Formula
 from labelsmooth.formulas._smoothing import LABEL_SMOOTHING
 from labelsmooth.functional import cross_entropy, label_smoothing_loss, linear_cross_entropy
 from labelsmooth.functional._logits import logits_cross_entropy
@@ -42,7 +37,6 @@ from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import ByClass, Schedule
 from labelsmooth.schedules._time import check_strengths, step
 
-CHECKED: Final = tuple(signature(check_options).parameters)[1:]
 SMOOTHING: Final = ("label_smoothing", "formula", "z_loss")
 """What ``train_only`` leaves out of an evaluation."""
 
@@ -136,22 +130,19 @@ class CrossEntropyLoss(Exact):
     """
 
     weight: Tensor | None
-    ignore_index: int
-    reduction: Reduction
     label_smoothing: Strength
-    formula: Formula
     prior: Prior | None
-    off_target: OffTarget
-    weighting: Weighting
-    z_loss: float
+    if TYPE_CHECKING:  # the other options
+
+        def __getattr__(self, name: str) -> Any: ...
 
     @takes(ModuleOptions, DEFAULTS)
     def __init__(
         self, weight: Tensor | None = None, *, train_only: bool = False, **options: Unpack[LossOptions]
     ) -> None:
         super().__init__()
+        check_options(weight, options)
         given = {name: options.get(name, DEFAULTS[name]) for name in LossOptions.__annotations__}
-        check_options(weight, **{name: given[name] for name in CHECKED})
         eps, prior = given["label_smoothing"], given["prior"]
         strengths = eps.eps if isinstance(eps, ByClass) else eps
         check_strengths("label_smoothing", strengths, given["formula"].strengths)
@@ -163,12 +154,12 @@ class CrossEntropyLoss(Exact):
         for name, value in {"weight": weight, **given}.items():
             keep(self, name, value)
         self.train_only = train_only
-        self._given = {name for name in given if given[name] is not DEFAULTS[name]}
+        self._given = tuple(name for name in given if given[name] is not DEFAULTS[name])
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name in LossOptions.__annotations__ and "_given" in self.__dict__:
-            self._given.add(name)
+        if name in LossOptions.__annotations__ and name not in self.__dict__.get("_given", (name,)):
+            self._given = (*self._given, name)
 
     def forward(
         self,

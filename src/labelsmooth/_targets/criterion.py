@@ -1,9 +1,9 @@
 """Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from inspect import signature
-from typing import Any, Final, NamedTuple, NoReturn, Self
+from typing import Any, Final, NamedTuple, NoReturn, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ from labelsmooth._core.statistics import (
 )
 from labelsmooth._engines.operator import Kernels
 from labelsmooth._targets.mixed import Mixed, as_mixed_targets
-from labelsmooth._targets.options import OffTarget, Strength, Weighting
+from labelsmooth._targets.options import CrossEntropyOptions, LossOptions, OffTarget, Strength, Weighting
 from labelsmooth._targets.priors import as_prior, check_draws, check_others
 from labelsmooth._targets.rows import as_targets
 from labelsmooth.formulas import Formula, nll
@@ -185,6 +185,42 @@ def criterion(
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
+    class_dim: int | None = None,
+    **options: Unpack[CrossEntropyOptions],
+) -> Criterion:
+    """The cross entropy of logits of that shape and device, computed in ``dtype``; torch's class dimension if
+    none."""
+    check_options(weight, options)
+    class_dim = class_dim_of(len(shape), class_dim) % len(shape)
+    return _criterion(shape, class_dim, dtype, device, target, weight, **options)
+
+
+def check_options(weight: Tensor | None, options: LossOptions) -> None:
+    """The rules of options that no batch has a part in."""
+    for name, value in options.items():
+        if name in CHECKS:
+            CHECKS[name](name, value)
+    if weight is None and options.get("weighting") == "sample":
+        raise ValueError('weighting="sample" goes with weight only, got weight=None')
+
+
+CHECKS: Final[Mapping[str, Callable[[str, Any], None]]] = {
+    "reduction": partial(check_choice, choices=Reduction),
+    "formula": check_formula,
+    "off_target": partial(check_choice, choices=OffTarget),
+    "weighting": partial(check_choice, choices=Weighting),
+    "z_loss": check_number,
+}
+
+
+def _criterion(
+    shape: torch.Size,
+    class_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    target: Tensor | Mixed,
+    weight: Tensor | None,
+    *,
     ignore_index: int = -100,
     reduction: Reduction = "mean",
     label_smoothing: Strength = 0.0,
@@ -195,11 +231,7 @@ def criterion(
     sample_weight: Tensor | None = None,
     denominator: float | Tensor | None = None,
     z_loss: float = 0.0,
-    class_dim: int | None = None,
 ) -> Criterion:
-    """The cross entropy of logits of that shape and device, computed in ``dtype``; torch's class dimension if
-    none."""
-    check_options(weight, reduction, formula, off_target, weighting, z_loss)
     if denominator is not None:
         check_denominator(denominator, reduction)
     check_devices(
@@ -211,7 +243,6 @@ def criterion(
         sample_weight=sample_weight,
         denominator=denominator,
     )
-    class_dim = class_dim_of(len(shape), class_dim) % len(shape)
     num_classes = shape[class_dim]
     shares = None
     if isinstance(target, Mixed):
@@ -264,29 +295,11 @@ def criterion(
 
 
 DEFAULTS: Final[Mapping[str, Any]] = {
-    **{name: p.default for name, p in signature(criterion).parameters.items() if p.kind is p.KEYWORD_ONLY},
+    **{name: p.default for name, p in signature(_criterion).parameters.items() if p.kind is p.KEYWORD_ONLY},
     "check_ranks": False,
     "train_only": False,
 }
 """Those of the options of every loss; the others have None."""
-
-
-def check_options(
-    weight: Tensor | None,
-    reduction: Reduction,
-    formula: Formula,
-    off_target: OffTarget,
-    weighting: Weighting,
-    z_loss: float,
-) -> None:
-    """The rules of the options that no batch has a part in."""
-    check_choice("reduction", reduction, Reduction)
-    check_choice("off_target", off_target, OffTarget)
-    check_choice("weighting", weighting, Weighting)
-    check_number("z_loss", z_loss)
-    check_formula(formula)
-    if weighting == "sample" and weight is None:
-        raise ValueError('weighting="sample" goes with weight only, got weight=None')
 
 
 def strength(

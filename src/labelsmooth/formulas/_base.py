@@ -86,8 +86,7 @@ class Formula:
         return type(self).__call__ is Formula.__call__
 
 
-def check_formula(formula: object) -> None:
+def check_formula(name: str, formula: object) -> None:
     if not isinstance(formula, Formula):
-        is_class = isinstance(formula, type)
-        name = f"the class {formula.__name__}" if is_class else type(formula).__name__
-        raise ValueError(f"formula must be a Formula, such as MaxSup(), got {name}")
+        got = f"the class {formula.__name__}" if isinstance(formula, type) else type(formula).__name__
+        raise ValueError(f"{name} must be a Formula, such as MaxSup(), got {got}")
