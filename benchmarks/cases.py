@@ -6,12 +6,15 @@ from typing import Literal
 import torch
 
 from benchmarks.providers import (
+    CALL,
     CCE_PLAIN,
     CHUNKED,
     COMPILED,
     COPY,
     DENSE,
     FLASH,
+    GENERAL,
+    GENERAL_LINEAR,
     HF,
     LIGER,
     LINEAR,
@@ -174,6 +177,19 @@ CASES = (
             NO_COLLAPSE,
             *CUDA_LINEAR,
         ),
+    ),
+    Case(
+        "general path 128x10",
+        tuple(Entrant(name, provider, Size(128, 10), baseline=CALL) for name, provider in GENERAL.items()),
+        tuple(Goal("time", CALL, 3.0, entrant=name) for name in GENERAL if name not in (CALL, TORCH)),
+    ),
+    Case(
+        "general path 128x64x10",
+        tuple(
+            Entrant(name, provider, Size(128, 10, 64), baseline=CALL)
+            for name, provider in GENERAL_LINEAR.items()
+        ),
+        (Goal("time", CALL, 3.0, entrant="a linear head"),),
     ),
     Case("growth, dense", _growth(Size(512, 8000), OURS, TORCH)),
     Case("growth, linear", _growth(Size(512, 8000, 256), OURS, TORCH)),

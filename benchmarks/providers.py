@@ -7,12 +7,13 @@ written down here from the sources named, so that neither has to be installed.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labelsmooth import functional
+from labelsmooth import CrossEntropyLoss, formulas, functional, mixed
 
 EPS = 0.1
 OURS = "labelsmooth"
@@ -128,6 +129,71 @@ DENSE = {
         Provider(name=LIGER, build=_liger, cuda_only=True, writes_leaves=True),
         Provider(name=FLASH, build=_flash, cuda_only=True),
         Provider(name=COPY, build=lambda: lambda z, _: z.detach().clone(), cuda_only=True, is_loss=False),
+    )
+}
+
+CALL = "the plain call"
+
+
+class Written(formulas.Formula):
+    """Label smoothing by a formula's own code, whose gradient autograd finds."""
+
+    def __call__(self, s: formulas.RowStatistics, eps: Tensor) -> Tensor:
+        return formulas.smoothed_nll(s, eps)
+
+
+class Summed(formulas.Formula):
+    """Label smoothing by a formula's factors."""
+
+    def factors(self, eps: float | Tensor) -> formulas.Factors:
+        return formulas.Factors(nll=1 - eps, prior=eps)
+
+
+def _general(make: Callable[[Tensor, Tensor], dict[str, Any]]) -> Callable[[], Loss]:
+    """The module with an option of the general path, made for the first batch; the loss stays the same."""
+
+    def build() -> Loss:
+        kept: dict[str, Any] = {}
+
+        def loss(z: Tensor, target: Tensor) -> Tensor:
+            if not kept:
+                options = {"label_smoothing": EPS, **make(z, target)}
+                kept["target"] = options.pop("target", target)
+                kept["loss"] = CrossEntropyLoss(**options)
+            return kept["loss"](z, kept["target"])
+
+        return loss
+
+    return build
+
+
+GENERAL = {
+    provider.name: provider
+    for provider in (
+        Provider(name=CALL, build=_general(lambda z, y: {})),
+        Provider(name=TORCH, build=lambda: _torch_smoothed),
+        Provider(
+            name="a prior", build=_general(lambda z, y: {"prior": z.new_full((z.size(1),), 1 / z.size(1))})
+        ),
+        Provider(name="class weights", build=_general(lambda z, y: {"weight": z.new_ones(z.size(1))})),
+        Provider(name="a formula", build=_general(lambda z, y: {"formula": Summed()})),
+        Provider(name="a formula's own code", build=_general(lambda z, y: {"formula": Written()})),
+        Provider(
+            name="eps of each sample",
+            build=_general(lambda z, y: {"label_smoothing": z.new_full((len(z),), EPS)}),
+        ),
+        Provider(name="mixup labels", build=_general(lambda z, y: {"target": mixed(y, y, 0.7)})),
+    )
+}
+
+GENERAL_LINEAR = {
+    provider.name: provider
+    for provider in (
+        Provider(name=CALL, build=lambda: lambda h, weight, y: _ours(F.linear(h, weight), y)),
+        Provider(name=TORCH, build=lambda: _torch_linear),
+        Provider(
+            name="a linear head", build=lambda: partial(functional.linear_cross_entropy, label_smoothing=EPS)
+        ),
     )
 }
 

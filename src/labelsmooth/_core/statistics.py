@@ -170,7 +170,7 @@ def sizeable(mass: Tensor) -> Tensor:
 
 def times(a: Tensor, x: Tensor) -> Tensor:
     """``a * x``, and 0 where a is 0 and x infinite."""
-    return a * torch.where((a == 0) & x.isinf(), 0.0, x)
+    return a * torch.where(a == 0, x.nan_to_num(torch.nan, 0.0, 0.0), x)
 
 
 def blanked(x: Tensor, counted: Tensor) -> Tensor:
