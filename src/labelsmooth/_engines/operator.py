@@ -1,7 +1,7 @@
-"""An engine as an operator of torch: opaque to the compiler, and differentiable as often as one likes.
+"""An engine as an operator of torch: opaque to the compiler, and differentiable any number of times.
 
-Its gradient is the engine's own. Where the gradient itself is to be differentiated or mapped, it is that of
-the reference, which torch can see through.
+The engine computes the gradient. Where the gradient itself is differentiated or mapped, the reference
+computes it, which torch can trace.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,9 @@ def unserved(z: Tensor, measures: Measures) -> str | None:
     if z.dtype not in DTYPES:
         return f"it has no {z.dtype}"
     if measures.mixed:
-        return "a mixture of priors by class, as of a (K, K) prior or off_target='others', is not its own"
+        return "it does not mix priors by class: a (K, K) prior or off_target='others' with several labels"
     if measures.classes is not None and measures.margin is not None:
-        return "it has no hinge over a prior of a few classes for each row"
+        return "it has no hinge over priors of a few classes each"
     return None
 
 
@@ -102,7 +102,7 @@ def operator(
         return backward(grad, z, checked(z, Measures(*measures)), statistics)
 
     def checked(z: Tensor, measures: Measures) -> Measures:
-        """Anybody may call an operator."""
+        """An operator can be called from outside of this package."""
         if obstacle := serves(z, measures):
             raise ValueError(f"the {name} engine cannot serve: {obstacle}")
         return measures

@@ -1,1 +1,1 @@
-"""The losses as modules: a set of options, and one call."""
+"""The losses as modules."""

@@ -1,4 +1,4 @@
-"""The loss of labels that are on or off as a module."""
+"""Binary (multilabel) cross entropy as a module."""
 
 from torch import Tensor
 
@@ -12,30 +12,30 @@ from labelsmooth.schedules._time import check_strengths, step
 
 
 class BCEWithLogitsLoss(Exact):
-    r"""Cross entropy of on/off labels to smoothed ones; a superset of :class:`torch.nn.BCEWithLogitsLoss`.
+    r"""Binary (multilabel) cross entropy to smoothed labels; a superset of torch's ``BCEWithLogitsLoss``.
 
     .. math::
         \ell = -w \left[ w_+\, p \log \sigma(x) + (1 - p) \log (1 - \sigma(x)) \right], \qquad
         p = (1 - \epsilon)\, t + \epsilon\, \pi
 
-    The arguments are those of :func:`labelsmooth.functional.binary_cross_entropy_with_logits`, and
-    ``train_only``; what belongs to a batch, ``denominator``, is given in the call. Tensors move with the
+    The arguments are those of :func:`labelsmooth.functional.binary_cross_entropy_with_logits` and
+    ``train_only``. ``denominator`` belongs to a batch and is an argument of the call. Tensors move with the
     module and are in its ``state_dict``.
 
     Args:
-        weight: A factor of each loss, that broadcasts against the input.
-        pos_weight: A factor of the positive part, that broadcasts against the input: usually ``(C,)``.
+        weight: A factor of each loss that broadcasts against the input.
+        pos_weight: A factor of the positive part that broadcasts against the input, usually ``(C,)``.
         reduction: "none", "mean" or "sum".
         label_smoothing: eps, in ``[0, 1]``: a number, a tensor that broadcasts against the input, or one of
             :mod:`labelsmooth.schedules`.
         prior: pi, the probability of a positive, in ``[0, 1]``: a number, or a tensor that broadcasts against
             the input. None is 1/2.
-        off_target: Where eps goes: to "all", half of it to each of the two, or to the "others", all of it to
-            the other one.
-        train_only: Whether ``eval()`` turns the smoothing off, so that the module gives the plain loss.
+        off_target: Where eps goes: "all" spreads it over positive and negative, "others" gives it to the
+            opposite label.
+        train_only: Whether ``eval()`` turns smoothing off, so that the module returns the plain loss.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+        ValueError: if an argument is out of range, or has a wrong shape or type.
 
     Example:
         >>> import torch
@@ -94,7 +94,7 @@ class BCEWithLogitsLoss(Exact):
         )
 
     def end_epoch(self) -> None:
-        """Move a scheduled smoothing on by one."""
+        """Advance a scheduled smoothing by one epoch."""
         step(self.label_smoothing)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""The functional losses as modules: frozen bags of options."""
+"""The functional losses as modules, which hold their options."""
 
 import math
 from numbers import Integral
@@ -86,7 +86,7 @@ class LabelSmoothingLoss(Exact):
         return label_smoothing_loss(pred, target, self.smoothing, self.dim)
 
     def end_epoch(self) -> None:
-        """Tell a schedule that an epoch is over."""
+        """Advance a scheduled smoothing by one epoch."""
         step(self.smoothing)
 
     def extra_repr(self) -> str:
@@ -99,13 +99,13 @@ class CrossEntropyLoss(Exact):
     .. math::
         \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad p = (1 - \epsilon)\, e_y + \epsilon\, \pi
 
-    The arguments are those of :func:`labelsmooth.functional.cross_entropy`, and ``train_only``; what
-    belongs to a batch, ``sample_weight``, ``denominator`` and a prior for each sample, is given in the call.
-    Tensors move with the module and are in its ``state_dict``. :meth:`end_epoch` moves a schedule on.
+    The arguments are those of :func:`labelsmooth.functional.cross_entropy` and ``train_only``.
+    ``sample_weight``, ``denominator`` and a prior per sample belong to a batch and are arguments of the call.
+    Tensors move with the module and are in its ``state_dict``. :meth:`end_epoch` advances a schedule.
 
     Args:
         weight: A weight for each class, ``(K,)``.
-        ignore_index: Class index of rows that do not count.
+        ignore_index: The class index of rows to ignore.
         reduction: "none", "mean" or "sum".
         label_smoothing: eps, in ``[0, 1]`` or what the formula takes: a number, a tensor,
             :func:`labelsmooth.by_class`, or one of :mod:`labelsmooth.schedules`.
@@ -114,10 +114,10 @@ class CrossEntropyLoss(Exact):
         off_target: Where eps goes: to "all" classes or to the "others".
         weighting: "torch" weights the classes inside the smoothed sum, "sample" each row by its class.
         z_loss: The coefficient of the squared log-sum-exp of the logits.
-        train_only: Whether ``eval()`` turns the smoothing off, so that the module gives the plain NLL.
+        train_only: Whether ``eval()`` turns smoothing off, so that the module returns the plain NLL.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+        ValueError: if an argument is out of range, or has a wrong shape or type.
 
     Example:
         >>> import torch
@@ -174,7 +174,7 @@ class CrossEntropyLoss(Exact):
         return cross_entropy(input, target, self.weight, **options)
 
     def end_epoch(self) -> None:
-        """Tell what changes over time that an epoch is over: the strength, if it is a schedule."""
+        """Advance a scheduled smoothing by one epoch."""
         step(self.label_smoothing)
 
     def options(
@@ -183,7 +183,7 @@ class CrossEntropyLoss(Exact):
         denominator: float | Tensor | None = None,
         prior: PerSample | None = None,
     ) -> CrossEntropyOptions:
-        """Those of the functional form that are not its defaults, for this mode of the module."""
+        """The options of the functional form that differ from its defaults, in this mode of the module."""
         given: Any = {name: getattr(self, name) for name in self._given}
         if self.train_only and not self.training:
             for name in SMOOTHING:
@@ -192,7 +192,7 @@ class CrossEntropyLoss(Exact):
         return given | {name: value for name, value in in_call.items() if value is not None}
 
     def _check_classes(self, num_classes: int) -> None:
-        """Whether what the module holds is for so many classes."""
+        """Check that the options of the module fit this number of classes."""
         if self.weight is not None:
             check_class_weight(self.weight, num_classes)
         if self.prior is not None:
@@ -216,7 +216,7 @@ class CrossEntropyLoss(Exact):
 
 
 class LinearCrossEntropyLoss(CrossEntropyLoss):
-    r"""A linear head and cross entropy to a smoothed target in one, whose logits never exist as a whole.
+    r"""A linear head with cross entropy to a smoothed target, computed without storing all logits.
 
     .. math::
         \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = W h + b, \qquad
@@ -225,22 +225,22 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
     A superset of torch's ``LinearCrossEntropyLoss``, with the same parameters under the same names; see
     :func:`labelsmooth.functional.linear_cross_entropy`. For tied embeddings, set ``linear.weight``.
 
-    Any module may take the place of ``linear``: an adapter, a quantised layer. It is then called, as is an
-    ``nn.Linear`` that has hooks or a forward of its own, and the logits are made as a whole.
+    Any module may replace ``linear``, such as an adapter or a quantised layer. The loss then calls it and
+    computes all logits at once, as it does for an ``nn.Linear`` with hooks or its own forward.
 
     Args:
         in_features: D.
         num_classes: K.
-        out_features: (d1, ...), for a head with K classes at each of these positions.
+        out_features: (d1, ...), of a head that predicts K classes at each of these positions.
         bias: Whether the head has a bias.
         device: Of the parameters.
         dtype: Of the parameters.
         softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
-        options: How many rows make a chunk; see :func:`labelsmooth.functional.linear_cross_entropy`.
+        options: The rows of a chunk; see :func:`labelsmooth.functional.linear_cross_entropy`.
         **others: The options of :class:`CrossEntropyLoss`.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+        ValueError: if an argument is out of range, or has a wrong shape or type.
 
     Example:
         >>> import torch
@@ -318,7 +318,7 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         )
 
     def _logits(self, input: Tensor) -> Tensor:
-        """All of them, ``(..., K, d1, ...)``, by whatever ``linear`` is by now."""
+        """All logits, ``(..., K, d1, ...)``, by calling ``linear``."""
         z = self.linear(input)
         classes = math.prod(self.shape)
         if not isinstance(z, Tensor) or z.shape != (*input.shape[:-1], classes):
@@ -343,7 +343,7 @@ OWN: Final = (Tensor, nn.Parameter)
 
 
 def _is_its_parameters(linear: nn.Module) -> bool:
-    """Whether a call of it is no more than the product by its weight, with its bias."""
+    """Whether calling it is exactly the product with its weight, plus its bias."""
     own = type(linear)
     return (
         isinstance(linear, nn.Linear)

@@ -1,4 +1,4 @@
-"""Smoothing toward what the model itself makes of each class."""
+"""Smoothing toward the model's own mean prediction for each class."""
 
 from typing import TYPE_CHECKING, Unpack
 
@@ -42,23 +42,24 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         \ell = -(1 - \epsilon) \log q_y - \epsilon \sum_k S_{yk} \log q_k, \qquad
         S_y = \frac{1}{|C_y|} \sum_{i \in C_y} q_i
 
-    C_y are the training samples of class y that the model had right, ties included. S is uniform in the first
-    epoch, and for a class of which nothing was right. In training, every call adds to the means, and takes
-    class indices only; **after each epoch call** :meth:`end_epoch`, which makes them the prior of the next.
-    What ``torch.utils.checkpoint`` computes again in a backward pass is not added again.
+    C_y are the training samples of class y that the model classified correctly, including ties. S is uniform
+    in the first epoch, and for classes without a correct prediction. In training, every call takes class
+    indices and adds to the means. **Call** :meth:`end_epoch` **after each epoch**: it makes the means the
+    prior of the next epoch. Predictions that ``torch.utils.checkpoint`` recomputes in a backward pass are
+    added once.
 
-    The prior and the sums are in the ``state_dict``, so a checkpoint within an epoch goes on where it was.
-    Over a process group :meth:`end_epoch` adds up the sums of all processes, each of which has to call it.
+    The prior and the sums are in the ``state_dict``, so training resumes within an epoch. In distributed
+    training :meth:`end_epoch` sums over the processes of the group, and every process has to call it.
 
     Args:
         num_classes: K.
-        process_group: The processes that train together. None is all of them, where torch.distributed is at
-            work.
-        **options: Those of :class:`CrossEntropyLoss`, but for ``prior``. ``label_smoothing`` is 0.5 if it is
-            not given, the paper's balance of the two terms.
+        process_group: The processes that train together. None is the default group, if torch.distributed is
+            initialised.
+        **options: The options of :class:`CrossEntropyLoss`, except ``prior``. The default of
+            ``label_smoothing`` is 0.5, as in the paper.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+        ValueError: if an argument is out of range, or has a wrong shape or type.
 
     Example:
         >>> import torch
@@ -89,7 +90,7 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
     ) -> None:
         check_integer("num_classes", num_classes, 1)
         if "prior" in options:
-            raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
+            raise ValueError("prior cannot be given: OnlineLabelSmoothing estimates it")
         # Not short, here or later: in bfloat16 sums stop growing at 256.
         dtype = accurate(torch.get_default_dtype())
         uniform = torch.full((num_classes, num_classes), 1 / num_classes, dtype=dtype)
@@ -114,13 +115,15 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         if (node := as_node(self, input, target, **given)) is not None:
             return node
         if prior is not None:
-            raise ValueError("prior is what OnlineLabelSmoothing finds itself, and cannot be given")
+            raise ValueError("prior cannot be given: OnlineLabelSmoothing estimates it")
         if (classes := as_rows(input).size(-1)) != len(self.counts):
             hint = CLASSES_LAST if input.size(-1) == len(self.counts) else ""
             raise ValueError(f"input must have num_classes={len(self.counts)} classes, got {classes}{hint}")
         several = isinstance(target, Mixed) or (isinstance(target, Tensor) and target.is_floating_point())
         if self.training and several:
-            raise ValueError("target must hold class indices in training: the means are of one class each")
+            raise ValueError(
+                "target must hold class indices in training, as each mean is over the samples of one class"
+            )
         loss = super().forward(input, target, sample_weight=sample_weight, denominator=denominator)
         if self.training and isinstance(target, Tensor):
             self._observe(input.detach(), target, sample_weight)
@@ -153,7 +156,7 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Forget all epochs. After ``to_empty()`` of a module made on the meta device, call this."""
+        """Forget all epochs. Call this after ``to_empty()`` of a module that was made on the meta device."""
         assert self.prior is not None
         self.prior.probabilities.fill_(1 / len(self.counts))
         self.sums.zero_()
@@ -161,7 +164,7 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
 
     @torch.no_grad()
     def end_epoch(self) -> None:
-        """Make the means of this epoch the prior of the next, and begin anew."""
+        """Make the means of this epoch the prior of the next one, and reset the sums."""
         super().end_epoch()
         sums, counts = self._of_all_processes()
         known = counts > 0

@@ -1,4 +1,4 @@
-"""Two labels for each sample, as mixup and CutMix make them."""
+"""Mixup labels: a pair of labels for each sample, as mixup and CutMix produce them."""
 
 from typing import Any, NamedTuple, Self
 
@@ -12,7 +12,7 @@ from labelsmooth._targets.rows import as_targets
 
 
 class Mixed(NamedTuple):
-    """Two labels for each sample, the first with share lam; made by :func:`mixed`."""
+    """A pair of labels for each sample, the first with share lam; see :func:`mixed`."""
 
     first: Tensor
     second: Tensor
@@ -27,21 +27,21 @@ class Mixed(NamedTuple):
 
 
 def mixed(first: Tensor, second: Tensor, lam: float | Tensor) -> Mixed:
-    r"""Two labels for each sample, as mixup and CutMix make them: a value for ``target``.
+    r"""Mixup labels, a value for ``target``: a pair of labels for each sample, as mixup and CutMix produce.
 
     .. math::
         t = \lambda\, e_a + (1 - \lambda)\, e_b
 
-    The loss is that of the class probabilities t, which are never made.
+    The loss equals that of the class probabilities t, which are never stored.
 
     Args:
         first: a, class indices in ``[0, K)``, in the input's shape without K.
         second: b, in the shape of ``first``: the labels of the samples that were mixed in.
-        lam: lambda, the share of ``first``, in ``[0, 1]``: a number; one for each sample, ``(N,)``, whatever
-            else ``first`` is made of; or a tensor that broadcasts against ``first``.
+        lam: lambda, the share of ``first``, in ``[0, 1]``: a number; one per sample, ``(N,)``, for ``first``
+            of any shape ``(N, ...)``; or a tensor that broadcasts against ``first``.
 
     Returns:
-        A value for ``target``. A row does not count if a label with a share in it is to be ignored.
+        A value for ``target``. A row is ignored if one of its labels has a share and is the ignored index.
 
     Raises:
         ValueError: if the labels differ in shape, or ``lam`` lies outside ``[0, 1]``.
@@ -50,7 +50,7 @@ def mixed(first: Tensor, second: Tensor, lam: float | Tensor) -> Mixed:
         >>> import torch, labelsmooth
         >>> x, y = torch.eye(4), torch.tensor([0, 1, 2, 3])
         >>> order, lam = torch.tensor([1, 0, 3, 2]), 0.7
-        >>> logits = lam * x + (1 - lam) * x[order]  # of a model that does nothing
+        >>> logits = lam * x + (1 - lam) * x[order]  # of the identity as a model
         >>> labelsmooth.functional.cross_entropy(logits, mixed(y, y[order], lam), label_smoothing=0.1)
         tensor(1.1326)
 

@@ -96,7 +96,8 @@ def check_others(measures: Measures, num_classes: int) -> None:
         if bool((own >= 1).any()):
             k = int((own >= 1).nonzero()[0])
             raise ValueError(
-                f'prior leaves nothing for the others of class {k}, as off_target="others" needs'
+                f'off_target="others" needs a prior with mass on other classes, and prior gives class {k} all '
+                "of it"
             )
 
 

@@ -1,7 +1,7 @@
 r"""Losses as pure functions.
 
-In all of them z are the logits of a row, K the number of classes, :math:`q_\theta = \mathrm{softmax}(z)`
-the model, p the (smoothed) target, eps the smoothing, pi the prior and
+Notation: z are the logits of a row, K is the number of classes, :math:`q_\theta = \mathrm{softmax}(z)` the
+model, p the smoothed target, eps the smoothing, pi the prior, and
 :math:`\mathrm{lse}(z) = \log \sum_k \exp z_k`. Losses are in nats.
 """
 

@@ -1,4 +1,4 @@
-"""Cross entropy of labels that are on or off, each by itself, to smoothed ones."""
+"""Binary (multilabel) cross entropy to smoothed labels."""
 
 import torch
 import torch.nn.functional as F
@@ -37,41 +37,41 @@ def binary_cross_entropy_with_logits(
     off_target: OffTarget = "all",
     denominator: float | Tensor | None = None,
 ) -> Tensor:
-    r"""Cross entropy of on/off labels to smoothed ones; a superset of torch's function of this name.
+    r"""Binary (multilabel) cross entropy to smoothed labels; a superset of torch's function of this name.
 
     .. math::
         \ell = -w \left[ w_+\, p \log \sigma(x) + (1 - p) \log (1 - \sigma(x)) \right], \qquad
         p = (1 - \epsilon)\, t + \epsilon\, \pi
 
-    It differs from :func:`torch.nn.functional.binary_cross_entropy_with_logits` on purpose in this: short
-    types give a float32 loss; targets may be integers or booleans; what stands where the weight is 0
-    reaches neither the loss nor a gradient, NaN included; and all after ``weight`` is by keyword.
+    It differs from :func:`torch.nn.functional.binary_cross_entropy_with_logits` in four ways. Half precision
+    gives a float32 loss. Targets may be integers or booleans. Elements of weight 0 affect neither the loss
+    nor a gradient, even if they hold NaN. All arguments after ``weight`` are keyword-only.
 
     Args:
         input: Logits x, any shape and floating-point type.
         target: t, 0 or 1, or a probability between them, in the input's shape.
-        weight: w, a factor of each loss, that broadcasts against the input. It does not count in a mean.
-        pos_weight: A factor of the positive part, that broadcasts against the input: usually one per label,
-            ``(C,)``. It is applied to the smoothed target. As in torch, it cannot be learned.
+        weight: w, a factor of each loss that broadcasts against the input. A mean does not divide by it.
+        pos_weight: A factor of the positive part that broadcasts against the input, usually one per label,
+            ``(C,)``. It multiplies the smoothed target. As in torch, it has no gradient.
         reduction: "none" gives one loss per element, "sum" their sum, "mean" their sum divided by the number
             of elements.
         label_smoothing: eps, in ``[0, 1]``: a number, a tensor that broadcasts against the input (0-d; per
             label, ``(C,)``; per sample, ``(N, 1)``), or one of :mod:`labelsmooth.schedules`.
         prior: pi, the probability of a positive, in ``[0, 1]``: a number, or a tensor that broadcasts against
             the input. None is 1/2.
-        off_target: Where eps goes: to "all", which of a label are two, positive and negative (Keras, optax:
-            eps / 2 and 1 - eps / 2 with the prior 1/2), or to the "others", which is the other one
-            (pytorch-toolbelt, segmentation_models.pytorch, mmpretrain: eps and 1 - eps, twice as strong).
-        denominator: Divides a "mean" instead of the number of elements, at least 0: their number in all
-            processes or accumulated steps. A mean over nothing is then 0, with zero gradient; without it NaN.
+        off_target: Where eps goes. "all" spreads it over positive and negative (Keras, optax: eps / 2 and
+            1 - eps / 2 with the prior 1/2). "others" gives it to the opposite label (pytorch-toolbelt,
+            segmentation_models.pytorch, mmpretrain: eps and 1 - eps, twice as strong).
+        denominator: Divides a "mean" in place of the number of elements, at least 0; for example their number
+            over all processes or accumulated steps. With it an empty mean is 0, without it NaN.
 
     Returns:
         The loss in nats, float32 (float64 if the input is): a scalar, or in the input's shape for "none".
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type. Values of
-            tensors are looked at on a CPU outside of ``torch.compile`` and ``torch.func`` only; elsewhere a
-            smoothing or prior outside ``[0, 1]`` gives NaN. Those of the target are not, as in torch.
+        ValueError: if an argument is out of range, or has a wrong shape or type. Values of tensors are
+            checked on a CPU outside of ``torch.compile`` and ``torch.func``; elsewhere a smoothing or prior
+            outside ``[0, 1]`` gives NaN. As in torch, values of the target are not checked.
 
     Example:
         >>> input, target = torch.tensor([[2.0, -1.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
@@ -119,7 +119,9 @@ def check_options(reduction: Reduction, off_target: OffTarget, prior: float | Te
     check_choice("reduction", reduction, Reduction)
     check_choice("off_target", off_target, OffTarget)
     if prior is not None and off_target == "others":
-        raise ValueError('prior goes with off_target="all" only: of two, the other one takes everything')
+        raise ValueError(
+            'prior goes with off_target="all" only: "others" gives all of eps to the opposite label'
+        )
 
 
 def _logits(input: Tensor) -> Tensor:

@@ -51,48 +51,52 @@ def cross_entropy(
     .. math::
         \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad p = (1 - \epsilon)\, e_y + \epsilon\, \pi
 
-    Classes whose logit is -inf are masked: the prior is renormalised over the others, and the loss stays
-    finite unless the target is masked and keeps some mass. Masks by large finite values are not detected.
+    A class whose logit is -inf is masked: the prior is renormalised over the other classes, and the loss
+    stays finite unless the target class is masked and has some mass. Large finite values are not taken for
+    masks.
 
     Args:
-        input: Logits, ``(K,)``, ``(N, K)`` or ``(N, K, d1, ...)``, any floating-point type. A DTensor may be
-            sharded in any dimension; the loss is then a DTensor, that of the whole.
-        target: Class indices in ``[0, K)`` of any integer type, in the input's shape without K; or class
-            probabilities in the input's shape; or two labels for each row, :func:`labelsmooth.mixed`.
+        input: Logits, ``(K,)``, ``(N, K)`` or ``(N, K, d1, ...)``, of any floating-point type. A DTensor may
+            be sharded in any dimension; the loss is then a DTensor over all rows.
+        target: Class indices in ``[0, K)`` of any integer type, in the input's shape without K; class
+            probabilities in the input's shape; or mixup labels, :func:`labelsmooth.mixed`.
         weight: A weight for each class, ``(K,)``.
-        ignore_index: Class index of rows that do not count.
-        reduction: "none" gives one loss per row, "sum" their sum, "mean" the sum divided by what counts: the
-            rows, each times its sample weight and, for class indices or weighting "sample", its class weight.
+        ignore_index: The class index of rows to ignore.
+        reduction: "none" gives one loss per row, "sum" their sum. "mean" divides the sum by the number of
+            rows that are not ignored, each counted with its sample weight and, for class indices or
+            ``weighting="sample"``, its class weight.
         label_smoothing: eps, in ``[0, 1]`` or what the formula takes: a number, a tensor that broadcasts
             against the rows (the target's shape; for class probabilities, without K),
             :func:`labelsmooth.by_class`, or one of :mod:`labelsmooth.schedules`.
-        formula: What is made of the row statistics and eps: the equation above, or another of
+        formula: The loss as a function of the row statistics and eps: the equation above, or another of
             :mod:`labelsmooth.formulas`.
-        prior: pi: a distribution over the classes, ``(K,)``, or a matrix ``(K, K)`` whose row k serves the
-            samples of class k; or one of :mod:`labelsmooth.priors`, for each sample too. None is uniform.
-        off_target: Where eps goes: to "all" classes (torch), or to the "others" (fairseq, espnet, Megatron),
-            eps / (K - 1) each, and with a prior what that leaves without the target class, renormalised.
-        weighting: What ``weight`` does. "torch" weights the classes inside the smoothed sum, which bends the
-            target; "sample" weights each row by its class and leaves the target alone.
-        sample_weight: A factor for each row's loss, and for what it counts in the mean, that broadcasts
-            against the rows. Rows of weight 0 do not count, whatever they hold.
-        denominator: Divides a "mean" instead of what counts, at least 0: the number of tokens of all
-            processes, say. With it the mean over nothing is 0, without it NaN.
-        z_loss: The coefficient, at least 0, of :math:`\mathrm{lse}(z)^2`, added to each row's loss, and
-            weighted as that: times the class weight of the label, or :math:`\sum_k w_k t_k` of class
+        prior: pi: a distribution over the classes, ``(K,)``; a matrix ``(K, K)`` whose row k is the prior of
+            samples of class k; or one of :mod:`labelsmooth.priors`, which also has priors per sample. None is
+            uniform.
+        off_target: Where eps goes. "all" spreads it over all classes (torch). "others" leaves out the target
+            class (fairseq, espnet, Megatron): eps / (K - 1) each, or the prior renormalised over the others.
+        weighting: What ``weight`` does. "torch" weights the classes inside the smoothed sum, which changes
+            the target distribution. "sample" weights each row by its class and keeps the target distribution.
+        sample_weight: A factor of each row's loss, and of its count in a mean, that broadcasts against the
+            rows. Rows of weight 0 are ignored, whatever they hold.
+        denominator: Divides a "mean" in place of the count, at least 0; for example the number of tokens over
+            all processes. With it an empty mean is 0, without it NaN.
+        z_loss: The coefficient, at least 0, of :math:`\mathrm{lse}(z)^2`, which is added to each row's loss.
+            With class weights it is multiplied by the label's weight, or by :math:`\sum_k w_k t_k` for class
             probabilities t.
-        engine: "reference" (plain torch), "dense" (the compiled kernel, CPU) or "triton" (CUDA); None takes
-            the fastest that can.
-        return_nll: Whether to return the loss without smoothing too.
+        engine: "reference" (plain torch), "dense" (the compiled kernel, CPU) or "triton" (CUDA). None takes
+            the fastest that serves the call; :func:`labelsmooth.engines.explain` says which.
+        return_nll: Whether to return the loss without smoothing as well.
 
     Returns:
-        The loss in float32 (float64 if the input is): a scalar, or one per row for "none". With
-        ``return_nll``, a pair (loss, nll): nll has eps = 0, the same weights and reduction, no gradient.
+        The loss in float32 (float64 for a float64 input): a scalar, or one value per row for "none". With
+        ``return_nll``, a pair (loss, nll), where nll has eps = 0, the same weights and reduction, and no
+        gradient.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type. Values are
-            looked at on a CPU outside of ``torch.compile`` and ``torch.func`` only; elsewhere a
-            smoothing outside ``[0, 1]`` gives NaN.
+        ValueError: if an argument is out of range, or has a wrong shape or type. Values are checked on a CPU
+            outside of ``torch.compile`` and ``torch.func``; elsewhere a smoothing outside ``[0, 1]`` gives
+            NaN.
 
     Example:
         >>> import torch

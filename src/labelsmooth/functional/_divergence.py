@@ -32,9 +32,9 @@ def label_smoothing_loss(
         \frac{1}{N} \sum_i \mathrm{KL}(p_i \,\|\, q_\theta) = \frac{1}{N} \sum_i H(p_i, q_\theta) - H(p_i),
         \qquad p = (1 - s)\, e_y + s / K
 
-    It is ``KLDivLoss(reduction="batchmean")(log_softmax(pred), p)``: :func:`cross_entropy` less the entropy
-    of the target, so its gradient by ``pred`` is cross entropy's and its least value 0. The derivative by s
-    is -inf at s = 0, as that of the entropy is infinite there.
+    The value is ``KLDivLoss(reduction="batchmean")(log_softmax(pred), p)``: :func:`cross_entropy` minus the
+    entropy of the target. Its gradient by ``pred`` is that of cross entropy, and its minimum is 0. The
+    derivative by s is -inf at s = 0, where the derivative of the entropy is infinite.
 
     Args:
         pred: Logits of any shape with at least one dimension, the classes in dimension ``dim``.
@@ -46,7 +46,7 @@ def label_smoothing_loss(
         A scalar in nats, float32 (float64 if ``pred`` is). NaN for an empty batch.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+        ValueError: if an argument is out of range, or has a wrong shape or type.
 
     Example:
         >>> pred = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])

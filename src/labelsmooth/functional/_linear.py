@@ -1,4 +1,4 @@
-"""Cross entropy of a linear head, and what smoothing adds to one that has none."""
+"""Cross entropy of a linear head, and the term that smoothing adds to a plain cross entropy."""
 
 from typing import Literal, Unpack, overload
 
@@ -58,34 +58,36 @@ def linear_cross_entropy(
     return_nll: bool = False,
     **others: Unpack[HeadOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
-    r"""Cross entropy of a linear head to a smoothed target, without its logits ever being there as a whole.
+    r"""Cross entropy of a linear head to a smoothed target, computed without storing all logits.
 
     .. math::
         \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = W h + b, \qquad
         p = (1 - \epsilon)\, e_y + \epsilon\, \pi
 
-    A superset of torch's ``linear_cross_entropy``. Logits are made and used up in chunks of rows, so beside
-    the gradients a call needs the memory of one chunk (64 MiB, or 128 rows; a soft cap takes another, short
-    types some copies), and a sum or mean takes the time of its three matrix products; reduction "none", a
-    learnable strength, and ``torch.compile`` take a fourth. Where a gradient by the prior, the class weights
-    or class probabilities is asked for, in ``torch.func``, and for the gradient of the gradient, the logits
-    are made as a whole.
+    A superset of torch's ``linear_cross_entropy``. Logits exist for one chunk of rows at a time. Beside its
+    gradients a call needs the memory of one chunk: 64 MiB, or 128 rows if that is more; a soft cap needs a
+    second chunk, and half precision some copies. A sum or mean takes three matrix products;
+    ``reduction="none"``, a learnable strength and ``torch.compile`` take a fourth. All logits are computed at
+    once for a gradient by the prior, the class weights or class probabilities, in ``torch.func``, and for
+    second derivatives.
 
     Args:
-        input: What the head is applied to, h: ``(D,)``, ``(N, D)`` or ``(..., D)``.
-        linear_weight: W, ``(K, D)``. As in torch also ``(K, d1, ..., D)``, with whole logits
-            ``(N, K, d1, ...)``. A DTensor ``(K, D)`` may have its classes sharded over one dimension of its
-            mesh, the bias alike; everything else, a plain input too, must then be the same on every process.
-            (Weights that FSDP shards are not meant: there each process has rows of its own.)
+        input: h, the input of the head: ``(D,)``, ``(N, D)`` or ``(..., D)``.
+        linear_weight: W, ``(K, D)``; as in torch also ``(K, d1, ..., D)``, whose logits ``(N, K, d1, ...)``
+            are all computed at once. A DTensor ``(K, D)`` may be sharded by class over one dimension of its
+            mesh (tensor parallel), the bias alike; all other arguments must then be the same on every
+            process. FSDP is another case: there each process has rows of its own.
         target: Class indices, ``(N,)`` or ``(...)``; or class probabilities, ``(N, K)`` or ``(..., K)``.
         linear_bias: b, ``(K,)``.
         weight: A weight for each class, ``(K,)``.
         softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
-        engine: "reference" makes the logits as a whole, "linear" never; None does where it has to.
-        options: torch's :class:`torch.nn.LinearCrossEntropyOptions`, for the size of the chunks in rows:
-            ``batch_chunk_size`` or what ``chunking_method`` makes; "auto" is 64 MiB. The other fields change
-            nothing: sums over chunks are float32 at least, and ``retain_graph=True`` always works.
-        return_nll: Whether to return the loss without smoothing too.
+        engine: "reference" computes all logits at once. "linear" never does; "dense" and "triton" do not
+            either, and compute the chunks with that kernel. None is "linear" where that serves the call, and
+            "reference" elsewhere.
+        options: torch's :class:`torch.nn.LinearCrossEntropyOptions`. Its ``batch_chunk_size`` or
+            ``chunking_method`` sets the rows of a chunk; "auto" is 64 MiB. Its other fields change nothing:
+            sums over chunks are at least float32, and ``retain_graph=True`` always works.
+        return_nll: Whether to return the loss without smoothing as well.
         **others: The options of :func:`cross_entropy`: ``ignore_index``, ``reduction``, ``label_smoothing``,
             ``formula``, ``prior``, ``off_target``, ``weighting``, ``sample_weight``, ``denominator``,
             ``z_loss``.
@@ -95,7 +97,7 @@ def linear_cross_entropy(
         ``return_nll``, a pair (loss, nll), as of :func:`cross_entropy`.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+        ValueError: if an argument is out of range, or has a wrong shape or type.
 
     Example:
         >>> input, linear_weight = torch.eye(2, 4), torch.eye(3, 4)
@@ -200,28 +202,28 @@ def smoothing_term(
     prior: Tensor | Prior | None = None,
     ignore_index: int = -100,
 ) -> Tensor:
-    r"""What smoothing adds to the plain cross entropy of a linear head, per row and per unit of eps.
+    r"""The term that smoothing adds to the plain cross entropy of a linear head, per row and unit of eps.
 
     .. math::
         z_y - \langle \pi, z \rangle
         = \langle h, W_y - W^\top \pi \rangle + b_y - \langle \pi, b \rangle, \qquad z = W h + b
 
-    It needs no logits, only O(D) a row and O(K D) once. So *any* fused cross entropy without smoothing can be
-    smoothed: add eps times this, reduced alike. It does not hold for logits that are capped or masked.
+    It takes O(D) per row and O(K D) once, and no logits. Adding eps times this term, reduced alike, smooths
+    *any* fused plain cross entropy. The equation does not hold for capped or masked logits.
 
     Args:
-        input: What the head is applied to, h: ``(..., D)``.
+        input: h, the input of the head, ``(..., D)``.
         linear_weight: W, ``(K, D)``.
         target: Class indices in ``[0, K)``, ``(...)``.
         linear_bias: b, ``(K,)``.
         prior: pi, ``(K,)``. None is uniform.
-        ignore_index: Class index of rows that do not count.
+        ignore_index: The class index of rows to ignore.
 
     Returns:
-        One number per row, ``(...)``, 0 for rows that do not count; float32 (float64 if the input is).
+        One number per row, ``(...)``, 0 for ignored rows; float32 (float64 for a float64 input).
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+        ValueError: if an argument is out of range, or has a wrong shape or type.
 
     Example:
         >>> from torch.nn.functional import linear_cross_entropy as fused

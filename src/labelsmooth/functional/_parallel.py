@@ -1,7 +1,7 @@
-r"""Cross entropies of logits whose classes are sharded over processes (tensor parallel).
+r"""Tensor-parallel cross entropies, of logits whose classes are sharded across processes.
 
-Every process of a group calls them alike, with its own classes of the logits and with the same targets and
-options for all of them, and gets the same loss.
+Every process of a group makes the same call, with its own shard of the classes and the same targets and
+options, and gets the same loss.
 """
 
 from collections.abc import Callable
@@ -62,46 +62,46 @@ def vocab_parallel_cross_entropy(
     return_nll: bool = False,
     **options: Unpack[LogitsShardOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
-    r"""Cross entropy to a smoothed target, of logits of which each process has some of the classes.
+    r"""Tensor-parallel cross entropy to a smoothed target: each process has the logits of some classes.
 
     .. math::
         \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad
         \mathrm{lse}(z) = m + \log \sum_r \sum_{k \in r} e^{z_k - m}, \qquad
         \langle p, z \rangle = \sum_r \sum_{k \in r} p_k z_k
 
-    The sums over the processes r, the largest logit m and the sums, are two all-reduces of a few numbers per
-    row, whatever the smoothing. The backward pass communicates nothing: each process finds the gradient
-    by its own logits. Every process of the group has to make the same call, all arguments but the first and
-    ``start`` being the same; they speak of all K classes. The loss cannot be differentiated twice.
+    Two all-reduces of a few numbers per row compute the largest logit m and the sums over the processes r,
+    whatever the smoothing. The backward pass needs no communication: each process computes the gradient by
+    its own logits. Every process of the group has to make the same call. All arguments except the first and
+    ``start`` are the same on every process and refer to all K classes. The loss can be differentiated once.
 
     Args:
-        logits_shard: This process's classes of the logits, ``(..., K_local)``, any floating-point type. Those
-            beyond ``num_classes`` are padding: they have no probability and gradient 0.
-        target: Class indices in ``[0, K)`` of any integer type, ``(...)``; or class probabilities,
-            ``(..., K)``, or labels that are mixed, which both go with ``off_target="all"`` only and with no
-            prior of shape ``(K, K)``.
+        logits_shard: The logits of this process's classes, ``(..., K_local)``, of any floating-point type.
+            Classes beyond ``num_classes`` are padding: their probability and gradient are 0.
+        target: Class indices in ``[0, K)`` of any integer type, ``(...)``; class probabilities, ``(..., K)``;
+            or mixup labels. The last two take neither ``off_target="others"`` nor a prior of shape ``(K,
+            K)``.
         weight: A weight for each class, ``(K,)``.
-        group: The processes that have the classes, in the order of their ranks. None is all processes.
-        num_classes: K, without padding. None: the shards are equally large and there is no padding.
-        start: This process's first class. None: shards are as large as the first, but for the last ones,
-            which may hold fewer classes, or none, for want of more (as :func:`torch.chunk` parts them, and
-            DTensor), or padding.
-        check_ranks: Whether to compare the arguments over the group first, the values of the options that are
-            no tensors and a checksum of the target included. A mismatch, or an error on any process, is then
-            the same error on every one; without it the others may hang. It costs a synchronisation.
+        group: The process group across which the classes are sharded, in the order of its ranks. None is the
+            default group.
+        num_classes: K, without padding. None: all shards have the same size, without padding.
+        start: This process's first class. None: all shards have the size of the first, and the last ones may
+            have fewer classes, none, or padding (as :func:`torch.chunk` and DTensor split a dimension).
+        check_ranks: Whether to compare the arguments across the group first, including option values and a
+            checksum of the target. A mismatch, or an error on any process, then raises the same error on
+            every process; without the check the others may hang. It costs a synchronisation.
         engine: As in :func:`labelsmooth.functional.cross_entropy`, for each process's own part.
-        return_nll: Whether to return the loss without smoothing too.
-        options: As in :func:`labelsmooth.functional.cross_entropy`, of whose rows the shape is ``(...)``. A
-            prior of shape ``(K, K)`` makes a second pass over the logits and rows as large as they are. A
-            formula with a hinge needs whole rows, and is refused.
+        return_nll: Whether to return the loss without smoothing as well.
+        **options: As in :func:`labelsmooth.functional.cross_entropy`, with rows of shape ``(...)``. A prior
+            of shape ``(K, K)`` takes a second pass over the logits and as much memory as they do. A formula
+            with a hinge needs whole rows and is refused.
 
     Returns:
-        The loss in float32 (float64 if the logits are), the same on every process: a scalar, or one per row
-        for "none". With ``return_nll``, a pair (loss, nll): nll has eps = 0, the same weights and reduction,
-        no gradient.
+        The loss in float32 (float64 for float64 logits), the same on every process: a scalar, or one value
+        per row for "none". With ``return_nll``, a pair (loss, nll), where nll has eps = 0, the same weights
+        and reduction, and no gradient.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+        ValueError: if an argument is out of range, or has a wrong shape or type.
 
     Example:
         >>> import torch.distributed as dist
@@ -162,39 +162,40 @@ def vocab_parallel_linear_cross_entropy(
     return_nll: bool = False,
     **options: Unpack[HeadShardOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
-    r"""Cross entropy of a linear head of which each process has the rows of some of the classes.
+    r"""Tensor-parallel cross entropy of a linear head: each process has the weights of some classes.
 
     .. math::
         \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = W h + b
 
-    As :func:`vocab_parallel_cross_entropy` of :math:`W_r h + b_r`. The loss itself communicates in the
-    forward pass only; but the gradient by the input is :math:`W^T \partial\ell / \partial z`, a sum over all
-    classes, and so one all-reduce in the backward pass, as in any linear layer whose outputs are sharded.
+    The same as :func:`vocab_parallel_cross_entropy` of :math:`W_r h + b_r`. The gradient by the input,
+    :math:`W^T \partial\ell / \partial z`, is a sum over all classes, so the backward pass has one all-reduce,
+    as in every linear layer with sharded outputs.
 
     Args:
         input: h, ``(..., D)``, the same on every process.
-        linear_weight: The rows of W of this process's classes, ``(K_local, D)``. Those beyond
-            ``num_classes`` are padding.
-        target: Class indices in ``[0, K)`` of any integer type, ``(...)``; or class probabilities,
-            ``(..., K)``, or labels that are mixed, which both go with ``off_target="all"`` only and with no
-            prior of shape ``(K, K)``.
+        linear_weight: The rows of W of this process's classes, ``(K_local, D)``. Rows beyond ``num_classes``
+            are padding.
+        target: Class indices in ``[0, K)`` of any integer type, ``(...)``; class probabilities, ``(..., K)``;
+            or mixup labels. The last two take neither ``off_target="others"`` nor a prior of shape ``(K,
+            K)``.
         linear_bias: b of this process's classes, ``(K_local,)``. A class of bias -inf is masked.
         weight: A weight for each class in the loss, ``(K,)``.
         softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
-        group: The processes that have the classes, in the order of their ranks. None is all processes.
+        group: The process group across which the classes are sharded, in the order of its ranks. None is the
+            default group.
         num_classes: K, without padding; see :func:`vocab_parallel_cross_entropy`.
         start: This process's first class; see there.
         check_ranks: Whether to compare the arguments over the group first; see there.
         engine: As in :func:`labelsmooth.functional.linear_cross_entropy`, for each process's own part.
-        return_nll: Whether to return the loss without smoothing too.
-        options: As in :func:`labelsmooth.functional.cross_entropy`, of whose rows the shape is ``(...)``. A
-            formula with a hinge needs whole rows, and is refused.
+        return_nll: Whether to return the loss without smoothing as well.
+        **options: As in :func:`labelsmooth.functional.cross_entropy`, with rows of shape ``(...)``. A formula
+            with a hinge needs whole rows and is refused.
 
     Returns:
-        The loss in float32 (float64 if the input is), the same on every process; see there.
+        The loss in float32 (float64 for a float64 input), the same on every process; see there.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+        ValueError: if an argument is out of range, or has a wrong shape or type.
 
     Example:
         >>> import torch.distributed as dist
