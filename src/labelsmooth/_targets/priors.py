@@ -96,8 +96,7 @@ def check_others(measures: Measures, num_classes: int) -> None:
         if bool((own >= 1).any()):
             k = int((own >= 1).nonzero()[0])
             raise ValueError(
-                f'off_target="others" needs a prior with mass on other classes, and prior gives class {k} all '
-                "of it"
+                f'off_target="others" needs mass on other classes, and prior gives class {k} all of it'
             )
 
 
