@@ -259,7 +259,7 @@ def grades() -> str:
 
 
 def lengths() -> str:
-    """The number of lines of each formula's ``__call__``, and the expression that it returns."""
+    """The number of lines of each ``__call__``, and the expression that it returns."""
     rows = []
     for method in FORMULAS:
         (function,) = ast.parse(textwrap.dedent(inspect.getsource(method.documented.__call__))).body  # pyright: ignore
@@ -270,7 +270,7 @@ def lengths() -> str:
         rows.append(
             (f"`{method.name}`", str(len(lines)), f"`{ast.unparse(last.value)}`" if last.value else "")
         )
-    return table(("formula", "lines", "what it returns"), rows)
+    return table(("formula", "lines", "returned expression"), rows)
 
 
 def combinations() -> str:
