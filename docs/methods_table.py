@@ -296,8 +296,8 @@ def combinations() -> str:
 
 
 def digits() -> str:
-    """The saved results of `labelsmooth study --arms all` on digits: each arm's differences from hard targets,
-    marked where they are significant after Holm's correction."""
+    """The saved results of `labelsmooth study --arms all` on digits: each arm's differences from hard
+    targets, marked if they are significant after Holm's correction."""
     settings = Results.load(DOCS / "digits").settings
     columns = [_differences(setting) for setting in settings]
     rows = [(f"`{arm.name}`", *(column[arm.name] for column in columns)) for arm in settings[0].ranking]
