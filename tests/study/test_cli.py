@@ -115,8 +115,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no such setting": (["study", "--settings", "dirty"], "invalid choice 'dirty' for argument '--settings'"),
     "eps out of range": (["study", "--eps", "2"], "eps must lie in [0, 1], got 2.0"),
     "no eps": (["study", "--eps"], "eps must hold at least one smoothing above 0, got []"),
-    "one seed": (["study", "--seeds", "1"], "seeds must be a whole number in [2, 1000], got 1"),
-    "no worker": (["study", "--workers", "0"], "workers must be a whole number, at least 1, got 0"),
+    "one seed": (["study", "--seeds", "1"], "seeds must be an integer in [2, 1000], got 1"),
+    "no worker": (["study", "--workers", "0"], "workers must be an integer of at least 1, got 0"),
     "a share that is none": (["study", "--flipped", "20"], "flipped must lie in [0, 1], got 20.0"),
     "no setting": (["study", "--settings"], "--settings must name at least one of clean, noisy, scarce"),
     "no such arm": (["study", "--arms", "label"], "no arm is named 'label' (labelsmooth arms lists them)"),
@@ -127,11 +127,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no database": (["study", "--storage", "nosuch://x"], "storage must be a database URL that opens"),
     "a search without options": (
         ["study", "--arms", "ols:eps=0.3", "--search", "4"],
-        "search must come with an arm that has options left to choose, got ols:eps=0.3",
+        "search requires an arm with options that are not given, got ols:eps=0.3",
     ),
     "nothing to go on from": (
         ["study", "--arms", "ols", "--extend", "True"],
-        "extend must come with a plain smoothing to go on from, got hard, ols:eps=0.5",
+        "extend requires a plain smoothing among the arms, got hard, ols:eps=0.5",
     ),
     "no study's folder": (["report", "."], "folder must be the output of a study, got '.': there is no "),
     "no folder": (["study", "-o", ""], "output must name a folder, got ''"),
@@ -306,7 +306,7 @@ def test_ctrl_c_says_one_line_and_keeps_what_is_done(story: Story):
     assert story.stopped.stdout == ""
     *_, blank, line = story.stopped.stderr.splitlines()
     assert blank == ""  # after the ^C that a terminal shows
-    assert line.startswith(f"labelsmooth: stopped; what is done is kept in {story.folder}")
+    assert line.startswith(f"labelsmooth: stopped; finished runs are saved in {story.folder}")
     assert 3 <= len(story.after_stop) < RUNS
 
 

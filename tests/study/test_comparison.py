@@ -165,8 +165,8 @@ def test_its_report_is_inert_and_shows_the_rows(tmp_path: Path):
 
 LOGITS, LABELS = RUNS[Job("hard", 0)].test
 BAD: dict[str, tuple[Any, str]] = {
-    "no mapping": ([], r"arms must hold the runs of two arms or more by their names.*got list"),
-    "one arm": ({"a": [{"test": (LOGITS, LABELS)}]}, r"two arms or more.*got \['a'\]"),
+    "no mapping": ([], r"arms must map the names of two or more arms to their runs.*got list"),
+    "one arm": ({"a": [{"test": (LOGITS, LABELS)}]}, r"two or more arms.*got \['a'\]"),
     "no runs": ({"a": [], "b": []}, r"a: must be a list with one result for each seed, got none"),
     "a result alone": ({"a": {"test": 1}, "b": {}}, r"a: must be a list with one result .*got dict"),
     "more runs": (
@@ -184,7 +184,7 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "validation in one": (
         {"a": [{"test": (LOGITS, LABELS)}], "b": [{"test": (LOGITS, LABELS), "val": (LOGITS, LABELS)}]},
-        r"a, run 0: has no 'val', which the other runs have: give all or none",
+        r"a, run 0: must have 'val' like the other runs: give all or none",
     ),
     "NaN": (
         {"a": [{"test": (np.where(LOGITS.numpy() > 3, np.nan, LOGITS), LABELS)}], "b": [{}]},
@@ -269,7 +269,7 @@ def test_hardly_any_test_rows_decide_nothing(rows: int):
 def test_a_folder_that_is_anothers_is_left_alone(tmp_path: Path):
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(
-        ValueError, match=r"output must be a folder of its own, got .*: a study's results are there"
+        ValueError, match=r"output must be another folder than that of a study, got .*with a study's results"
     ):
         compared(output=tmp_path)
     (tmp_path / "file").write_text("")

@@ -187,4 +187,4 @@ def test_an_interruption_says_what_is_kept(tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt) as stop:
         study({"mine": stopped}, tmp_path, seeds=3)
-    assert stop.value.__notes__ == [f"what is done is kept in {tmp_path}: the same call goes on"]
+    assert stop.value.__notes__ == [f"finished runs are saved in {tmp_path}: the same call continues"]

@@ -88,7 +88,7 @@ def test_it_says_why_it_trains_again(tmp_path: Path, capfd: pytest.CaptureFixtur
     study(with_width(32), tmp_path, progress=True)
     assert "trained again" not in capfd.readouterr().err
     study(with_width(64), tmp_path, check_deterministic=True, progress=True)
-    said = "your data: trained again, since fit's default width changed from 32 to 64\n"
+    said = "your data: training again, since fit's default width changed from 32 to 64\n"
     assert capfd.readouterr().err.startswith(said)
     # Another setting, whose name begins alike, and one that goes on, are not trained again.
     study({"your data too": with_width(64)}, tmp_path, progress=True)

@@ -74,7 +74,7 @@ def test_of_an_interrupted_study_the_seeds_that_are_whole_are_shown(done: int, t
     with pytest.raises(KeyboardInterrupt):
         study(interrupted, tmp_path, seeds=3)
     if done == 3:
-        message = "folder must hold 2 seeds with which every arm is finished, got 1 of 'your data' in "
+        message = "folder must hold 2 seeds with runs of every arm, got 1 of 'your data' in "
         with pytest.raises(ValueError, match=message):
             reopen(tmp_path)
         return

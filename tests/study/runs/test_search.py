@@ -109,11 +109,11 @@ def test_each_setting_has_a_search_of_its_own_and_all_of_them_the_arms(tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"search": -1}, r"search must be a whole number in \[0, 1000\], got -1"),
-        ({"search": True}, r"search must be a whole number in \[0, 1000\], got True"),
+        ({"search": -1}, r"search must be an integer in \[0, 1000\], got -1"),
+        ({"search": True}, r"search must be an integer in \[0, 1000\], got True"),
         (
             {"search": 4, "arms": ["maxsup:eps=0.1", "0.2"]},
-            "search must come with an arm that has options left to choose, got maxsup:eps=0.1, 0.2",
+            "search requires an arm with options that are not given, got maxsup:eps=0.1, 0.2",
         ),
     ],
 )

@@ -260,7 +260,7 @@ def test_options_of_a_table_reach_it(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "no file": (["evaluate", "nowhere.npz"], "there is no file nowhere.npz"),
+    "no file": (["evaluate", "nowhere.npz"], "file nowhere.npz does not exist"),
     "no files": (["evaluate"], "evaluate needs at least one file or folder of predictions"),
     "no picture": (
         ["evaluate", "nowhere.npz", "--picture", "a.txt"],
