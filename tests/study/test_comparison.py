@@ -118,13 +118,15 @@ def test_what_somebody_cares_about_is_judged_and_chooses(care: str):
 
 def test_ordinal_labels_are_declared_and_unknown_classes_given():
     with pytest.raises(
-        ValueError, match=r"care='ordinal' judges by MAE and kappa, which needs labels that are"
+        ValueError, match=r"care='ordinal' judges by MAE and kappa, which requires labels that are"
     ):
         compared(care="ordinal")
     (setting,) = compared(care="ordinal", ordinal=True).settings
     assert setting.judged == ("mae", "kappa")
     assert "MAE" in answer(setting)
-    with pytest.raises(ValueError, match=r"care='ood' judges by OOD AUROC, which needs logits of rows of no"):
+    with pytest.raises(
+        ValueError, match=r"care='ood' judges by OOD AUROC, which requires logits of rows of no"
+    ):
         compared(care="ood")
     unknown = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
     arms = {name: [{**run, "ood": unknown} for run in runs_of(name)] for name in NAMES}
@@ -245,10 +247,10 @@ def test_an_undecided_answer_says_what_would_decide_it():
     # Two comparisons at 95 % and 80 % power: z = 2.241 + 0.842, so a variance of (0.02 / 3.083)^2 = 4.21e-5.
     assert "119 seeds" not in advice((0.0, 0.0, 1e-3))  # more than anybody trains
     assert "12 seeds instead of 5 or 191 test rows instead of 80 would" in advice((0.0, 0.0, 1e-4))
-    assert "12 seeds instead of 5 would most likely decide it; more test rows alone would not" in advice(
+    assert "12 seeds instead of 5 would probably decide it; more test rows alone would not" in advice(
         (1e-4, 0.0, 0.0)
     )
-    assert "191 test rows instead of 80 would most likely decide it; more seeds alone would not" in advice(
+    assert "191 test rows instead of 80 would probably decide it; more seeds alone would not" in advice(
         (0.0, 1e-4, 0.0)
     )
     assert "Neither more seeds nor more test rows will decide it" in advice((1e-4, 1e-4, 0.0))

@@ -45,7 +45,7 @@ def test_a_damaged_run_is_trained_again_and_that_is_said_once(
     said = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
     assert len(said) == 1
     assert said[0].startswith(f"{path} is damaged")
-    assert said[0].endswith("; it is trained again")
+    assert said[0].endswith("; training it again")
 
 
 @pytest.mark.usefixtures("no_report")

@@ -34,9 +34,9 @@ VOID = {"br", "hr", "img", "input", "link", "meta"}
 PICTURES = [
     "Accuracy against eps",
     "NLL against eps, after temperature",
-    "NLL against eps, as trained",
+    "NLL against eps, before temperature",
     "Which classes are confused",
-    "If only the surest rows are answered",
+    "Risk and coverage",
     "Training curves",
     "The penultimate layer",
 ]

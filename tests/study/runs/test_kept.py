@@ -169,7 +169,7 @@ def test_of_very_many_rows_the_first_are_kept():
     ],
 )
 def test_rows_that_cannot_be_shown_are_named(rows: Any, got: str, tmp_path: Path):
-    message = f"^mine: test_rows must be texts alone, or PNG files as bytes alone, got {got}$"
+    message = f"^mine: test_rows must all be texts, or all be PNG files as bytes, got {got}$"
     with pytest.raises(ValueError, match=message):
         study({"mine": Told(rows)}, tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -94,7 +94,7 @@ def test_a_suggestion_that_fails_is_passed_over(tmp_path: Path, capfd: pytest.Ca
     assert (setting.seeds, setting.left_out) == (2, {})
     assert 0.1 < float(parse(setting.arms[-1].name).options["eps"]) <= 0.2
     said = capfd.readouterr().err
-    assert "failed, and the search goes on: RuntimeError: no luck" in said
+    assert "failed, and the search continues: RuntimeError: no luck" in said
 
 
 def test_each_setting_has_a_search_of_its_own_and_all_of_them_the_arms(tmp_path: Path):

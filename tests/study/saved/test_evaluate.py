@@ -110,7 +110,7 @@ SAID: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "calibrated": (
         given(1 / fit_temperature(*TEST)),
-        ["as sure as it is right", "cannot be told from the noise floor", "It is not sure to help"],
+        ["as sure as it is right", "cannot be told from the noise floor", "It does not clearly help"],
     ),
     "no validation rows": (
         given(4.0, val=False),
@@ -125,7 +125,7 @@ SAID: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a probability of 0": (
         {"test": ([[1.0, 0.0]] * 50, [0] * 48 + [1] * 2), "probabilities": True},
-        ["Of 2 rows the class has a probability of 0, taken as about 1e-38: they rule the NLL and"],
+        ["Of 2 rows have probability 0 for their class, replaced by about 1e-38: they rule the NLL and"],
     ),
 }
 

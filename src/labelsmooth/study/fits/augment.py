@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 
 
 def cropped(images: Tensor, by: int, generator: torch.Generator) -> Tensor:
-    """Each image ``(C, H, W)``, shifted by up to ``most`` pixels, padded with zeros."""
+    """Each image ``(C, H, W)``, shifted by up to ``by`` pixels, padded with zeros."""
     count, _, height, width = images.shape
     padded = pad(images, (by, by, by, by))
     down, right = torch.randint(2 * by + 1, (2, count, 1), generator=generator)
