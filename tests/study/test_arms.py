@@ -358,7 +358,7 @@ def test_the_catalogue_names_every_arm_option_and_source():
         assert method.formula in text
         assert f"Evidence {method.grade}: {method.source}." in text
         for option, rule in method.options.items():
-            default = " (may be left out)" if rule.default is None else f"={spelled(rule.default)}"
+            default = " (optional)" if rule.default is None else f"={spelled(rule.default)}"
             assert f" {option}{default}, {rule}" in text
     for said in ("eps=0.1, in [0, 1]", "temperature=1, in (0, inf)", "kind=absolute, or squared, log,"):
         assert said in text

@@ -48,10 +48,10 @@ def test_help_of_the_study_names_each_option_with_its_unit_and_default(capsys: p
         "--eps [FLOAT ...] Smoothings to compare with hard targets, each in (0, 1]; with --arms, none unless "
         "given. (default: 0.05 0.1 0.2)",
         "--arms [NAME ...] Methods to compare with hard targets, as name or name:option=value,option=value; "
-        '"all" is every one. The command "labelsmooth arms" lists them. (default: smoothing alone)',
+        '"all" is every method. The command "labelsmooth arms" lists them. (default: smoothing alone)',
         "--seeds INT Number of pairs, at least 2. (default: 5)",
         "(default: clean noisy scarce)",
-        "--flipped FLOAT Share of the training labels that is flipped in noisy and scarce, in [0, 1]. "
+        "--flipped FLOAT Share of training labels that are flipped in noisy and scarce, in [0, 1]. "
         "(default: 0.2)",
         "-o PATH, --output PATH",
         "(default: labelsmooth-study)",
@@ -82,7 +82,7 @@ def test_the_help_breaks_no_word_at_80_columns(
         cli.main(["study", "--help"])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert "nothing else, and say whether smoothing helps: by how much, how surely, and what" in lines
+    assert "nothing else, and judge whether smoothing helps and by how much, and what a" in lines
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -135,7 +135,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a fit without a name": (["study", "--fit", "train"], "fit must be module:function or file.py:function"),
     "a command without places": (["study", "--command", "python x.py"], "command must hold {criterion}"),
     "no such care": (["study", "--care", "speed", "--dry-run"], "care must be one of overall, accuracy, "),
-    "an order that is not declared": (["study", "--care", "ordinal"], "--ordinal declares it for a table"),
+    "an order that is not declared": (["study", "--care", "ordinal"], "(--ordinal for a table)"),
     "one arm to compare": (["compare", "a.npz"], "compare needs a baseline and at least one other"),
     "an arm twice": (["compare", "a.npz", "./a.npz"], "compare must get each arm once, got "),
     "a folder that cannot be": (

@@ -119,7 +119,7 @@ def test_a_fit_that_is_not_deterministic_is_warned_of(tmp_path: Path):
         calls.append((0, seed))
         return bare(criterion, seed + len(calls))
 
-    with pytest.warns(UserWarning, match="^mine: hard with seed 0, trained once more, gave other logits, so"):
+    with pytest.warns(UserWarning, match="^mine: hard with seed 0 gave other logits when trained again, so"):
         study({"mine": fit}, tmp_path, seeds=3, check_deterministic=True)
 
 
@@ -159,7 +159,7 @@ def test_what_a_run_leaves_behind_for_the_next_is_warned_of(tmp_path: Path):
         return bare(criterion, seed)
 
     with pytest.warns(
-        UserWarning, match=r"\(fit.s variable history changed from \[\] to \[0\]\).* if it is a log, give"
+        UserWarning, match=r"\(fit.s variable history changed from \[\] to \[0\]\).* if it is a log, pass"
     ):
         study({"mine": notes}, tmp_path / "log", seeds=3)
     # With a key it is a log, and the study is read back.

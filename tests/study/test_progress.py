@@ -43,7 +43,7 @@ def test_of_many_arms_the_best_so_far_are_shown():
     cells = [cell.strip() for cell in row.split("│")[1:-1]]
     assert cells == ["plenty, noisy", "ols +3.5 (2)", "maxsup +2.0 (1)", "eps 0.1 -1.0 (1)"]
     assert max(map(len, lines)) <= 80
-    assert "test accuracy, the best less hard" in "\n".join(lines)
+    assert "test accuracy, the best minus hard" in "\n".join(lines)
 
 
 @pytest.mark.parametrize("arms", [EVERY[:3], EVERY])

@@ -143,7 +143,7 @@ def test_what_cannot_matter_is_told_from_what_is_undecided():
 
 def test_the_answer_says_what_it_was_judged_by():
     assert verdict.criteria(made_up.setting()) == (
-        "Judged: accuracy by 0.2 points, NLL at T by 0.002; sure among 6 (Holm, 95 %)."
+        "Judged: accuracy by 0.2 points, NLL at T by 0.002; at 95 % for 6 tests (Holm)."
     )
 
 
@@ -170,7 +170,7 @@ def test_validation_rows_that_differ_from_the_test_rows_are_named_and_give_no_te
     assert not verdict.suspicion(with_validation(0.84))  # 3 standard errors
     setting = with_validation(0.55)
     assert verdict.suspicion(setting).startswith(
-        "Validation accuracy is 55 % but test accuracy is 90 %: their rows differ in kind, or validation "
+        "Validation accuracy is 55 % but test accuracy is 90 %: the rows differ in kind, or validation "
         "labels are wrong."
     )
     said = answer(setting)
@@ -201,7 +201,7 @@ def test_few_validation_rows_and_few_seeds_are_a_caution_in_the_answer():
 def test_too_little_training_is_not_over_confidence_to_cure():
     unsure = made_up.setting(hard={"confidence_gap": -0.57})
     assert next_steps(unsure)[0].startswith(
-        "Train longer first: with hard targets, mean confidence is 57 points less sure than right"
+        "Train longer first: with hard targets, mean confidence is 57 points below accuracy"
     )
     assert not any("Train longer" in step for step in next_steps(made_up.setting()))
 

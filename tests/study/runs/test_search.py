@@ -47,8 +47,8 @@ def test_the_best_joins_with_every_seed(tmp_path: Path):
     assert set(Counter(calls).values()) == {1}
     found = [note for note in setting.description.split("; ") if note]
     assert found == [
-        f"12 suggestions for {family} (Optuna's TPE, by validation NLL at T of 2 runs each, with seeds of "
-        f"their own): the best was {best}"
+        f"12 suggestions for {family} (Optuna's TPE, by validation NLL at T of 2 runs each, with separate "
+        f"seeds): the best was {best}"
         for family, best in zip(arms, names[3:], strict=True)
     ]
 
