@@ -48,7 +48,7 @@ def test_help_of_the_study_names_each_option_with_its_unit_and_default(capsys: p
         "--eps [FLOAT ...] Smoothings to compare with hard targets, each in (0, 1]; with --arms, none unless "
         "given. (default: 0.05 0.1 0.2)",
         "--arms [NAME ...] Methods to compare with hard targets, as name or name:option=value,option=value; "
-        '"all" is every method. The command "labelsmooth arms" lists them. (default: smoothing alone)',
+        '"all" is every method. The command "labelsmooth arms" lists them. (default: plain smoothing)',
         "--seeds INT Number of pairs, at least 2. (default: 5)",
         "(default: clean noisy scarce)",
         "--flipped FLOAT Share of training labels that are flipped in noisy and scarce, in [0, 1]. "

@@ -75,7 +75,7 @@ class Study:
     """With --data: the number of epochs to train; with --command: the number that the program trains."""
     eps: Annotated[tuple[float, ...] | None, _many("FLOAT", "0.05 0.1 0.2")] = None
     """Smoothings to compare with hard targets, each in (0, 1]; with --arms, none unless given."""
-    arms: Annotated[tuple[str, ...] | None, _many("NAME", "smoothing alone")] = None
+    arms: Annotated[tuple[str, ...] | None, _many("NAME", "plain smoothing")] = None
     """Methods to compare with hard targets, as name or name:option=value,option=value; "all" is every method.
     The command "labelsmooth arms" lists them."""
     care: str = "overall"

@@ -26,8 +26,8 @@ MARKS = {Effect.BETTER: ("▲", "green"), Effect.WORSE: ("▼", "red"), Effect.U
 LEGEND = "▲ better, ▼ worse than {baseline}."
 AT_T = " At T: with its temperature."
 RANKING_LEGEND = (
-    "Sorted by test {metric}{at}.{at_t} [ , ]: 95 % of the difference from {baseline}, each "
-    "by itself. ▲ better, ▼ worse than {baseline}. * chosen by {rows} {metric}{at}."
+    "Sorted by test {metric}{at}.{at_t} [ , ]: 95 % interval of the difference from {baseline}, "
+    "uncorrected. ▲ better, ▼ worse than {baseline}. * chosen by {rows} {metric}{at}."
 )
 WIDTH = 80
 COLOURS = {

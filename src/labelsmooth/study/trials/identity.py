@@ -288,7 +288,7 @@ def _pickled(value: Any, name: str | None) -> _Node:
     if isinstance(reduced, str):
         home = getattr(value, "__module__", None)
         if home and is_own_name(home) and type(value).__module__ != "typing":
-            raise OpaqueError(f"{name or 'an object'} (type {_type_name(value)}, told by its name alone)")
+            raise OpaqueError(f"{name or 'an object'} (type {_type_name(value)}, pickled by name only)")
         return _Node(f"named {installed(getattr(value, '__module__', None) or '', reduced)}")
     maker, arguments, state, *items = [*reduced, None, None, None][:5]
     children: list[Child] = [(None, maker), (name if arguments else None, arguments)]
