@@ -21,17 +21,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", metavar="TEXT", help="the cases with this in their name")
-    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: tries the benchmarks")
-    parser.add_argument("--load", action="store_true", help="while other processes keep every core busy")
+    parser.add_argument("--only", default="", metavar="TEXT", help="run the cases whose name contains TEXT")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: tests the benchmarks")
+    parser.add_argument("--load", action="store_true", help="keep every core busy with other processes")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--seconds", type=float, default=Effort().seconds, help="for the rounds of each case")
+    parser.add_argument("--seconds", type=float, default=Effort().seconds, help="time for each case")
     parser.add_argument(
         "--save", type=Path, metavar="FILE", help="JSON lines; default: a new file in results"
     )
     chosen = parser.parse_args(arguments)
     if not any(chosen.only in case.name for case in CASES):
-        parser.error(f"--only {chosen.only!r} is in no case's name: {', '.join(c.name for c in CASES)}")
+        parser.error(
+            f"--only {chosen.only!r} matches no case; choose from: {', '.join(c.name for c in CASES)}"
+        )
     return chosen
 
 

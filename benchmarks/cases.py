@@ -1,4 +1,4 @@
-"""What is measured, and the goals: data."""
+"""The cases and the goals, as data."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -35,7 +35,7 @@ Quantity = Literal["time", "peak", "peak beyond the gradients"]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Logits, or with features what a linear head makes them of; with a side, those of square maps."""
+    """The size of logits, of a linear head (with features), or of square segmentation maps (with a side)."""
 
     rows: int
     classes: int
@@ -43,7 +43,7 @@ class Size:
     side: int | None = None
 
     def small(self) -> "Size":
-        """For a try of the benchmarks themselves; what was fourfold stays fourfold."""
+        """A small size to test the benchmarks; ratios of 4 between sizes are kept."""
         if self.side is not None:
             return Size(self.rows // 64, self.classes, side=self.side // 8)
         features = self.features and max(8, self.features // 16)
@@ -57,7 +57,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A provider at a size, and which entrant of its case it is a ratio of."""
+    """A provider at a size, and the label of the entrant that its ratios refer to."""
 
     label: str
     provider: Provider
@@ -67,10 +67,10 @@ class Entrant:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """At most so many times what another entrant takes."""
+    """An upper bound on the ratio to another entrant's time or memory."""
 
     quantity: Quantity
-    against: str | None  # None: against the bytes of its own gradients
+    against: str | None  # None: the bytes of its own gradients
     most: float
     entrant: str = OURS
     device: Literal["cpu", "cuda"] = "cpu"
@@ -79,7 +79,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is measured in turns."""
+    """Entrants that are measured in turns, and their goals."""
 
     name: str
     entrants: tuple[Entrant, ...]
@@ -96,7 +96,7 @@ def _side_by_side(size: Size, *names: str) -> tuple[Entrant, ...]:
 
 
 def _growth(size: Size, *names: str) -> tuple[Entrant, ...]:
-    """Each at a size, at 4 times the rows, at 4 times the classes: a ratio of 4 is linear growth."""
+    """Each at a size, with 4 times the rows and with 4 times the classes: a ratio of 4 is linear growth."""
     providers = DENSE if size.features is None else LINEAR
     return tuple(
         Entrant(name + suffix, providers[name], grown, baseline=name)
@@ -110,9 +110,9 @@ def _growth(size: Size, *names: str) -> tuple[Entrant, ...]:
 
 
 NO_COLLAPSE = Goal("time", TORCH, 1.0, load="busy")
-# The gradient and nothing else as wide as the classes: what is left is a few numbers per row.
+# The gradient is the only N x K tensor; the rest is a few numbers per row.
 ONE_BUFFER = Goal("peak", None, 1.01)
-# 85 % of a copy's speed: the loss moves the logits three times (read, read, gradient), a copy twice.
+# 85 % of a copy's bandwidth: the loss moves the logits three times (read, read, gradient), a copy twice.
 CUDA = (
     Goal("time", COPY, 3 / 2 / 0.85, device="cuda"),
     *(
@@ -156,7 +156,7 @@ CASES = (
         (Goal("time", PLAIN, 1.5), NO_COLLAPSE),
     ),
     Case(
-        "maps 4x21x128x128",
+        "segmentation maps 4x21x128x128",
         _side_by_side(Size(4 * 128**2, 21, side=128), OURS, TORCH, PLAIN),
         (Goal("time", PLAIN, 1.0), Goal("peak", TORCH, 0.5), NO_COLLAPSE),
     ),

@@ -1,13 +1,13 @@
-"""How often the study's intervals hold the truth, find a gain, and see one that is not there.
+"""Coverage, power and false positives of the study's intervals and verdict, by simulation.
 
 ``python -m benchmarks.coverage`` prints the tables of docs/study.md, in about five minutes. Each simulated
-study has runs and rows drawn anew: a row's margin in a run is
+study draws new runs and rows. The margin of a row in a run is
 
     margin = level + gain of the arm + difficulty of the row + luck of the run + taste of the arm for the row
              + noise of the run and the row together
 
-A row is right where its margin is positive, and its NLL is log(1 + exp(-2 margin)). Runs share their luck
-between validation and test rows. The arm is chosen by validation NLL.
+A row is classified correctly if its margin is positive, and its NLL is log(1 + exp(-2 margin)). The luck of a
+run applies to validation and test rows. The arm is chosen by validation NLL.
 """
 
 import argparse
@@ -31,7 +31,7 @@ REPLICATES = 300
 
 @dataclass(frozen=True)
 class World:
-    """Standard deviations of what differs, where the noise has 1."""
+    """Standard deviations of the random effects, relative to the noise."""
 
     name: str
     luck: float  # of a run
@@ -47,7 +47,7 @@ class World:
         return float(ndtr((self.level + gain) / self.spread))
 
     def gain(self, points: float) -> float:
-        """What raises the accuracy by so many points."""
+        """The gain in margin that raises the accuracy by ``points``."""
         return float(norm.ppf(self.accuracy(0) + points / 100)) * self.spread - self.level
 
     def margins(self, rng: np.random.Generator, gains: list[float], seeds: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def anova(values: np.ndarray) -> Difference:
 
 
 def bootstrap(values: np.ndarray, rng: np.random.Generator) -> Difference:
-    """What the study did before: seeds and rows resampled together, the seeds widened as Student's t asks."""
+    """The bootstrap of seeds and rows together, with the seeds widened for Student's t."""
     s, n = values.shape
     rows = rng.multinomial(n, np.full(n, 1 / n), REPLICATES) / n
     seeds = rng.multinomial(s, np.full(s, 1 / s), REPLICATES) / s
@@ -91,7 +91,7 @@ def bootstrap(values: np.ndarray, rng: np.random.Generator) -> Difference:
 
 
 def covered(world: World, seeds: int, points: float, studies: int) -> list[float]:
-    """Shares of studies: the interval holds the truth, and lies above 0; of the bootstrap, then of ours."""
+    """Shares of studies whose interval covers the true value and lies above 0: bootstrap, then ANOVA."""
     rng = np.random.default_rng(seeds)
     gain = world.gain(points)
     truth = world.accuracy(gain) - world.accuracy(0)
@@ -105,7 +105,7 @@ def covered(world: World, seeds: int, points: float, studies: int) -> list[float
 
 
 def judged(world: World, arms: int, seeds: int, studies: int) -> list[float]:
-    """Shares of studies of equal arms in which one "helps": by its own intervals, and by the verdict."""
+    """Shares of studies of equal arms in which the chosen arm "helps": by its intervals, by the verdict."""
     rng = np.random.default_rng(arms)
     alone = protected = 0
     for _ in range(studies):
@@ -139,10 +139,10 @@ def judged(world: World, arms: int, seeds: int, studies: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=1000, help="simulated studies of each line")
+    parser.add_argument("--studies", type=int, default=1000, help="number of simulated studies for each line")
     studies = parser.parse_args().studies
     print(f"{ROWS} test rows, {studies} studies a line; 95 % intervals of the accuracy's difference")
-    print("| world | seeds | held, bootstrap | held, ours | gain, points | found, bootstrap | found, ours |")
+    print("| world | seeds | covered, bootstrap | ANOVA | gain, points | detected, bootstrap | ANOVA |")
     print("|---|---|---|---|---|---|---|")
     for world in WORLDS:
         for seeds in (2, 3, 5, 10):
@@ -154,7 +154,7 @@ def main() -> None:
                     flush=True,
                 )
     goes_by = "/".join(CARES["overall"].judged)
-    print(f"\nstudies of arms that are all alike, 5 seeds: the chosen one {goes_by} is said to help")
+    print(f"\nstudies of equal arms, 5 seeds: how often the chosen arm is said to help, by {goes_by}")
     print("| world | arms | by its intervals alone | by the verdict |")
     print("|---|---|---|---|")
     for world in WORLDS:

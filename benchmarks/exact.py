@@ -1,18 +1,18 @@
-"""The answer in float64, which all that take part are held to before they are timed."""
+"""The float64 result that every entrant is checked against before it is timed."""
 
 import math
 
 import torch
 from torch import Tensor
 
-# Of the whole, in the Euclidean norm. In bf16 the logits of a linear head are themselves rounded.
+# Relative error in the Euclidean norm. In bfloat16 the logits of a linear head are rounded, too.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 ROWS = 256  # at a time
 
 
 def answer(leaves: tuple[Tensor, ...], target: Tensor, eps: float) -> tuple[float, tuple[Tensor, ...]]:
     """The mean loss and its gradients: ``H(p, q) = lse(z) - <p, z>`` and ``dH/dz = q - p``."""
-    if target.dim() > 1:  # the pixels of maps
+    if target.dim() > 1:  # segmentation maps
         loss, (gradient,) = answer((leaves[0].movedim(1, -1).flatten(0, -2),), target.flatten(), eps)
         return loss, (gradient.unflatten(0, target.shape).movedim(-1, 1),)
     values = [leaf.detach().double() for leaf in leaves]
@@ -35,7 +35,7 @@ def answer(leaves: tuple[Tensor, ...], target: Tensor, eps: float) -> tuple[floa
 
 
 def entropy(eps: float, num_classes: int) -> float:
-    """Of the smoothed target."""
+    """The entropy of the smoothed target."""
     off = eps / num_classes
     on = 1 - eps + off
     return -sum(n * p * math.log(p) for n, p in ((1, on), (num_classes - 1, off)) if p > 0)
@@ -44,7 +44,7 @@ def entropy(eps: float, num_classes: int) -> float:
 def disagreement(
     loss: Tensor, gradients: tuple[Tensor, ...], expected: float, exact: tuple[Tensor, ...]
 ) -> str | None:
-    """What is wrong with an answer; None if nothing."""
+    """A description of the error of a result; None if it is correct."""
     tolerance = TOLERANCE[gradients[0].dtype]
     error = abs(float(loss.detach()) - expected) / abs(expected)
     if not error <= tolerance:

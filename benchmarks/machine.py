@@ -1,4 +1,4 @@
-"""Where and of what a run was made. Never the host's name."""
+"""Facts about the machine and the software of a run, without the host's name."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ PEERS = ("triton", "liger-kernel", "flash-attn", "cut-cross-entropy")
 
 
 def facts(device: str, load: str, quick: bool) -> dict[str, object]:
-    """What every row carries."""
+    """The facts that every row of the results has."""
     return {
         "device": device_name(device),
         "cores": num_cores(),
@@ -37,7 +37,7 @@ def facts(device: str, load: str, quick: bool) -> dict[str, object]:
 
 
 def file_name(facts: dict[str, object]) -> str:
-    """The machine, the time, the commit."""
+    """The name of the results file: machine, time and commit."""
     machine = f"{facts['device']} {facts['cores']} cores"
     stamp = re.sub(r"[-:]", "", str(facts["utc"]))[:13]
     parts = [re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-"), stamp, facts["commit"] or "no-commit"]
@@ -55,7 +55,7 @@ def device_name(device: str) -> str:
 
 
 def num_cores() -> int:
-    """Those this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

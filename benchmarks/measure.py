@@ -27,14 +27,14 @@ SPIN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100_00
 class Effort:
     """How long a case is measured: rounds until the seconds are over, within limits.
 
-    Where rounds are so slow that ``min_rounds`` take thrice the seconds, ``few_rounds`` have to do.
+    If ``min_rounds`` take more than three times the seconds, ``few_rounds`` are enough.
     """
 
     seconds: float = 20.0
     few_rounds: int = 3
     min_rounds: int = 5
     max_rounds: int = 200
-    sample_ms: float = 5.0  # faster steps are repeated for as long and counted as one
+    sample_ms: float = 5.0  # faster steps are repeated for this long and averaged
 
     def enough(self, rounds: int, seconds: float) -> bool:
         over = self.seconds if rounds >= self.min_rounds else 3 * self.seconds
@@ -45,9 +45,9 @@ QUICK = Effort(seconds=0.2, few_rounds=2, min_rounds=2, max_rounds=10, sample_ms
 
 
 def measure(case: Case, device: str, effort: Effort, say: Callable[[str], None]) -> list[Measurement]:
-    """All entrants of a case in turns. One that fails or gives a wrong answer is not timed."""
+    """Measure all entrants of a case in turns. An entrant that fails or is wrong is not timed."""
     entrants = [e for e in case.entrants if device == "cuda" or not e.provider.cuda_only]
-    torch.compiler.reset()  # each case gets graphs of its own, none with dynamic shapes
+    torch.compiler.reset()  # new graphs for each case, without dynamic shapes
     sizes = {e.size: _tensors(e.size, case.dtype, device) for e in entrants}
     failures: dict[str, str] = {}
     steps: dict[str, Step] = {}
@@ -70,7 +70,7 @@ def measure(case: Case, device: str, effort: Effort, say: Callable[[str], None])
 
 
 def in_turns(steps: Sequence[Step], device: str, effort: Effort) -> list[list[float]]:
-    """Milliseconds of each step in each round. The order changes, so that nobody always follows the same."""
+    """Milliseconds of each step in each round, in shuffled order, so that no step always follows another."""
     repeats = [_repeats(step, device, effort.sample_ms) for step in steps]
     times: list[list[float]] = [[] for _ in steps]
     order, shuffle = list(range(len(steps))), random.Random(0).shuffle
@@ -84,7 +84,7 @@ def in_turns(steps: Sequence[Step], device: str, effort: Effort) -> list[list[fl
 
 
 def _repeats(step: Step, device: str, sample_ms: float) -> int:
-    """The best of four counts, as one may come at a bad time; what is slow for certain is called once."""
+    """How often to repeat a step, from the fastest of four calls; a slow step is called once."""
     first = timed(step, 1, device)
     best = min(timed(step, 1, device) for _ in range(3)) if first < 20 * sample_ms else first
     return max(1, math.ceil(sample_ms / min(first, best)))
@@ -108,10 +108,10 @@ def timed(step: Step, repeats: int, device: str) -> float:
 
 
 def peak(step: Step, device: str) -> int:
-    """Bytes that torch's allocator holds at most during a step, beyond what it held before.
+    """The largest number of bytes that torch's allocator holds during a step, beyond what it held before.
 
-    On a CPU the profiler sees each allocation. The process's resident memory, which also holds what others
-    allocate, rises by as much, but counts in pages and not what an earlier step left to the C library.
+    On a CPU the profiler sees each allocation. The resident memory of the process would include allocations
+    of other libraries, count in pages, and miss pages that an earlier step returned to the C library.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -134,7 +134,7 @@ def peak(step: Step, device: str) -> int:
 
 @contextmanager
 def busy(cores: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Other processes keep the cores busy; they end with this one, however it ends."""
+    """Keep the cores busy with other processes, which end with this process in any case."""
     command = [sys.executable, "-c", SPIN, str(os.getpid())]
     spinning = [subprocess.Popen(command) for _ in range(cores)]
     try:
@@ -163,7 +163,7 @@ def _tensors(size: Size, dtype: torch.dtype, device: str) -> tuple[tuple[Tensor,
 def _checked(
     entrants: Sequence[Entrant], sizes: dict[Size, tuple[tuple[Tensor, ...], Tensor]]
 ) -> Iterator[tuple[Entrant, Step | str]]:
-    """A step of each entrant, or why there is none. The answers are not kept: they are large."""
+    """A step of each entrant, or the reason why there is none."""
     answers: dict[tuple[Size, float], tuple[float, tuple[Tensor, ...]]] = {}
     for entrant in entrants:
         provider, size = entrant.provider, entrant.size
@@ -182,7 +182,7 @@ def _checked(
                 expected -= entropy(provider.eps, size.classes)
             value = loss(*leaves, target)
             gradients = torch.autograd.grad(value, leaves)
-        except Exception as error:  # whatever a peer may raise, the others are measured
+        except Exception as error:  # an error of one peer must not stop the others
             yield entrant, f"{type(error).__name__}: {error}".splitlines()[0]
             continue
         wrong = disagreement(value, gradients, expected, exact)

@@ -1,7 +1,7 @@
-"""All that can be measured: one small function each, which takes the leaves and the target to the mean loss.
+"""The losses that can be measured: each is a small function from the leaves and the target to the mean loss.
 
-The leaves are the logits, or for a linear head the features and the weight. The formulas of others are
-written down here from the sources named, so that neither has to be installed.
+The leaves are the logits, or the features and the weight of a linear head. The formulas of timm and
+transformers are copied from the named sources, so that neither has to be installed.
 """
 
 from collections.abc import Callable
@@ -37,19 +37,19 @@ Loss = Callable[..., Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """One that takes part."""
+    """A loss that takes part in the benchmarks."""
 
     name: str
-    build: Callable[[], Loss]  # raises if what it needs is missing
+    build: Callable[[], Loss]  # raises if a dependency is missing
     eps: float = EPS
-    is_divergence: bool = False  # the loss less the entropy of the target
+    is_divergence: bool = False  # the loss minus the entropy of the target
     is_loss: bool = True
     cuda_only: bool = False
-    writes_leaves: bool = False  # needs its own
+    writes_leaves: bool = False  # overwrites the leaves, so it gets its own copy
 
 
 def one_hot_divergence(z: Tensor, target: Tensor) -> Tensor:
-    """The way tutorials write label smoothing."""
+    """Label smoothing as tutorials write it."""
     p = F.one_hot(target, num_classes=z.size(-1)).float()
     p = (1 - EPS) * p + EPS / z.size(-1)
     return F.kl_div(F.log_softmax(z, dim=-1), p, reduction="batchmean")
@@ -108,7 +108,7 @@ def _flash() -> Loss:
 def _cce() -> Loss:
     from cut_cross_entropy import linear_cross_entropy  # type: ignore[reportMissingImports]
 
-    return partial(linear_cross_entropy, impl="cce_exact")  # its default leaves small gradients out
+    return partial(linear_cross_entropy, impl="cce_exact")  # the default skips small gradients
 
 
 _torch_smoothed = partial(F.cross_entropy, label_smoothing=EPS)

@@ -12,7 +12,7 @@ VERDICTS = {True: Text("met", "green"), False: Text("missed", "bold red"), None:
 
 
 def case_table(case: Case, measurements: Sequence[Measurement]) -> Table:
-    """Who takes how long and how much, and the ratios to the baseline."""
+    """Time and memory of each entrant, and the ratios to the baseline."""
     table = _table(case.name, "", "ms", "20 to 80 %", "ratio", "peak", "beyond gradients", "peak ratio")
     found = by_label(measurements)
     for m in measurements:
@@ -54,7 +54,7 @@ def _ratio(value: float | None) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits, and never an exponent that hides how large it is."""
+    """Three significant digits, without an exponent."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""From times and bytes to ratios, verdicts and rows: no torch in here, nothing is measured."""
+"""Ratios, verdicts and rows from measured times and bytes, without torch."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from benchmarks.cases import Case, Entrant, Goal, Load
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What an entrant took: a time in ms for each round, and bytes. With a failure, nothing."""
+    """An entrant's time in ms for each round, and its bytes; empty if it failed."""
 
     entrant: Entrant
     times: tuple[float, ...] = ()
@@ -20,7 +20,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A goal and what was measured: None where an entrant is missing or the sizes are not the goal's."""
+    """A goal and its figure: None if an entrant is missing or the sizes are not the goal's."""
 
     case: str
     goal: Goal
@@ -29,7 +29,7 @@ class Judged:
 
 
 def quantiles(times: Sequence[float]) -> tuple[float, float, float]:
-    """20 %, 50 %, 80 %."""
+    """The 20 %, 50 % and 80 % quantiles."""
     if len(times) == 1:
         return times[0], times[0], times[0]
     fifths = statistics.quantiles(times, n=5, method="inclusive")
@@ -37,17 +37,17 @@ def quantiles(times: Sequence[float]) -> tuple[float, float, float]:
 
 
 def time_ratio(times: Sequence[float], against: Sequence[float]) -> float:
-    """The median of the ratios in each round: what slows a round down hits both."""
+    """The median of the ratios within each round, since a slow round slows both."""
     return statistics.median(a / b for a, b in zip(times, against, strict=True))
 
 
 def peak_ratio(bytes_: int, against: int) -> float | None:
-    """None where there is nothing to compare with."""
+    """The ratio of the peaks; None if the other peak is 0."""
     return bytes_ / against if against > 0 else None
 
 
 def by_label(measurements: Sequence[Measurement]) -> dict[str, Measurement]:
-    """Those that were measured."""
+    """The measurements without a failure, by label."""
     return {m.entrant.label: m for m in measurements if m.failure is None}
 
 
@@ -73,7 +73,7 @@ def figure(goal: Goal, measurements: Sequence[Measurement]) -> float | None:
 def judge(
     case: Case, measurements: Sequence[Measurement], *, device: str, load: Load, quick: bool
 ) -> list[Judged]:
-    """The goals that apply to this device and load. A quick run judges none: its sizes are not the goals'."""
+    """The goals for this device and load. A quick run judges none, since its sizes are not the goals'."""
     judged = []
     for goal in case.goals:
         if (goal.device, goal.load) == (device, load):
@@ -86,7 +86,7 @@ def judge(
 def rows(
     case: Case, measurements: Sequence[Measurement], judged: Sequence[Judged], facts: dict[str, object]
 ) -> list[dict[str, object]]:
-    """For JSON: each measurement and each goal with all facts about the run."""
+    """A row of JSON for each measurement and each goal, with the facts about the run."""
     measured = [_measurement_row(case, m, by_label(measurements)) | facts for m in measurements]
     return measured + [_goal_row(j) | facts for j in judged]
 

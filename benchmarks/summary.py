@@ -1,7 +1,7 @@
-"""What a study's summary takes where there are many rows and classes: ``python -m benchmarks.summary``.
+"""Time and memory of a study's summary with many rows and classes: ``python -m benchmarks.summary``.
 
-Runs of 50,000 test rows x 1,000 classes and 10,000 validation rows are written to a temporary folder, read
-back one by one and compared. Memory is told beyond the logits of one run.
+It writes runs of 50,000 test rows x 1,000 classes and 10,000 validation rows to a temporary folder, reads
+them back one by one and compares them. Memory is given beyond the logits of one run.
 """
 
 import argparse
@@ -20,7 +20,7 @@ MEBIBYTE = 1 << 20
 
 
 def peak() -> int:
-    """Bytes that this process has held at most."""
+    """The largest number of bytes that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -1,7 +1,7 @@
 """Writes the tables of methods.md, extending.md and engines.md from the code: python docs/methods_table.py.
 
-What a method computes, and where that is from, its docstring says; which statistics it uses is seen by
-calling it; where it runs the engines are asked; how well it is confirmed is in the table of the study.
+A method's equation and reference come from its docstring, its statistics from calling it, its engines from
+asking each engine, and its grade from the study's table of arms.
 """
 
 import ast
@@ -43,17 +43,17 @@ RANKED_BY: tuple[str, ...] = ("nll_scaled", "accuracy")
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: what its docstring is read of, and a call that uses it."""
+    """A row of the table: the documented object and a call that uses it."""
 
     name: str
     documented: object
-    grade: str  # the arm of the study whose grade it has, or one of its own, or none
+    grade: str  # the study's arm that has the grade, a grade, or ""
     loss: Callable[[], object]
-    engines: Sequence[str] | str = ENGINES  # that its entry points lead to; or what does the work instead
+    engines: Sequence[str] | str = ENGINES  # the engines of its entry points, or what runs instead
 
 
 def _smoothed(target: Tensor | Mixed = TARGET, **options: Any) -> Callable[[], object]:
-    """By the reference, as the shortest path has no statistics."""
+    """A loss that uses the reference, since the fast path computes no row statistics."""
     options = {"label_smoothing": 0.1, **options}
     return lambda: functional.cross_entropy(INPUT, target, engine="reference", **options)
 
@@ -136,7 +136,7 @@ LOSSES = (
 
 
 class Recording(RowStatistics):
-    """Statistics that know which of them were asked for."""
+    """Row statistics that record which of them a formula reads."""
 
     asked: ClassVar[set[str]] = set()
 
@@ -147,7 +147,7 @@ class Recording(RowStatistics):
 
 
 def observed(loss: Callable[[], object]) -> tuple[list[Measures], list[str]]:
-    """What a loss holds each row to, and the statistics that it asks for."""
+    """The measures that a loss passes to its engine, and the statistics that it reads."""
     given: list[Measures] = []
     row_statistics = reference.row_statistics
 
@@ -156,7 +156,7 @@ def observed(loss: Callable[[], object]) -> tuple[list[Measures], list[str]]:
         return Recording(*row_statistics(z, measures))
 
     Recording.asked.clear()
-    # The shortest path has no statistics.
+    # The fast path computes no row statistics.
     with (
         patch.object(reference, "row_statistics", record),
         patch.object(route, "_fastest", return_value=reference),
@@ -167,7 +167,7 @@ def observed(loss: Callable[[], object]) -> tuple[list[Measures], list[str]]:
 
 
 def serving(measures: Measures) -> list[str]:
-    """The engines that say that they can."""
+    """The engines that support the measures."""
     measures, z = measures.flat(), INPUT.movedim(1, -1).flatten(0, -2)
     kernels = operator.unserved(z, measures) is None
     head = linear.Head(z, torch.eye(K), None, None, z.dtype)
@@ -181,13 +181,13 @@ def serving(measures: Measures) -> list[str]:
 
 
 def equations(documented: object) -> str:
-    """The first equation of a docstring, its parts one below the other."""
+    """The first equation of a docstring, with one line for each part."""
     doc = inspect.getdoc(documented) or ""
     block = re.search(r"^\.\. math::(.*?)(?=\n\S|\Z)", doc, re.DOTALL | re.MULTILINE)
     if block is None:
         return ""
     tex = " ".join(block[1].split())
-    # On GitHub a backslash before a punctuation mark is Markdown's, and a bar is the table's.
+    # GitHub reads a backslash before punctuation as Markdown and a bar as the end of a table cell.
     for old, new in (
         (r"\\", r"\cr"),
         (r"\{", r"\lbrace "),
@@ -209,7 +209,7 @@ def equations(documented: object) -> str:
 
 
 def _broken(equation: str) -> list[str]:
-    """A long chain of two equations in two lines."""
+    """Split a long chain of two equations into two lines."""
     ends = [i.start() for i in re.finditer(" = ", equation)]
     outside = [i for i in ends if equation.count("{", 0, i) == equation.count("}", 0, i)]
     if len(equation) < 90 or len(outside) < 2:
@@ -218,7 +218,7 @@ def _broken(equation: str) -> list[str]:
 
 
 def source(documented: object) -> str:
-    """Who and where, of the section Reference, without the titles."""
+    """The authors and the venue from the section Reference, without the titles."""
     doc = inspect.getdoc(documented) or ""
     section = re.search(r"^Reference:\n((?:    .*\n?)+)", doc, re.MULTILINE)
     text = " ".join(section[1].split()).rstrip(".") if section else ""
@@ -258,7 +258,7 @@ def grades() -> str:
 
 
 def lengths() -> str:
-    """How long the formulas are: the lines of code of ``factors`` or ``__call__``, and what it returns."""
+    """The number of lines of each formula's ``factors`` or ``__call__``, and the expression that it returns."""
     rows = []
     for method in FORMULAS:
         formula: Any = method.documented
@@ -271,23 +271,22 @@ def lengths() -> str:
         rows.append(
             (f"`{method.name}`", str(len(lines)), f"`{ast.unparse(last.value)}`" if last.value else "")
         )
-    return table(("formula", "lines", "what it returns"), rows)
+    return table(("formula", "lines", "returned expression"), rows)
 
 
 def combinations() -> str:
-    """Which engine finds the statistics of what, beyond class indices and a prior for all, for each class or
-    each sample, which all of them take."""
+    """The engines that support each combination beyond class indices and any prior, which all support."""
     of_few = priors.teacher(INPUT, k=2)
     by_class, hinge = priors.sord(K), formulas.MaxSup()
     soft = INPUT.softmax(1)
     cases = (
         ("`hinge`: `MaxSup`, `MarginSmoothing`", TARGET, {"formula": hinge}),
-        ("`hinge`, toward a few classes of each sample's own", TARGET, {"formula": hinge, "prior": of_few}),
+        ("`hinge` with a per-sample prior over a few classes", TARGET, {"formula": hinge, "prior": of_few}),
         ("`model_z`: `ConfidencePenalty`", TARGET, {"formula": formulas.ConfidencePenalty()}),
         ("`overlap`: `ForwardCorrection`", TARGET, {"formula": formulas.ForwardCorrection()}),
-        ("class probabilities or mixed labels", soft, {}),
-        ("these with a `(K, K)` prior", soft, {"prior": by_class}),
-        ('these with `off_target="others"`', soft, {"off_target": "others"}),
+        ("class probabilities or mixup labels", soft, {}),
+        ("the same with a `(K, K)` prior", soft, {"prior": by_class}),
+        ('the same with `off_target="others"`', soft, {"off_target": "others"}),
     )
     rows = []
     for what, target, options in cases:
@@ -298,8 +297,8 @@ def combinations() -> str:
 
 
 def digits() -> str:
-    """What `labelsmooth study --arms all` found on digits, as it was saved: each arm's differences from hard
-    targets, marked where they are sure among so many."""
+    """The saved results of `labelsmooth study --arms all` on digits: each arm's differences from hard
+    targets, marked if they are significant after Holm's correction."""
     settings = Results.load(DOCS / "digits").settings
     columns = [_differences(setting) for setting in settings]
     rows = [(f"`{arm.name}`", *(column[arm.name] for column in columns)) for arm in settings[0].ranking]
@@ -329,7 +328,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def rendered(page: str, text: str) -> str:
-    """The text of a page with its tables as they are now, each between two markers."""
+    """The text of a page with up-to-date tables, each between two markers."""
     for name, make in PAGES[page].items():
         begin, end = f"<!-- table: {name} -->", "<!-- end of the table -->"
         before, _, rest = text.partition(begin)

@@ -1,8 +1,10 @@
-"""Let a study run a training program of your own: it loads the loss, trains, and leaves its predictions.
+"""A training program that a study can run: it loads the loss, trains, and saves its predictions.
+
+A study calls it with its own files for each arm and seed, like
 
     python any_trainer.py --loss LOSS --seed 0 --out predictions.npz
 
-is how a study calls it, with files of its own, for each arm and seed:
+and is started by
 
     study.run(study.CommandFit(command="python any_trainer.py --loss {criterion} --seed {seed} --out {out}"))
 """
@@ -17,15 +19,15 @@ from torch import nn, optim
 import labelsmooth
 
 parser = argparse.ArgumentParser(description="Train an MLP on scikit-learn's digits.")
-parser.add_argument("--loss", required=True, help="the criterion's file, such as a study writes")
+parser.add_argument("--loss", required=True, help="the file of the criterion, which the study writes")
 parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--out", default="predictions.npz", help="where to leave the predictions")
+parser.add_argument("--out", default="predictions.npz", help="the file for the predictions")
 parser.add_argument("--epochs", type=int, default=10)
 args = parser.parse_args()
 
 images, labels = load_digits(return_X_y=True)
 x, y = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
-# The same rows in every run: only what is random in training follows from the seed.
+# The splits are the same in every run; the seed determines only the randomness of training.
 train, val, test = torch.randperm(len(y), generator=torch.Generator().manual_seed(0)).split([597, 500, 700])
 
 torch.manual_seed(args.seed)
@@ -37,7 +39,7 @@ for _ in range(args.epochs):
         optimizer.zero_grad()
         criterion(model(x[batch]), y[batch]).backward()
         optimizer.step()
-    criterion.end_epoch()  # some losses change from epoch to epoch
+    criterion.end_epoch()  # advances losses that change over time
 
 model.eval()
 with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Load the models that `labelsmooth study` recommended, and their temperatures; give it the folder."""
+"""Load the models that `labelsmooth study` recommended, with their temperatures, from the study's folder."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Ask the study about data and a model of your own: a fit trains one model with the criterion it is given."""
+"""A study of your own data and model: a fit trains one model with the given criterion."""
 
 import torch
 from sklearn.datasets import load_breast_cancer
@@ -10,7 +10,7 @@ table, labels = map(torch.tensor, load_breast_cancer(return_X_y=True))
 train, val, test = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).split(
     [200, 149, 220]
 )
-# What is learnt of the data, the training rows teach alone.
+# The mean and the standard deviation come from the training rows only.
 table = ((table - table[train].mean(0)) / table[train].std(0)).float()
 
 
@@ -22,7 +22,7 @@ def fit(criterion: study.Criterion, seed: int) -> study.FitResult:
         loss = criterion(model(table[train]), labels[train])
         loss.backward()
         optimizer.step()
-        criterion.end_epoch()  # some arms change from epoch to epoch
+        criterion.end_epoch()  # advances losses that change over time
     model.eval()
     with torch.no_grad():
         return {"val": (model(table[val]), labels[val]), "test": (model(table[test]), labels[test])}

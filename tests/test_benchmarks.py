@@ -72,7 +72,7 @@ def test_a_run_ends_in_tables_and_rows(tmp_path: Path, load: str):
 def test_a_case_that_is_not_there_is_refused():
     done = run("--only", "dense 3x3")
     assert done.returncode == 2
-    assert "--only 'dense 3x3' is in no case's name: dense 2048x32000, " in done.stderr
+    assert "--only 'dense 3x3' matches no case; choose from: dense 2048x32000, " in done.stderr
 
 
 @pytest.mark.parametrize(("label", "code"), [(OURS, 1), (TORCH, 0)])

@@ -270,7 +270,7 @@ def test_balanced_classes_are_all_heads(counts: list[int], shape: Any) -> None:
         ({"head": 1.1}, r"head must lie in \[0, 1\], got 1.1"),
         ({"tail": -0.1}, r"tail must lie in \[0, 1\], got -0.1"),
         ({"shape": "exp"}, "shape must be one of 'concave', 'linear', 'convex', 'exponential', got 'exp'"),
-        ({"power": 2.0}, "power goes with shape=\"exponential\" only, got shape='concave'"),
+        ({"power": 2.0}, "power requires shape=\"exponential\", got shape='concave'"),
         ({"shape": "exponential", "power": 0.0}, "power must be finite and above 0, got 0.0"),
         ({"shape": "exponential", "power": "2"}, "power must be a number, got str"),
     ],

@@ -1,4 +1,4 @@
-"""Label smoothing for PyTorch, and a study that tells whether it helps on your data."""
+"""Exact label smoothing for PyTorch, and a study that tells you whether it helps on your data."""
 
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "load_criterion":  # it knows every arm of a study, which the losses need not
+    if name == "load_criterion":  # imported on demand, since it imports the study's arms
         from labelsmooth.study.fits.criterion_file import load_criterion
 
         return load_criterion

@@ -164,7 +164,7 @@ def test_probabilities_are_named(metric: Metric, dtype: torch.dtype):
     logits, labels = rows()
     probabilities = logits.softmax(-1).to(dtype)
     with pytest.raises(
-        ValueError, match=r"^logits must be .*, got probabilities: .*; give probabilities.log\(\)$"
+        ValueError, match=r"^logits must be .*, got probabilities: .*; pass probabilities.log\(\)$"
     ):
         metric(probabilities, labels)
     expected = metric(probabilities.double().log(), labels)
@@ -197,7 +197,7 @@ BAD: dict[str, tuple[Any, Any, str]] = {
     "batches": (
         [LOGITS[:3], LOGITS[3:]],
         LABELS,
-        r"logits must be .* got list .*; join batches by torch.cat$",
+        r"logits must be .* got list .*; join batches with torch.cat$",
     ),
     "objects": (np.array([[None]]), LABELS, r"logits must be a tensor, an array .*, got ndarray"),
     "sparse": (LOGITS.to_sparse(), LABELS, r"logits must be dense"),
@@ -211,14 +211,14 @@ BAD: dict[str, tuple[Any, Any, str]] = {
     "float labels": (
         LOGITS,
         LABELS.float(),
-        r"labels must be integers .*; labels.long\(\) makes them integers$",
+        r"labels must be integers .*; pass labels.long\(\)$",
     ),
     "one-hot labels": (
         LOGITS,
         torch.eye(4)[LABELS],
-        r"labels must be .*; of one-hot labels take labels.argmax",
+        r"labels must be .*; for one-hot labels pass labels.argmax",
     ),
-    "a column": (LOGITS, LABELS[:, None], r"labels must be .*, got .* \(6, 1\); take labels.squeeze\(-1\)$"),
+    "a column": (LOGITS, LABELS[:, None], r"labels must be .*, got .* \(6, 1\); pass labels.squeeze\(-1\)$"),
     "boolean array": (LOGITS, LABELS.numpy() > 1, r"labels must be integers .*, got torch.bool"),
     "devices": (LOGITS, LABELS.to("meta"), r"labels must be on the logits' device cpu, got meta$"),
 }

@@ -179,7 +179,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
         lambda: priors.masked(EYE.bool()),
         "valid must be bool of shape (K,), got torch.bool of shape (3, 3)",
     ),
-    (lambda: priors.masked(t(False, False)), "valid must name at least one class, got none of 2"),
+    (lambda: priors.masked(t(False, False)), "valid must be True for at least one class, got 2 times False"),
     (
         lambda: priors.masked(t(True, False), THIRD),
         "prior must have shape (K,) or (K, K) with K=2 classes, got (3,)",
@@ -192,11 +192,11 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: priors.masked(t(True, False), t(0.5, 0.25)), "prior must sum to 1, got 0.75"),
     (
         lambda: priors.masked(t(True, False), t(0.0, 1.0)),
-        "valid must leave something of prior, got a prior of 0 in all valid classes",
+        "prior must have probability on a valid class, got 0 for all of them",
     ),
     (
         lambda: priors.masked(t(True, False, True), EYE[[0, 1, 1]]),
-        "valid must leave something of each row of prior, got nothing for class 2",
+        "each row of prior must have probability on a valid class, got 0 for class 2",
     ),
     (lambda: priors.sord(1), "num_classes must be an integer of at least 2, got 1"),
     (lambda: priors.sord(3, "cubed"), "distance must be one of 'absolute', 'squared', 'log', got 'cubed'"),  # pyright: ignore
@@ -224,12 +224,12 @@ BAD: list[tuple[Callable[[], object], str]] = [
         lambda: priors.hierarchy(t([0.0, 1.0], [2.0, 0.0])),
         "distances must be symmetric, got 1.0 at (0, 1) and 2.0 at (1, 0)",
     ),
-    (lambda: priors.hierarchy(0 * EYE), "distances must not all be 0, got 3 classes without any"),
-    (lambda: priors.hierarchy("a"), "distances must not all be 0, got 1 classes without any"),
+    (lambda: priors.hierarchy(0 * EYE), "distances must not all be 0, got zeros for all 3 classes"),
+    (lambda: priors.hierarchy("a"), "distances must not all be 0, got zeros for all 1 classes"),
     (lambda: priors.hierarchy(TREE, -1), "beta must be finite and at least 0, got -1"),
     (
         lambda: priors.hierarchy(1 - EYE, classes=["a"]),
-        "classes goes with a tree only, got a matrix of distances",
+        "classes requires a tree, got a matrix of distances; leave classes out",
     ),
     (
         lambda: priors.hierarchy(["a", 3]),  # pyright: ignore
@@ -269,24 +269,26 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: priors.confusion(EYE, -1), "pseudo_count must be finite and at least 0, got -1"),
     (
         lambda: priors.confusion(t([1, 0], [0, 0])),
-        "counts must not be 0 in a whole row without a pseudo_count, got class 1",
+        "counts must not be 0 in a whole row, got class 1; pass a pseudo_count above 0",
     ),
     (lambda: priors.per_sample(None), "probabilities must be a tensor, got NoneType"),  # pyright: ignore
     (
         lambda: priors.per_sample(t([1, 0])),
-        "probabilities must be floating point of shape (N, K) or so, got torch.int64 of shape (1, 2)",
+        "probabilities must be floating point in the shape of the loss's input, such as (N, K), "
+        "got torch.int64 of shape (1, 2)",
     ),
     (
         lambda: priors.per_sample(torch.tensor(1.0)),
-        "probabilities must be floating point of shape (N, K) or so, got torch.float64 of shape ()",
+        "probabilities must be floating point in the shape of the loss's input, such as (N, K), "
+        "got torch.float64 of shape ()",
     ),
     (
         lambda: priors.per_sample(EYE, class_dim=2),
-        "probabilities of shape (3, 3) have no class dimension 2",
+        "class_dim must be a dimension of probabilities (3, 3), got 2",
     ),
     (
         lambda: priors.per_sample(EYE, MAP[0, :3, :3], class_dim=1),
-        "class_dim goes with probabilities of all classes only, got 1",
+        "class_dim must not be given together with classes, got 1",
     ),
     (lambda: priors.per_sample(EYE, EYE), "classes must hold integer class indices, got torch.float64"),
     (
@@ -294,9 +296,18 @@ BAD: list[tuple[Callable[[], object], str]] = [
         "classes must have the shape of probabilities (3, 3), got (4, 5)",
     ),
     (lambda: priors.teacher(MAP), "logits must be floating point, got torch.int64"),
-    (lambda: priors.teacher(torch.tensor(1.0)), "logits of shape () have no class in dimension -1"),
-    (lambda: priors.teacher(EYE, class_dim=2), "logits of shape (3, 3) have no class in dimension 2"),
-    (lambda: priors.teacher(EYE[:, :0]), "logits of shape (3, 0) have no class in dimension 1"),
+    (
+        lambda: priors.teacher(torch.tensor(1.0)),
+        "logits must have at least one class in dimension -1, got shape ()",
+    ),
+    (
+        lambda: priors.teacher(EYE, class_dim=2),
+        "logits must have at least one class in dimension 2, got shape (3, 3)",
+    ),
+    (
+        lambda: priors.teacher(EYE[:, :0]),
+        "logits must have at least one class in dimension 1, got shape (3, 0)",
+    ),
     (lambda: priors.teacher(EYE, 0), "temperature must be finite and above 0, got 0"),
     (lambda: priors.teacher(EYE, k=0), "k must be an integer of at least 1, got 0"),
     (lambda: priors.teacher(EYE, k=4), "k must be at most K=3 classes, got 4"),

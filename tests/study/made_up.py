@@ -248,7 +248,7 @@ def written(results: Results) -> dict[str, bytes]:
     files = [path for path in results.folder.rglob("*") if path.is_file() and path.name not in TIMES]
     return {
         str(path.relative_to(results.folder)): re.sub(
-            rb'The runs took .*, one|"seconds": .*,', b"", path.read_bytes()
+            rb'Total time of the runs: .*\.|"seconds": .*,', b"", path.read_bytes()
         )
         for path in files
     }

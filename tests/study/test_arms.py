@@ -82,7 +82,7 @@ MISTAKES = {
     "maxsap": r"^no arm is named 'maxsap': did you mean maxsup\? \(",
     "MaxSup:eps=0.2": r"^no arm is named 'MaxSup': did you mean maxsup\? \(",
     "All": r"^no arm is named 'All': did you mean all\? \(",
-    "maxsup,ols": r"^no arm is named 'maxsup,ols': separate arms by blanks, as in maxsup ols \(",
+    "maxsup,ols": r"^no arm is named 'maxsup,ols': separate arms by spaces, as in maxsup ols \(",
     "ls:": "arm ls:: after the colon must come one of eps=, got ''",
     "ls:0.1": "arm ls:0.1: after the colon must come one of eps=, got '0.1'",
     "mbls:gamma=1": "arm mbls:gamma=1: after the colon must come one of eps=, margin=, got 'gamma=1'",
@@ -153,7 +153,7 @@ def test_what_all_leaves_out_is_said(tmp_path: Path, capfd: pytest.CaptureFixtur
 @pytest.mark.parametrize("name", [name for name in ARMS if parse(name).loss.facts])
 def test_what_a_fit_does_not_know_is_named_before_anything_is_trained(name: str, tmp_path: Path):
     (fact, *_) = sorted(parse(name).loss.facts)
-    message = rf"^arm {name} needs to know .*: set it on the fit of 'mine', as in fit.{fact} = \.\.\.$"
+    message = rf"^arm {name} needs .*: set it on the fit of 'mine', as in fit.{fact} = \.\.\.$"
     with pytest.raises(ValueError, match=message):
         study({"yours": KNOWING, "mine": bare}, tmp_path / "new", eps=None, arms=[name])
     assert not (tmp_path / "new").exists()
@@ -162,7 +162,7 @@ def test_what_a_fit_does_not_know_is_named_before_anything_is_trained(name: str,
 @pytest.mark.parametrize(
     ("fit", "arm", "message"),
     [
-        (Knowing(epochs=2.5), "cosine", "mine: epochs must be a whole number, got 2.5"),  # pyright: ignore
+        (Knowing(epochs=2.5), "cosine", "mine: epochs must be an integer, got 2.5"),  # pyright: ignore
         (
             Knowing(counts=torch.ones(2, 3)),
             "byclass",
@@ -176,7 +176,7 @@ def test_what_a_fit_does_not_know_is_named_before_anything_is_trained(name: str,
         (
             Knowing(),
             "all:eps=1",
-            "arm all is every one with its own defaults and takes no options, got 'all:",
+            "arm all takes no options, since every arm has its defaults, got 'all:",
         ),
         (Knowing(num_classes=1), "ordinal", "arm ordinal of mine: num_classes must be"),
         (Knowing(counts=torch.tensor([0, 0])), "unigram", "arm unigram of mine: counts must"),
@@ -358,7 +358,7 @@ def test_the_catalogue_names_every_arm_option_and_source():
         assert method.formula in text
         assert f"Evidence {method.grade}: {method.source}." in text
         for option, rule in method.options.items():
-            default = " (may be left out)" if rule.default is None else f"={spelled(rule.default)}"
+            default = " (optional)" if rule.default is None else f"={spelled(rule.default)}"
             assert f" {option}{default}, {rule}" in text
     for said in ("eps=0.1, in [0, 1]", "temperature=1, in (0, inf)", "kind=absolute, or squared, log,"):
         assert said in text

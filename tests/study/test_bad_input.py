@@ -42,7 +42,7 @@ BAD_RETURNS: dict[str, tuple[Any, str]] = {
     ),
     "a class that is ruled out and right": (
         {"val": (FLAT.index_fill(1, torch.tensor([2]), -math.inf), LABELS), "test": PAIR},
-        r"fit's 'val': labels must name classes whose logits are above -inf, .* class 2 in row 2",
+        r"fit's 'val': labels must name classes with logits above -inf, .* class 2 in row 2",
     ),
     "one column of three classes": (
         {"val": PAIR, "test": (FLAT[:, 0], LABELS)},
@@ -187,9 +187,9 @@ BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "eps a string": ({"eps": ["0.1"]}, r"eps must hold numbers, got '0.1'"),
     "no eps": ({"eps": []}, r"eps must hold at least one smoothing above 0, got \[\]"),
     "no smoothing": ({"eps": [0, 0.0]}, r"eps must hold at least one smoothing above 0, got \[0, 0.0\]"),
-    "one seed": ({"seeds": 1}, r"seeds must be a whole number in \[2, 1000\], got 1"),
-    "no worker": ({"workers": 0}, r"workers must be a whole number, at least 1, got 0"),
-    "no fit": ({"fit": {}}, r"fit must name at least one fit, got none"),
+    "one seed": ({"seeds": 1}, r"seeds must be an integer in \[2, 1000\], got 1"),
+    "no worker": ({"workers": 0}, r"workers must be an integer of at least 1, got 0"),
+    "no fit": ({"fit": {}}, r"fit must hold at least one fit, got an empty mapping"),
     "names alike": ({"fit": {"a b": bare, "A-b": bare}}, r"fit must have names that differ .*, got a b, A-b"),
     "names without a letter": ({"fit": {"?!": bare}}, r"fit must have names that differ .*, got \?!"),
 }

@@ -1,16 +1,12 @@
-"""The command, as a person meets it: help, one line for a mistake, Ctrl-C, and on again."""
+"""The command line: help, one line for a mistake, and the options that reach the study."""
 
 import io
-import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,22 +14,13 @@ import pytest
 
 from labelsmooth.__main__ import main
 from labelsmooth.study import Results
-from labelsmooth.study.analysis.verdict import answer, verdict
 from labelsmooth.study.arms.table import ARMS
 from labelsmooth.study.commands import cli
 from labelsmooth.study.commands import study as command
 
 from .made_up import results as made_up_results
-from .made_up import setting, study, written
-
-COMMAND = [sys.executable, "-m", "labelsmooth"]
-SMALL = ["study", "--settings", "scarce", "--seeds", "4", "--eps", "0.1", "--workers", "2", "-o"]
-RUNS = 8
-WIDE = {**os.environ, "COLUMNS": "80"}
-
-
-def labelsmooth(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *args], capture_output=True, text=True, timeout=120, env=WIDE)
+from .made_up import setting
+from .process import WIDE, labelsmooth
 
 
 def words(text: str) -> str:
@@ -61,10 +48,10 @@ def test_help_of_the_study_names_each_option_with_its_unit_and_default(capsys: p
         "--eps [FLOAT ...] Smoothings to compare with hard targets, each in (0, 1]; with --arms, none unless "
         "given. (default: 0.05 0.1 0.2)",
         "--arms [NAME ...] Methods to compare with hard targets, as name or name:option=value,option=value; "
-        '"all" is every one. The command "labelsmooth arms" lists them. (default: smoothing alone)',
+        '"all" is every method. The command "labelsmooth arms" lists them. (default: plain smoothing)',
         "--seeds INT Number of pairs, at least 2. (default: 5)",
         "(default: clean noisy scarce)",
-        "--flipped FLOAT Share of the training labels that is flipped in noisy and scarce, in [0, 1]. "
+        "--flipped FLOAT Share of training labels that are flipped in noisy and scarce, in [0, 1]. "
         "(default: 0.2)",
         "-o PATH, --output PATH",
         "(default: labelsmooth-study)",
@@ -95,7 +82,7 @@ def test_the_help_breaks_no_word_at_80_columns(
         cli.main(["study", "--help"])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert "nothing else, and say whether smoothing helps: by how much, how surely, and what" in lines
+    assert "nothing else, and judge whether smoothing helps and by how much, and what a" in lines
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -115,8 +102,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no such setting": (["study", "--settings", "dirty"], "invalid choice 'dirty' for argument '--settings'"),
     "eps out of range": (["study", "--eps", "2"], "eps must lie in [0, 1], got 2.0"),
     "no eps": (["study", "--eps"], "eps must hold at least one smoothing above 0, got []"),
-    "one seed": (["study", "--seeds", "1"], "seeds must be a whole number in [2, 1000], got 1"),
-    "no worker": (["study", "--workers", "0"], "workers must be a whole number, at least 1, got 0"),
+    "one seed": (["study", "--seeds", "1"], "seeds must be an integer in [2, 1000], got 1"),
+    "no worker": (["study", "--workers", "0"], "workers must be an integer of at least 1, got 0"),
     "a share that is none": (["study", "--flipped", "20"], "flipped must lie in [0, 1], got 20.0"),
     "no setting": (["study", "--settings"], "--settings must name at least one of clean, noisy, scarce"),
     "no such arm": (["study", "--arms", "label"], "no arm is named 'label' (labelsmooth arms lists them)"),
@@ -127,11 +114,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no database": (["study", "--storage", "nosuch://x"], "storage must be a database URL that opens"),
     "a search without options": (
         ["study", "--arms", "ols:eps=0.3", "--search", "4"],
-        "search must come with an arm that has options left to choose, got ols:eps=0.3",
+        "search requires an arm with options that are not given, got ols:eps=0.3",
     ),
     "nothing to go on from": (
         ["study", "--arms", "ols", "--extend", "True"],
-        "extend must come with a plain smoothing to go on from, got hard, ols:eps=0.5",
+        "extend requires a plain smoothing among the arms, got hard, ols:eps=0.5",
     ),
     "no study's folder": (["report", "."], "folder must be the output of a study, got '.': there is no "),
     "no folder": (["study", "-o", ""], "output must name a folder, got ''"),
@@ -141,16 +128,16 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "settings of the digits": (
         ["study", "--data", "x.csv", "--settings", "noisy"],
-        "--settings is of the digits, and must be left out with --data",
+        "--settings is only for the digits: leave it out with --data",
     ),
-    "a label of nothing": (["study", "--label", "x"], "--label must come with --data or --command"),
+    "a label of nothing": (["study", "--label", "x"], "--label requires --data or --command"),
     "no such file": (["study", "--data", "x.csv"], "x.csv"),
     "a fit without a name": (["study", "--fit", "train"], "fit must be module:function or file.py:function"),
     "a command without places": (["study", "--command", "python x.py"], "command must hold {criterion}"),
     "no such care": (["study", "--care", "speed", "--dry-run"], "care must be one of overall, accuracy, "),
-    "an order that is not declared": (["study", "--care", "ordinal"], "--ordinal declares it for a table"),
+    "an order that is not declared": (["study", "--care", "ordinal"], "(--ordinal for a table)"),
     "one arm to compare": (["compare", "a.npz"], "compare needs a baseline and at least one other"),
-    "an arm twice": (["compare", "a.npz", "./a.npz"], "compare must be given each arm once, got "),
+    "an arm twice": (["compare", "a.npz", "./a.npz"], "compare must get each arm once, got "),
     "a folder that cannot be": (
         ["study", "-o", "/dev/null/x"],
         "output must be a folder, got '/dev/null/x': /dev/null is a file",
@@ -255,155 +242,3 @@ def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_the_settings_are_those_that_were_promised():
     fits = {name: (fit.rows, fit.flipped) for name, fit in command.SETTINGS.values()}
     assert fits == {"plenty, clean": (800, 0.0), "plenty, noisy": (800, 0.2), "scarce, noisy": (100, 0.2)}
-
-
-# One small study, interrupted, resumed and asked again: each takes a while, so the tests share them.
-
-
-@dataclass(frozen=True)
-class Story:
-    folder: Path
-    stopped: subprocess.CompletedProcess[str]
-    after_stop: dict[Path, int]  # the runs that were kept, and when they were written
-    resumed: subprocess.CompletedProcess[str]
-    after_resume: dict[Path, int]
-    again: subprocess.CompletedProcess[str]
-
-
-def kept(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*.safetensors")}
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    # A path longer than the 80 columns it is printed in.
-    folder = tmp_path_factory.mktemp("a-folder-whose-name-is-long") / ("and-longer" * 6)
-    process = subprocess.Popen(
-        [*COMMAND, *SMALL, str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=WIDE,
-        start_new_session=True,  # the signal reaches the workers too, as a terminal's does, and not us
-    )
-    # Each of the two workers may have written one that is not yet entered as done; the third one is.
-    while len(kept(folder)) < 3 and process.poll() is None:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    stopped = subprocess.CompletedProcess(process.args, process.returncode, out, err)
-    after_stop = kept(folder)
-    resumed = labelsmooth(*SMALL, folder)
-    return Story(folder, stopped, after_stop, resumed, kept(folder), labelsmooth(*SMALL, folder))
-
-
-needs_signals = pytest.mark.skipif(os.name == "nt", reason="process groups and SIGINT are POSIX's")
-
-
-@needs_signals
-def test_ctrl_c_says_one_line_and_keeps_what_is_done(story: Story):
-    assert story.stopped.returncode == 130
-    assert story.stopped.stdout == ""
-    *_, blank, line = story.stopped.stderr.splitlines()
-    assert blank == ""  # after the ^C that a terminal shows
-    assert line.startswith(f"labelsmooth: stopped; what is done is kept in {story.folder}")
-    assert 3 <= len(story.after_stop) < RUNS
-
-
-@needs_signals
-def test_the_same_command_goes_on(story: Story):
-    assert story.resumed.returncode == 0
-    *lines, end = story.resumed.stderr.splitlines()
-    assert end == f"all {RUNS} runs are done: comparing them, writing the report"
-    assert len(lines) == RUNS - len(story.after_stop)
-    assert lines[-1].startswith(f"{RUNS} of {RUNS} runs done, scarce, noisy ")
-    assert len(story.after_resume) == RUNS
-    again = [path for path, when in story.after_stop.items() if story.after_resume[path] != when]
-    assert len(again) <= 2
-
-
-@needs_signals
-def test_it_ends_with_the_answer_and_where_the_report_is(story: Story):
-    results = Results.load(story.folder)
-    (setting,) = results.settings
-    assert (setting.name, setting.seeds, setting.test_rows, setting.flipped) == ("scarce, noisy", 4, 700, 0.2)
-    said = " ".join(story.resumed.stdout.split())
-    assert said.startswith(f"scarce, noisy: {answer(setting)}")
-    assert "softmax(-1)" in said
-    assert story.resumed.stdout.splitlines()[-1] == f"report: {story.folder}/report.html"
-    assert len(story.resumed.stdout.splitlines()) < 30
-
-
-@needs_signals
-def test_the_folder_holds_what_was_promised(story: Story):
-    names = {path.name for path in story.folder.iterdir()}
-    files = {"results.json", "report.html", "study.json", "study.log", "trials.db"}
-    assert names == {*files, "models", "trials"}
-    assert {path.suffix for path in (story.folder / "models").iterdir()} == {".json", ".safetensors"}
-    assert not list(story.folder.rglob("*.partial"))
-
-
-@needs_signals
-def test_asked_again_it_says_the_same_at_once(story: Story):
-    said = f"read back from {story.folder}, nothing was trained\n"
-    assert (story.again.returncode, story.again.stderr) == (0, said)
-    assert story.again.stdout == story.resumed.stdout
-    assert kept(story.folder) == story.after_resume
-
-
-@needs_signals
-def test_as_json_it_is_one_document(story: Story):
-    done = labelsmooth(*SMALL, story.folder, "--json")
-    assert done.stderr == story.again.stderr
-    (setting,) = json.loads(done.stdout)["settings"]
-    results = Results.load(story.folder)
-    assert setting["answer"] == answer(results.settings[0])
-    assert setting["verdict"] == verdict(results.settings[0])
-    assert [arm["name"] for arm in setting["arms"]] == ["hard", "ls:eps=0.1"]
-
-
-@needs_signals
-def test_a_dry_run_tells_what_is_done(story: Story):
-    done = labelsmooth(*SMALL, story.folder, "--dry-run")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == f"All {RUNS} runs are done."
-
-
-@needs_signals
-def test_the_report_is_made_again_from_the_folder_alone(story: Story, tmp_path: Path):
-    folder = tmp_path / "copy"
-    shutil.copytree(story.folder, folder)
-    for lost in ("results.json", "report.html", "trials.db"):
-        (folder / lost).unlink()
-    done = labelsmooth("report", folder)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[:-1] == story.again.stdout.splitlines()[:-1]
-    assert Results.load(folder).settings == Results.load(story.folder).settings
-    assert (folder / "report.html").stat().st_size > 0
-
-
-@needs_signals
-@pytest.mark.usefixtures("no_report")
-def test_two_processes_and_an_interruption_change_no_number(story: Story, tmp_path: Path):
-    name, fit = command.SETTINGS["scarce"]
-    here = written(study({name: fit}, tmp_path, seeds=4))
-    there = written(Results.load(story.folder))
-    assert here.keys() == there.keys()
-    assert [path for path in here if here[path] != there[path]] == ["report.html"]  # none was drawn here
-
-
-@needs_signals
-@pytest.mark.parametrize(
-    "setting", [{"PYTHONIOENCODING": "ascii"}, {"COLUMNS": "40"}, {"TERM": "dumb", "NO_COLOR": "1"}]
-)
-def test_the_answer_survives_a_poor_terminal(setting: dict[str, str], story: Story):
-    args = [*COMMAND, *SMALL, story.folder]
-    env = {name: value for name, value in WIDE.items() if name != "COLUMNS"} | setting
-    done = subprocess.run(args, capture_output=True, timeout=120, env=env)
-    assert done.returncode == 0, done.stderr
-    text = done.stdout.decode()
-    # Digits and what is to be pasted are whole, whatever the signs between them have become.
-    numbers = re.findall(r"\d+\.\d+", story.again.stdout)
-    assert re.findall(r"\d+\.\d+", text) == numbers
-    assert "…" not in text
-    assert ".softmax(-1)" in text

@@ -90,7 +90,7 @@ def test_without_validation_rows_there_is_no_temperature():
     assert setting.chosen.name == min(nlls, key=lambda name: nlls[name])
     assert "divide the logits" not in answer(setting)
     assert "Without validation rows there is no temperature, and the arm is the best" in answer(setting)
-    assert "among 4 (Holm, 95 %). Chosen by NLL on test rows." in criteria(setting)
+    assert "at 95 % for 4 tests (Holm). Chosen by NLL on test rows." in criteria(setting)
     assert " at T" not in " ".join(shown(Results([setting], "", None)))
 
 
@@ -102,7 +102,9 @@ def test_one_run_of_each_is_compared_on_its_rows_alone():
     was = (RUNS[Job("hard", 0)].test[0].argmax(-1) == RUNS[Job("hard", 0)].test[1]).double()
     error = float((right[0] - was).std()) / len(was) ** 0.5
     assert difference.high - difference.mean == pytest.approx(1.99 * error, rel=0.01)  # t of 79 degrees
-    assert "One run of each arm tells nothing of how runs vary" in answer(setting)
+    assert "With one run of each arm, the intervals cover other test rows but not other runs" in answer(
+        setting
+    )
 
 
 @pytest.mark.parametrize("care", [care for care in CARES if care not in ("ordinal", "ood")])
@@ -118,13 +120,15 @@ def test_what_somebody_cares_about_is_judged_and_chooses(care: str):
 
 def test_ordinal_labels_are_declared_and_unknown_classes_given():
     with pytest.raises(
-        ValueError, match=r"care='ordinal' judges by MAE and kappa, which needs labels that are"
+        ValueError, match=r"care='ordinal' judges by MAE and kappa, which requires ordinal labels"
     ):
         compared(care="ordinal")
     (setting,) = compared(care="ordinal", ordinal=True).settings
     assert setting.judged == ("mae", "kappa")
     assert "MAE" in answer(setting)
-    with pytest.raises(ValueError, match=r"care='ood' judges by OOD AUROC, which needs logits of rows of no"):
+    with pytest.raises(
+        ValueError, match=r"care='ood' judges by OOD AUROC, which requires the logits of out-of"
+    ):
         compared(care="ood")
     unknown = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
     arms = {name: [{**run, "ood": unknown} for run in runs_of(name)] for name in NAMES}
@@ -154,7 +158,7 @@ def test_its_report_is_inert_and_shows_the_rows(tmp_path: Path):
     )
     page = Page((tmp_path / "report.html").read_text())
     assert not page.all("script")
-    assert "what it shows" in page.text_of("th")
+    assert "content" in page.text_of("th")
     assert [cell for cell in page.text_of("td") if cell in rows]
     picture = b"\x89PNG\r\n\x1a\n" + bytes(range(40))
     compared(output=tmp_path, test_rows=[picture] * 80)
@@ -165,8 +169,8 @@ def test_its_report_is_inert_and_shows_the_rows(tmp_path: Path):
 
 LOGITS, LABELS = RUNS[Job("hard", 0)].test
 BAD: dict[str, tuple[Any, str]] = {
-    "no mapping": ([], r"arms must hold the runs of two arms or more by their names.*got list"),
-    "one arm": ({"a": [{"test": (LOGITS, LABELS)}]}, r"two arms or more.*got \['a'\]"),
+    "no mapping": ([], r"arms must map the names of two or more arms to their runs.*got list"),
+    "one arm": ({"a": [{"test": (LOGITS, LABELS)}]}, r"two or more arms.*got \['a'\]"),
     "no runs": ({"a": [], "b": []}, r"a: must be a list with one result for each seed, got none"),
     "a result alone": ({"a": {"test": 1}, "b": {}}, r"a: must be a list with one result .*got dict"),
     "more runs": (
@@ -184,7 +188,7 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "validation in one": (
         {"a": [{"test": (LOGITS, LABELS)}], "b": [{"test": (LOGITS, LABELS), "val": (LOGITS, LABELS)}]},
-        r"a, run 0: has no 'val', which the other runs have: give all or none",
+        r"a, run 0: must have 'val' like the other runs: give all or none",
     ),
     "NaN": (
         {"a": [{"test": (np.where(LOGITS.numpy() > 3, np.nan, LOGITS), LABELS)}], "b": [{}]},
@@ -245,14 +249,14 @@ def test_an_undecided_answer_says_what_would_decide_it():
     # Two comparisons at 95 % and 80 % power: z = 2.241 + 0.842, so a variance of (0.02 / 3.083)^2 = 4.21e-5.
     assert "119 seeds" not in advice((0.0, 0.0, 1e-3))  # more than anybody trains
     assert "12 seeds instead of 5 or 191 test rows instead of 80 would" in advice((0.0, 0.0, 1e-4))
-    assert "12 seeds instead of 5 would most likely decide it; more test rows alone would not" in advice(
+    assert "12 seeds instead of 5 would probably decide it; more test rows alone would not" in advice(
         (1e-4, 0.0, 0.0)
     )
-    assert "191 test rows instead of 80 would most likely decide it; more seeds alone would not" in advice(
+    assert "191 test rows instead of 80 would probably decide it; more seeds alone would not" in advice(
         (0.0, 1e-4, 0.0)
     )
-    assert "Neither more seeds nor more test rows will decide it" in advice((1e-4, 1e-4, 0.0))
-    assert "Neither more seeds nor more test rows will decide it" in advice((0.0, 0.0, 1e-4), mean=0.001)
+    assert "No realistic number of seeds or test rows would decide it" in advice((1e-4, 1e-4, 0.0))
+    assert "No realistic number of seeds or test rows would decide it" in advice((0.0, 0.0, 1e-4), mean=0.001)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 19])
@@ -269,7 +273,7 @@ def test_hardly_any_test_rows_decide_nothing(rows: int):
 def test_a_folder_that_is_anothers_is_left_alone(tmp_path: Path):
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(
-        ValueError, match=r"output must be a folder of its own, got .*: a study's results are there"
+        ValueError, match=r"output must be another folder than that of a study, got .*with a study's results"
     ):
         compared(output=tmp_path)
     (tmp_path / "file").write_text("")

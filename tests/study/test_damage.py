@@ -45,7 +45,7 @@ def test_a_damaged_run_is_trained_again_and_that_is_said_once(
     said = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
     assert len(said) == 1
     assert said[0].startswith(f"{path} is damaged")
-    assert said[0].endswith("; it is trained again")
+    assert said[0].endswith("; training it again")
 
 
 @pytest.mark.usefixtures("no_report")
@@ -59,7 +59,7 @@ def test_a_damaged_database_is_named_and_may_be_deleted(part: slice, tmp_path: P
     content[part] = b"x" * len(content[part])
     file.write_bytes(content)
     calls.clear()
-    with pytest.raises(ValueError, match=f"^{file} cannot be used .* delete it: the runs beside it are kept"):
+    with pytest.raises(ValueError, match=f"^{file} cannot be used .* delete it: the saved runs are kept"):
         study(fit, tmp_path)
     file.unlink()
     assert study(fit, tmp_path) == first

@@ -42,7 +42,7 @@ def logged(fit: Callable[[Criterion, int], FitResult]) -> tuple[Any, list[int]]:
 
 def test_a_criterion_without_effect_is_refused_after_two_runs(tmp_path: Path):
     fit, calls = logged(without_effect)
-    rule = r"^mine: ls:eps=0.1 and hard gave the same logits to the bit with seed 0: fit does not train with"
+    rule = r"^mine: ls:eps=0.1 and hard gave bitwise equal logits with seed 0: fit must train with"
     for _ in range(2):  # the second time from what is kept
         with pytest.raises(ValueError, match=rule):
             study({"mine": fit}, tmp_path, seeds=5, eps=[0.1, 0.2])
@@ -73,7 +73,7 @@ def judged_by_itself(criterion: Criterion, seed: int) -> FitResult:
 
 WARNED: dict[str, tuple[Any, str]] = {
     "few rows": (bare, r"^mine: fit's 'val' has 30 rows, too few .* return 50 or more$"),
-    "one class": (altered(val=of_class_0), r"^mine: fit's 'val' holds class 0 alone"),
+    "one class": (altered(val=of_class_0), r"^mine: fit's 'val' holds only class 0"),
     "the same rows": (judged_by_itself, r"^mine: fit's 'val' and 'test' are the same rows"),
 }
 
@@ -119,7 +119,7 @@ def test_a_fit_that_is_not_deterministic_is_warned_of(tmp_path: Path):
         calls.append((0, seed))
         return bare(criterion, seed + len(calls))
 
-    with pytest.warns(UserWarning, match="^mine: hard with seed 0, trained once more, gave other logits, so"):
+    with pytest.warns(UserWarning, match="^mine: hard with seed 0 gave other logits when trained again, so"):
         study({"mine": fit}, tmp_path, seeds=3, check_deterministic=True)
 
 
@@ -148,7 +148,7 @@ def test_what_a_run_leaves_behind_for_the_next_is_warned_of(tmp_path: Path):
             model.weight += 1
         return result
 
-    said = r"^mine: training has changed what fit refers to \(.*weight.* changed from .*\), so the next run"
+    said = r"^mine: training has changed an object that fit refers to \(.*weight.* changed from .*\), so"
     with pytest.warns(UserWarning, match=said):
         study({"mine": trains_on}, tmp_path / "model", seeds=3)
 
@@ -159,7 +159,7 @@ def test_what_a_run_leaves_behind_for_the_next_is_warned_of(tmp_path: Path):
         return bare(criterion, seed)
 
     with pytest.warns(
-        UserWarning, match=r"\(fit.s variable history changed from \[\] to \[0\]\).* if it is a log, give"
+        UserWarning, match=r"\(fit.s variable history changed from \[\] to \[0\]\).* if it is a log, pass"
     ):
         study({"mine": notes}, tmp_path / "log", seeds=3)
     # With a key it is a log, and the study is read back.
@@ -187,4 +187,4 @@ def test_an_interruption_says_what_is_kept(tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt) as stop:
         study({"mine": stopped}, tmp_path, seeds=3)
-    assert stop.value.__notes__ == [f"what is done is kept in {tmp_path}: the same call goes on"]
+    assert stop.value.__notes__ == [f"finished runs are saved in {tmp_path}: the same call continues"]

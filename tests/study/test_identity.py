@@ -230,7 +230,7 @@ class Singleton:
 
 def test_what_has_a_name_alone_is_asked_about(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(
-        ValueError, match=r"variable x \(type .*Singleton, told by its name alone\), whose content"
+        ValueError, match=r"variable x \(type .*Singleton, pickled by name only\), whose content"
     ):
         identify(closure(Singleton()))
     identify(closure(TypeVar("T")))

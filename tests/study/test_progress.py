@@ -27,7 +27,7 @@ def test_a_few_arms_have_a_column_each():
     arms = ["hard", "ls:eps=0.1", "kl:eps=0.1"]
     lines = seen(arms, {("hard", 0): 0.9, ("hard", 1): 0.8, ("ls:eps=0.1", 0): 0.92, ("kl:eps=0.1", 2): 0.7})
     text = "\n".join(lines)
-    assert "test accuracy, each less hard, in points; pairs so far" in text
+    assert "test accuracy, each minus hard, in points; pairs so far" in text
     header = next(line for line in lines if "eps 0.1" in line)
     assert [cell.strip() for cell in header.split("┃")[1:-1]] == ["setting", "eps 0.1", "kl"]
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
@@ -43,7 +43,7 @@ def test_of_many_arms_the_best_so_far_are_shown():
     cells = [cell.strip() for cell in row.split("│")[1:-1]]
     assert cells == ["plenty, noisy", "ols +3.5 (2)", "maxsup +2.0 (1)", "eps 0.1 -1.0 (1)"]
     assert max(map(len, lines)) <= 80
-    assert "test accuracy, the best less hard" in "\n".join(lines)
+    assert "test accuracy, the best minus hard" in "\n".join(lines)
 
 
 @pytest.mark.parametrize("arms", [EVERY[:3], EVERY])

@@ -34,7 +34,7 @@ def rank(number: int, folder: Path) -> None:
     page.write_report = lambda results, *_: (results.folder / "report.html").write_text("left out")
     results = study(sharded, folder / "study", seeds=4, progress=True)
     (folder / f"answer-{number}").write_text(str(results.settings))
-    with pytest.raises(ValueError, match="workers must be left out where processes train together, got 2"):
+    with pytest.raises(ValueError, match="workers must be None if several processes train each run, got 2"):
         study(sharded, folder / "study", workers=2)
     dist.destroy_process_group()
 

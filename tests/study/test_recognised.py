@@ -88,14 +88,14 @@ def test_it_says_why_it_trains_again(tmp_path: Path, capfd: pytest.CaptureFixtur
     study(with_width(32), tmp_path, progress=True)
     assert "trained again" not in capfd.readouterr().err
     study(with_width(64), tmp_path, check_deterministic=True, progress=True)
-    said = "your data: trained again, since fit's default width changed from 32 to 64\n"
+    said = "your data: training again, since fit's default width changed from 32 to 64\n"
     assert capfd.readouterr().err.startswith(said)
     # Another setting, whose name begins alike, and one that goes on, are not trained again.
     study({"your data too": with_width(64)}, tmp_path, progress=True)
     study(with_width(64), tmp_path, seeds=3, progress=True)
     assert "trained again" not in capfd.readouterr().err
     study(with_width(64), tmp_path, settings={"data": "new"}, key="a", progress=True)
-    said = "settings['data'] is new, key is new, fit is gone and "
+    said = "settings['data'] was added, key was added, fit was removed and "
     assert said in capfd.readouterr().err
 
 
@@ -111,8 +111,8 @@ def test_what_was_recognised_is_kept(tmp_path: Path):
 def test_changes_are_told_in_words_and_three_at_most(tmp_path: Path):
     assert differences({"a": "code 1", "b": "1"}, {"a": "code 2", "c": "1"}) == [
         "the code of a changed",
-        "c is new",
-        "b is gone",
+        "c was added",
+        "b was removed",
     ]
     now = tmp_path / "a-2"
     assert why_anew(now, {}) is None

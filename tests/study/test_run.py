@@ -230,13 +230,13 @@ def test_what_a_fit_need_not_return_is_missing_from_the_report_alone(tmp_path: P
     study({"bare": bare}, tmp_path / "bare")
     page = (tmp_path / "bare" / "report.html").read_text()
     assert "Accuracy against eps" in page
-    for absent in ("Training curves", "The penultimate layer", "memorised"):
+    for absent in ("Training curves", "Penultimate layer", "memorised"):
         assert absent not in page
     assert not (tmp_path / "bare" / "models").exists()
     # One fit that returns more beside it, in either order.
     study({"bare": bare, "more": LinearFit()}, tmp_path / "both")
     page = (tmp_path / "both" / "report.html").read_text()
-    for present in ("Training curves", "The penultimate layer", "memorised"):
+    for present in ("Training curves", "Penultimate layer", "memorised"):
         assert present in page
 
 

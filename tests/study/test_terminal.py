@@ -112,7 +112,9 @@ def test_the_table_shows_hard_targets_and_the_chosen_eps_with_marks():
         ["0.2", "90.0", "0.500", "0.400", "10.0", "2.0", "+5", "+33", "100.0"],
     ]
     assert any(line.startswith("▲ better, ▼ worse than hard targets.") for line in lines)
-    assert any(line.startswith("Judged: accuracy by 0.2 points, NLL at T by 0.002; sure") for line in lines)
+    assert any(
+        line.startswith("Judged: accuracy by 0.2 points, NLL at T by 0.002; at 95 %") for line in lines
+    )
 
 
 def test_marks_do_not_move_the_digits():

@@ -1,4 +1,4 @@
-"""How far a model's confidence can be trusted: metrics, temperature scaling, displays."""
+"""Calibration: metrics, temperature scaling and reliability diagrams."""
 
 from labelsmooth.calibration._displays import ReliabilityDisplay as ReliabilityDisplay
 from labelsmooth.calibration._metrics import Reliability as Reliability

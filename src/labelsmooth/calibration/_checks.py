@@ -1,4 +1,4 @@
-"""What the metrics are given, and its rows: each message names the argument, the value and the rule."""
+"""Validation of logits, labels and options, and iteration over their rows."""
 
 import math
 import warnings
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from labelsmooth._core.checks import ROUNDING, check_tensor
 
-CHUNK: Final = 1 << 17  # numbers that are read at once: a MiB of float64 stays in a core's cache
-SMALLEST: Final = torch.finfo(torch.float32).tiny  # of a probability, about 1e-38
-WIDEST: Final = 1e90  # a temperature's bounds; the clamp of logits at -1e100 holds within
+CHUNK: Final = 1 << 17  # numbers in a chunk: 1 MiB of float64, which fits into a core's cache
+SMALLEST: Final = torch.finfo(torch.float32).tiny  # the smallest probability, about 1e-38
+WIDEST: Final = 1e90  # limits the bounds of a temperature, so that the clamp of logits at -1e100 works
 
 
 class Array(Protocol):
-    """NumPy's arrays, and what makes one of itself."""
+    """A NumPy array, or an object that converts itself to one."""
 
     def __array__(self) -> Any: ...
 
@@ -29,18 +29,18 @@ Given = Tensor | Array | Sequence[Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """Logits as they were given, and which of them count. They are read in chunks: no copy is made."""
+    """The given logits, and the rows that are not ignored. They are read in chunks, without a copy."""
 
     logits: Tensor  # (N, K)
     labels: Tensor | None = None  # (N,), int64
-    counted: Tensor | None = None  # the rows that count, by number; all if None
-    shape: torch.Size | None = None  # of the rows as they were given
+    counted: Tensor | None = None  # indices of the rows that are not ignored; all if None
+    shape: torch.Size | None = None  # the original shape of the rows
 
     def __len__(self) -> int:
         return len(self.logits if self.counted is None else self.counted)
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits in float64, ``(n, K)``, not to be written to, and labels, ``(n,)``; empty where none are."""
+        """Logits in float64, ``(n, K)``, read-only, and labels, ``(n,)``, or ``(n, 0)`` without labels."""
         step = max(1, CHUNK // self.logits.size(1))
         labels = self.logits.new_empty(len(self.logits), 0) if self.labels is None else self.labels
         for start in range(0, len(self), step):
@@ -49,7 +49,7 @@ class Rows:
             yield self.logits[at].double(), labels[at]
 
     def every(self, step: int) -> "Rows":
-        """Those of every ``step``-th that counts."""
+        """Every ``step``-th of the rows that are not ignored."""
         counted = (
             torch.arange(len(self.logits), device=self.logits.device)
             if self.counted is None
@@ -58,7 +58,7 @@ class Rows:
         return replace(self, counted=counted[::step])
 
     def place(self, position: int) -> int | tuple[int, ...]:
-        """Where the caller has the row that is read at ``position``."""
+        """The caller's index of the row at ``position``."""
         number = position if self.counted is None else int(self.counted[position])
         if self.shape is None or len(self.shape) == 1:
             return number
@@ -66,13 +66,13 @@ class Rows:
 
 
 def as_rows(logits: object, labels: object = None, ignore_index: int | None = -100) -> Rows:
-    """Rows that a metric can be computed of: finite logits, no probabilities."""
+    """Validated rows for a metric: finite logits, not probabilities."""
     rows = as_labelled(logits, labels, ignore_index)
     check_finite(rows, masked=True)
     if are_probabilities(rows):
         raise ValueError(
             "logits must be logits, got probabilities: every row is at least 0 and sums to 1; "
-            "give probabilities.log()"
+            "pass probabilities.log()"
         )
     return rows
 
@@ -80,13 +80,13 @@ def as_rows(logits: object, labels: object = None, ignore_index: int | None = -1
 def as_labelled(
     logits: object, labels: object, ignore_index: int | None, *, name: str = "logits", binary: bool = False
 ) -> Rows:
-    """Rows whose shapes, types and labels are right; their logits may be anything.
+    """Rows with valid shapes, dtypes and labels; the values of the logits are not checked.
 
-    ``binary`` takes one column too, ``(N,)`` or ``(N, 1)``, which tells class 1 from class 0.
+    ``binary`` also accepts a single column, ``(N,)`` or ``(N, 1)``, for class 1 of two classes.
     """
     logits = as_logits(logits, name)
     if binary and (logits.dim() == 1 or logits.shape[1:] == (1,)):
-        # The other class's: a logit of 0, or what is left of a probability.
+        # Class 0 has the logit 0, or the complementary probability.
         column = logits.reshape(-1, 1)
         logits = torch.cat([torch.zeros_like(column) if name == "logits" else 1 - column, column], 1)
     if logits.dim() < 2:
@@ -120,7 +120,7 @@ def as_labelled(
     least, most = int(present.min()), int(present.max())
     if not 0 <= least <= most < num_classes:
         ignored = "" if ignore_index is None else f"; rows of ignore_index={ignore_index} are left out"
-        from_one = "; labels from 1 need labels - 1" if least == 1 and most == num_classes else ""
+        from_one = "; if labels start at 1, pass labels - 1" if least == 1 and most == num_classes else ""
         raise ValueError(f"labels must lie in [0, {num_classes}), got {least} to {most}{ignored}{from_one}")
     return Rows(flat, labels, counted, shape)
 
@@ -140,15 +140,15 @@ def _shape_rule(name: str, got: Tensor) -> str:
 
 
 def check_finite(rows: Rows, *, masked: bool) -> None:
-    """Whether no logit is NaN or infinite; ``masked`` classes may be at -inf where another is above."""
+    """Raise a ``ValueError`` for NaN or infinite logits; ``masked`` allows -inf for some classes of a row."""
     start = 0
     for z, _ in rows.chunks():
-        good = z.amax(-1).isfinite()  # NaN wins, and is not finite
+        good = z.amax(-1).isfinite()  # amax propagates NaN
         if not masked:
             good &= z.amin(-1).isfinite()
         if not bool(good.all()):
             first = int((~good).nonzero()[0])
-            # Beside a class above it, a class at -inf is not what is wrong.
+            # Names NaN or +inf rather than -inf, which may be a masked class.
             bad = z[first][~z[first].isfinite()]
             odd = bad[bad != -math.inf]
             where = f"got {float(odd[0] if len(odd) else bad[0])} in row {rows.place(start + first)}"
@@ -158,30 +158,30 @@ def check_finite(rows: Rows, *, masked: bool) -> None:
 
 
 def check_possible(rows: Rows) -> None:
-    """Whether every label has a probability above 0, without which the NLL is infinite."""
+    """Raise a ``ValueError`` if a label has probability 0, since its NLL is infinite."""
     start = 0
     for z, labels in rows.chunks():
         bad = z.gather(-1, labels.unsqueeze(-1)).squeeze(-1) == -math.inf
         if bool(bad.any()):
             first = int(bad.nonzero()[0])
             raise ValueError(
-                "labels must name classes whose logits are above -inf, or the NLL is infinite at every "
+                "labels must name classes with logits above -inf, or the NLL is infinite at every "
                 f"temperature, got class {int(labels[first])} in row {rows.place(start + first)}"
             )
         start += len(z)
 
 
 def are_probabilities(rows: Rows) -> bool:
-    """Whether every row is at least 0 and sums to 1, as logits hardly ever do; one class says nothing."""
+    """Whether every row is at least 0 and sums to 1, which is unlikely for logits of two classes or more."""
     return rows.logits.size(1) > 1 and all(
         bool((z >= 0).all()) and bool(((z.sum(-1) - 1).abs() <= ROUNDING).all()) for z, _ in rows.chunks()
     )
 
 
 def log_of_probabilities(rows: Rows) -> Tensor:
-    """Logits of probabilities, ``(N, K)``: their logarithms, 0 as if it were ``SMALLEST``."""
+    """The logarithms of probabilities, ``(N, K)``, with 0 replaced by ``SMALLEST``."""
     z = rows.logits
-    good = (z >= 0).all(-1) & ((z.double().sum(-1) - 1).abs() <= ROUNDING)  # False of NaN
+    good = (z >= 0).all(-1) & ((z.double().sum(-1) - 1).abs() <= ROUNDING)  # False for NaN
     if not bool(good.all()):
         first = int((~good).nonzero()[0])
         total = float(z[first].double().sum())
@@ -199,7 +199,7 @@ def as_count(name: str, value: object) -> int:
 
 
 def as_integer(name: str, value: object) -> int:
-    """A whole number that fits into 64 bits, NumPy's too."""
+    """An integer, also NumPy's, that fits into 64 bits."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise ValueError(f"{name} must be an integer, got {value!r}")
     if not -(2**63) <= int(value) < 2**63:
@@ -208,7 +208,7 @@ def as_integer(name: str, value: object) -> int:
 
 
 def as_number(name: str, value: object, *, finite: bool = True) -> float:
-    """A number above 0, NumPy's too, or a tensor of one."""
+    """A number above 0, also NumPy's, or a tensor with one element."""
     one = isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
     if not (one or isinstance(value, Real)) or isinstance(value, bool):
         raise ValueError(f"{name} must be a number, got {value!r}")
@@ -231,16 +231,16 @@ def as_bounds(bounds: object) -> tuple[float, float]:
 
 
 def as_tensor(name: str, value: Any) -> Tensor:
-    """A tensor as it is, an array without a copy where torch can, numbers in lists in full."""
+    """A tensor unchanged, an array without a copy if possible, or nested lists in float64."""
     if not isinstance(value, Tensor):
         is_array = hasattr(value, "__array__")
         try:
             if is_array:
                 value = value.__array__()
-                if any(stride < 0 for stride in value.strides):  # torch has none
+                if any(stride < 0 for stride in value.strides):  # torch has no negative strides
                     value = value.copy()
             with warnings.catch_warnings():
-                # Nothing is written to it, and a list may hold arrays.
+                # The tensor is only read, and a list may hold arrays.
                 warnings.filterwarnings(
                     "ignore", "The given NumPy array is not writable|Creating a tensor from"
                 )
@@ -248,7 +248,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
                 value = torch.as_tensor(value, dtype=listed)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             batches = isinstance(value, list | tuple) and any(isinstance(part, Tensor) for part in value)
-            hint = "; join batches by torch.cat" if batches else ""
+            hint = "; join batches with torch.cat" if batches else ""
             raise ValueError(
                 f"{name} must be a tensor, an array or a nested list of numbers, "
                 f"got {type(value).__name__} ({error}){hint}"
@@ -258,14 +258,14 @@ def as_tensor(name: str, value: Any) -> Tensor:
 
 
 def _hint(labels: Tensor, logits: Tensor) -> str:
-    """What the caller may have meant."""
+    """A hint at the likely fix."""
     shape = logits.shape[:-1]
     if labels.shape == shape and labels.is_floating_point():
-        return "; labels.long() makes them integers"
+        return "; pass labels.long()"
     if labels.shape == logits.shape and labels.size(-1) > 1:
-        return "; of one-hot labels take labels.argmax(-1)"
+        return "; for one-hot labels pass labels.argmax(-1)"
     if labels.shape == (*shape, 1):
-        return "; take labels.squeeze(-1)"
+        return "; pass labels.squeeze(-1)"
     if logits.dim() > 2 and labels.shape == (logits.size(0), *logits.shape[2:]):
-        return "; classes come last: take logits.movedim(1, -1)"
+        return "; classes come last: pass logits.movedim(1, -1)"
     return ""

@@ -1,4 +1,4 @@
-"""Pictures of calibration. They are given what was computed and only draw."""
+"""Reliability diagrams, drawn from computed metrics."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ INK, RIGHT, WRONG = "#1f2933", "#2f6fb3", "#d9534f"
 class ReliabilityDisplay:
     """A reliability diagram: accuracy against confidence, with the number of rows in each bin.
 
-    A bar shows a bin's accuracy, the line across it its confidence, and the shade between them the gap: red
-    where the model is too confident, blue hatching where it is not confident enough.
+    A bar shows a bin's accuracy, the line across it the mean confidence, and the area between them the gap:
+    red if the model is over-confident, hatched blue if it is under-confident.
 
     Example:
         >>> import torch
@@ -42,14 +42,16 @@ class ReliabilityDisplay:
         num_bins: int = 15,
         ignore_index: int | None = -100,
     ) -> ReliabilityDisplay:
-        """Of logits as :func:`reliability` takes them, divided by a ``temperature``, finite and above 0.
+        """The diagram of logits, divided by a ``temperature`` that is finite and above 0.
+
+        The other arguments are those of :func:`reliability`.
 
         Raises:
-            ValueError: as :func:`reliability` does, or if ``temperature`` is no such number.
+            ValueError: as :func:`reliability` does, or if ``temperature`` is not such a number.
         """
         divisor, num_bins = as_number("temperature", temperature), as_count("num_bins", num_bins)
         rows = as_rows(logits, labels, ignore_index)
-        # Not short: dividing by a temperature would round them again.
+        # At least float32, since a division in half precision would round again.
         longer = rows.logits.to(torch.promote_types(rows.logits.dtype, torch.float32))
         scaled = replace(rows, logits=longer / divisor)
         check_finite(scaled, masked=True)
@@ -69,7 +71,7 @@ class ReliabilityDisplay:
             if not count:
                 continue
             left, acc, conf = b * width, float(r.accuracy[b]), float(r.confidence[b])
-            # Bars of few rows are pale: they carry little of the ECE, and much noise.
+            # Bars of few rows are pale, since they add little to the ECE and are noisy.
             strength = 0.25 + 0.75 * (count / most) ** 0.5
             ax.bar(left, acc, width * 0.94, align="edge", color=RIGHT, alpha=0.75 * strength, linewidth=0)
             over = conf > acc

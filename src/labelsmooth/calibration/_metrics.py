@@ -1,8 +1,8 @@
-"""Calibration of the top prediction, from logits (never probabilities) and class indices.
+"""Calibration of the most probable class, from logits (not probabilities) and class indices.
 
-Shapes: logits ``(..., K)``, classes last, such as ``(N, K)``, or a language model's ``(B, T, K)``; labels
-``(...)``. Both may be tensors, NumPy arrays or nested lists; labels are of any integer type. A class may be
-masked by a logit of -inf. Confidence is the largest probability of a row.
+Shapes: logits ``(..., K)``, classes last, such as ``(N, K)``, or ``(B, T, K)`` for a language model; labels
+``(...)``. Both may be tensors, NumPy arrays or nested lists; labels have any integer dtype. A logit of -inf
+masks a class. Confidence is the largest probability of a row.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from labelsmooth.calibration._checks import CHUNK, Given, Rows, as_count, as_integer, as_rows
 
-CELLS: Final = 64  # narrow groups of rows that a bin is cut into where it holds many
-MANY: Final = 16 * CELLS  # rows: a binomial number costs about as much as 16 uniform ones
+CELLS: Final = 64  # groups of similar confidence in a bin of many rows
+MANY: Final = 16 * CELLS  # rows; a binomial sample costs about as much as 16 uniform ones
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """The expected calibration error: how far confidence is from accuracy, mean over rows, in [0, 1]."""
+        """The expected calibration error: the mean over rows of their bin's gap, in [0, 1]."""
         gap = (self.confidence - self.accuracy).abs().where(self.count > 0, 0.0)
         return float((self.count * gap).sum() / self.count.sum())
 
@@ -38,12 +38,12 @@ def confidence(logits: Tensor) -> Tensor:
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """1.0 where the largest logit is the label's, ``(N,)``, float64."""
+    """1.0 for each row whose largest logit is the label's, else 0.0, ``(N,)``, float64."""
     return (logits.argmax(-1) == labels).double()
 
 
 def bin_of(confidence: Tensor, num_bins: int) -> Tensor:
-    """The bin (b / num_bins, (b + 1) / num_bins] of each confidence; 1.0 lies in the last one."""
+    """The index b of the bin (b / num_bins, (b + 1) / num_bins] of each confidence."""
     inner = torch.arange(1, num_bins, dtype=torch.float64, device=confidence.device) / num_bins
     return torch.bucketize(confidence, inner)
 
@@ -54,10 +54,10 @@ def accuracy(logits: Given, labels: Given, *, ignore_index: int | None = -100) -
     Args:
         logits: ``(..., K)``, classes last.
         labels: Class indices, ``(...)``.
-        ignore_index: Rows with this label are left out; None leaves out none.
+        ignore_index: Rows with this label are ignored; None ignores none.
 
     Raises:
-        ValueError: if no row is left, a shape, type or label is wrong, a row holds NaN or +inf or nothing but
+        ValueError: if all rows are ignored, a shape, dtype or label is wrong, a row holds NaN, +inf or only
             -inf, or probabilities are given.
 
     Example:
@@ -76,12 +76,12 @@ def reliability(
     Args:
         logits: ``(..., K)``, classes last.
         labels: Class indices, ``(...)``.
-        num_bins: At least 1.
-        ignore_index: Rows with this label are left out; None leaves out none.
+        num_bins: The number of bins, at least 1.
+        ignore_index: Rows with this label are ignored; None ignores none.
 
     Raises:
-        ValueError: if no row is left, a shape, type or label is wrong, a row holds NaN or +inf or nothing but
-            -inf, probabilities are given, or ``num_bins`` is no positive integer.
+        ValueError: if all rows are ignored, a shape, dtype or label is wrong, a row holds NaN, +inf or only
+            -inf, probabilities are given, or ``num_bins`` is not a positive integer.
 
     Example:
         >>> r = reliability(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]), num_bins=2)
@@ -95,13 +95,13 @@ def reliability(
 
 
 def group(rows: Rows, num_bins: int) -> Reliability:
-    """Of rows that were checked."""
+    """The bins of validated rows."""
     sure, right = zip(*((_sure(z), correct(z, labels)) for z, labels in rows.chunks()), strict=True)
     return binned(torch.cat(sure), torch.cat(right), num_bins)
 
 
 def binned(sure: Tensor, right: Tensor, num_bins: int) -> Reliability:
-    """Of rows' confidences, and whether each is right, 1.0 or 0.0; both ``(N,)``, float64."""
+    """The bins of confidences and correctness (1.0 or 0.0) of rows; both ``(N,)``, float64."""
     bins = bin_of(sure, num_bins)
     count, sure, right = (
         sure.new_zeros(num_bins).index_add_(0, bins, x) for x in (torch.ones_like(sure), sure, right)
@@ -114,8 +114,8 @@ def expected_calibration_error(
 ) -> float:
     r"""ECE: :math:`\sum_b \frac{n_b}{N} |\mathrm{conf}_b - \mathrm{acc}_b|`, in [0, 1].
 
-    It is biased upward: see :func:`noise_floor` for what a perfectly calibrated model would show. Its
-    arguments and errors are those of :func:`reliability`.
+    It is biased upward: :func:`noise_floor` gives the value of a perfectly calibrated model. The arguments
+    and errors are those of :func:`reliability`.
 
     Example:
         >>> expected_calibration_error(torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
@@ -136,23 +136,23 @@ def noise_floor(
     labels: Given | None = None,
     ignore_index: int | None = -100,
 ) -> float:
-    """The ECE that chance alone would show: its mean when labels are drawn from the model's own confidence.
+    """The ECE of a perfectly calibrated model: its mean over labels drawn from the model's confidence.
 
     Args:
         logits: ``(..., K)``, classes last.
         num_bins: As in :func:`expected_calibration_error`.
-        draws: How often labels are drawn.
-        seed: Of the draws.
-        labels: Only say which rows are left out, ``(...)``: those of ``ignore_index``.
+        draws: The number of draws of labels, at least 1.
+        seed: The seed of the draws.
+        labels: Class indices, ``(...)``, used only to ignore the rows of ``ignore_index``.
         ignore_index: As in :func:`expected_calibration_error`.
+
+    Raises:
+        ValueError: if all rows are ignored, a shape, dtype or label is wrong, a row holds NaN, +inf or only
+            -inf, probabilities are given, or a number is not an integer or not positive.
 
     Example:
         >>> round(noise_floor(torch.zeros(100, 2)), 2)
         0.04
-
-    Raises:
-        ValueError: if no row is left, a shape, type or label is wrong, a row holds NaN or +inf or nothing but
-            -inf, probabilities are given, or a number is no integer or not positive.
 
     Reference:
         Vaicenavicius et al., *Evaluating model calibration in classification*, AISTATS 2019.
@@ -169,18 +169,18 @@ def chance_gap(sure: Tensor, num_bins: int, draws: int, seed: int = 0) -> float:
 
 
 def chance_gaps(sure: Tensor, bins: Tensor, draws: int, seed: int = 0) -> float:
-    """The same of increasing confidences and the bin of each, ``(N,)``."""
+    """The noise floor of increasing confidences and their bins, ``(N,)``."""
     generator = torch.Generator(device=sure.device).manual_seed(seed)
     count = bins.unique_consecutive(return_counts=True)[1].tolist()
     return sum(_mean_gap(held, draws, generator) for held in sure.split(count)) / len(sure)
 
 
 def _mean_gap(sure: Tensor, draws: int, generator: torch.Generator) -> float:
-    """How far a bin's correct rows lie from their expected number, on average.
+    """The mean absolute difference between a bin's number of correct rows and its expectation.
 
-    Few rows are drawn one by one. Many are drawn by cells: the rows of a cell have nearly one confidence p,
-    so that a binomial number at their mean stands for them. Its mean is theirs; its variance is larger by
-    the variance of p, which is at most w / p of it in a cell of width w.
+    Few rows are drawn one by one. Many rows are drawn by cells: the rows of a cell have nearly the same
+    confidence p, so a binomial sample at the mean of p replaces them. Its mean is the same; its variance is
+    larger by the variance of p, a share of at most w / p for a cell of width w.
     """
     size, p = torch.ones_like(sure), sure
     if by_cell := len(sure) > MANY:
@@ -205,5 +205,5 @@ def _confidence(rows: Rows) -> Tensor:
 
 
 def _sure(z: Tensor) -> Tensor:
-    """The largest probability of rows of logits in float64: its exponential is 1, less the largest logit."""
+    """The largest probability of each row of float64 logits: 1 / sum(exp(z - max z))."""
     return 1 / (z - z.amax(-1, keepdim=True)).exp_().sum(-1)

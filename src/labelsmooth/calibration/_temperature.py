@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes confidence match accuracy and leaves predictions alone."""
+"""Temperature scaling: one number that calibrates confidence and does not change predictions."""
 
 import math
 import warnings
@@ -11,7 +11,7 @@ from labelsmooth.calibration._checks import Given, Rows, as_bounds, as_number, a
 
 MANY: Final = 100_000
 PART: Final = 16
-"""Of this many rows and more, every 16th tells first about where T is: that spares most of the passes."""
+"""From this many rows on, a first fit on every 16th row gives the start, which saves most of the passes."""
 
 
 def fit_temperature(
@@ -28,26 +28,26 @@ def fit_temperature(
         \min_T \sum_i \left[ \mathrm{lse}(z_i / T) - z_{i, y_i} / T \right]
         + \frac{1}{2} \left( \frac{\log T}{\mathrm{spread}} \right)^2
 
-    The NLL is convex in 1/T: Newton's method on its slope, or a bisection where that leaves the bracket or
-    creeps, as it does along an exponential tail.
+    The NLL is convex in 1/T. The fit uses Newton's method, and bisection if a Newton step leaves the bracket
+    or converges slowly, as in an exponential tail.
 
     Args:
-        logits: Of rows that the model was not trained on, ``(..., K)``, classes last, such as ``(N, K)``.
-        labels: Their true classes, ``(...)``. Wrong labels here calibrate the model to their noise.
-        spread: How far log T is expected to lie from 0, as the standard deviation of a normal prior, above 0.
-            Infinite, T is the NLL's alone; with 1 it stays sensible where there are few rows, or all are
-            right, and hardly moves where there are many.
-        bounds: T is sought between these, and ends on one, with a warning, if the NLL falls all the way:
-            on the least if every row is right, on the greatest if the logits mislead. For constant logits,
-            to which T means nothing, it is 1, or the bound that is nearest.
-        ignore_index: Rows with this label are left out; None leaves out none.
+        logits: Logits of held-out rows, ``(..., K)``, classes last, such as ``(N, K)``.
+        labels: Their true classes, ``(...)``. Noisy labels would calibrate the model to the noise.
+        spread: The standard deviation of a normal prior on log T with mean 0, above 0. Infinity means no
+            prior; 1 keeps T reasonable for few rows or if all rows are correct, and has little effect with
+            many rows.
+        bounds: The range of T. T is a bound, with a warning, if the NLL decreases up to it: the lower bound
+            if every row is correct, the upper bound if the logits are worse than constant ones. For constant
+            logits, whose NLL does not depend on T, it is 1 or the closest bound.
+        ignore_index: Rows with this label are ignored; None ignores none.
 
     Returns:
-        T > 0; above 1 for a model that is too confident.
+        T > 0; above 1 for an over-confident model.
 
     Raises:
-        ValueError: if no row is left, a shape, type or label is wrong, a row holds NaN or +inf or nothing but
-            -inf, a label's own logit is -inf, probabilities are given, ``spread`` is not above 0, or
+        ValueError: if all rows are ignored, a shape, dtype or label is wrong, a row holds NaN, +inf or only
+            -inf, the logit of a label is -inf, probabilities are given, ``spread`` is not above 0, or
             ``bounds`` are not two increasing positive numbers.
 
     Example:
@@ -61,7 +61,7 @@ def fit_temperature(
         Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
     """
     low, high = as_bounds(bounds)
-    # Narrower, its square would be 0; T is 1 either way.
+    # The square of a smaller spread would be 0; T is 1 in both cases.
     spread = max(as_number("spread", spread, finite=False), 1e-100)
     rows = as_rows(logits, labels, ignore_index)
     check_possible(rows)
@@ -80,32 +80,39 @@ def fit_temperature(
     if falls is None:
         return min(max(1 / beta, low), high)
     bound = low if falls else high
-    why = "every row is right" if falls else "the logits mislead"
-    warnings.warn(f"T = {bound} is a bound: the NLL falls all the way to it, as where {why}", stacklevel=2)
+    why, what_to_do = (
+        ("every row is classified correctly", "pass a finite spread")
+        if falls
+        else ("the logits are worse than constant ones", "check the labels")
+    )
+    warnings.warn(
+        f"T = {bound} is a bound, since the NLL decreases up to it, as it does if {why}; {what_to_do}",
+        stacklevel=2,
+    )
     return bound
 
 
 def _inverse(
     rows: Rows, target: float, spread: float, least: float, most: float, beta: float
 ) -> tuple[float, bool | None]:
-    """The inverse temperature, sought from ``beta``; on a bound, whether the NLL still falls there."""
+    """The inverse temperature, with ``beta`` as start; at a bound, also whether the NLL decreases in beta."""
     pull = 1 / (len(rows) * spread**2)
     unseen, moved, newton = {least, most}, math.inf, False
     for _ in range(200):
         mean, variance = _moments(rows, beta)
         slope = mean - target + pull * math.log(beta) / beta
         curvature = variance + pull * (1 - math.log(beta)) / beta**2
-        # Both are 0 where float64 takes every row for certainly right: the NLL still falls.
+        # Both underflow to 0 if every row is correct with certainty: the NLL still decreases.
         if falls := slope < 0 or slope == curvature == 0:
             least = beta
         else:
             most = beta
-        if least == most:  # a bound, which the NLL falls toward from within
+        if least == most:  # a bound
             return beta, falls
         step = -slope / curvature if curvature > 0 else math.inf
         if min(abs(step), most - least) <= 1e-12 * beta:
             break
-        # Of two steps of Newton in a row the errors are as a square: what one more would bring is known.
+        # Newton converges quadratically: after two steps in a row the error of the next one is known.
         last = newton and abs(step) * (step / moved) ** 2 <= 1e-14 * beta
         newton = least < beta + step < most and abs(step) <= moved / 2
         if last and newton:
@@ -119,12 +126,12 @@ def _inverse(
 
 
 def _less_largest(z: Tensor) -> Tensor:
-    # A class at -inf has no probability at any T; 0 * -inf would be NaN.
+    # A masked class (-inf) has probability 0 at any T; 0 * -inf would be NaN.
     return (z - z.amax(-1, keepdim=True)).clamp_min_(-1e100)
 
 
 def _targets(rows: Rows) -> tuple[float, bool]:
-    """The mean logit of the labels, less the largest of each row; whether each row's logits are all one."""
+    """The mean of the label's logit minus the row's largest; whether all rows have constant logits."""
     total, constant = 0.0, True
     for z, labels in rows.chunks():
         z = _less_largest(z)
@@ -136,14 +143,14 @@ def _targets(rows: Rows) -> tuple[float, bool]:
 def _moments(rows: Rows, beta: float) -> tuple[float, float]:
     """The mean over rows of the logits' mean and variance under ``softmax(beta * logits)``.
 
-    Row by row the largest logit is 0 here and has a probability of at least 1/K, so the variance is at least
-    a K-th of the mean square: their difference is exact enough.
+    The largest logit of each row is shifted to 0 and has a probability of at least 1/K, so the variance is at
+    least 1/K of the mean square, and their difference is accurate enough.
     """
     total = torch.zeros(2, dtype=torch.float64, device=rows.logits.device)
     ones = torch.ones(rows.logits.size(1), dtype=torch.float64, device=rows.logits.device)
     for z, _ in rows.chunks():
         z = _less_largest(z)
-        # A product with ones sums short rows several times faster than sum() does.
+        # A product with ones is several times faster than sum() for short rows.
         q = (beta * z).exp_()
         mass = q @ ones
         mean = (q.mul_(z) @ ones).div_(mass)

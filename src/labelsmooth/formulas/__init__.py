@@ -1,8 +1,8 @@
-r"""Losses of a row as functions of its statistics and a strength, in nats: one formula for every engine.
+r"""Formulas: the loss of a row as a function of its row statistics and a strength, in nats.
 
-With the logits z, the model :math:`q = \mathrm{softmax}(z)`, the label y, the strength eps and the prior pi.
-A formula is a value for ``formula=`` of every cross entropy here: of logits, of a linear head, of classes
-that are sharded. Its strength is ``label_smoothing=``, its prior ``prior=``.
+Notation: logits z, model :math:`q = \mathrm{softmax}(z)`, label y, strength eps and prior pi. A formula is a
+value for ``formula=`` of every cross entropy: of logits, of a linear head, and of classes sharded across
+processes. The strength is ``label_smoothing=``, the prior ``prior=``.
 """
 
 from labelsmooth._core.checks import Interval as Interval

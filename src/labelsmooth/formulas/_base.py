@@ -1,4 +1,4 @@
-"""What a formula is, and what one is made of."""
+"""The base class of the formulas, and their building blocks."""
 
 from dataclasses import dataclass
 from functools import reduce
@@ -12,7 +12,7 @@ from labelsmooth._core.statistics import Factors, RowStatistics, times
 
 
 def nll(s: RowStatistics) -> Tensor:
-    """H(target, q): the loss without smoothing."""
+    """H(target, q), the loss without smoothing."""
     return s.target_mass * s.lse - s.target_z
 
 
@@ -31,12 +31,12 @@ def hinge(s: RowStatistics) -> Tensor:
 
 
 def model_entropy(s: RowStatistics) -> Tensor:
-    """H(q)."""
+    """H(q), the entropy of the model."""
     return s.lse - s.model_z
 
 
 def log_likelihood(s: RowStatistics) -> Tensor:
-    """log q_y; for class probabilities t, and labels that are mixed, <t, log q> by their mass."""
+    """log q_y; for class probabilities or mixup labels t, <t, log q> divided by the mass of t."""
     mass = s.target_mass
     return torch.where(mass == 0, 0.0, s.target_z / mass.masked_fill(mass == 0, 1.0) - s.lse)
 
@@ -49,40 +49,40 @@ def _part(factor: float | Tensor, term: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Formula:
-    """A loss of a row. A method of one's own is a subclass with ``factors``, where the loss is a sum of the
-    terms that :class:`Factors` names, or with a ``__call__``.
+    """The loss of a row. A new method is a subclass with ``factors``, if the loss is a sum of the terms of
+    :class:`Factors`, or else with a ``__call__``.
 
-    Class attributes say what it takes: the range of its strength, and the statistics it uses that not every
-    loss needs. To use one without asking for it is a ``ValueError``, or NaN in ``torch.compile``.
+    Class attributes declare the range of the strength and the optional row statistics that the formula uses.
+    Using a statistic without declaring it raises a ``ValueError``, or gives NaN in ``torch.compile``.
     """
 
     strengths: ClassVar[Interval] = Interval(0, 1)
-    """The range of its strength."""
+    """The range of the strength."""
     spread: ClassVar[bool] = False
-    """Whether it uses ``model_z``, the mean of the logits under the model."""
+    """Whether the formula uses ``model_z``, the mean of the logits under the model."""
     overlap: ClassVar[bool] = False
-    """Whether it uses ``overlap``, what the prior gives the label."""
+    """Whether the formula uses ``overlap``, the prior's probability of the label."""
     draws: ClassVar[bool] = False
-    """Whether it takes wrong labels to be drawn from the prior, which then cannot depend on the label."""
+    """Whether the formula assumes that wrong labels are drawn from one prior, whatever the label."""
 
     @property
     def hinge(self) -> tuple[float, bool] | None:
-        """The margin of the hinge that it uses, and whether that is squared; None if it uses none."""
+        """The margin of the hinge, and whether the hinge is squared; None if the formula uses no hinge."""
         return None
 
     def factors(self, eps: float | Tensor) -> Factors:
-        """Of a linear formula: those of the nll, of H(prior, q), of the hinge and of H(q)."""
-        raise NotImplementedError("a formula has a __call__ or, if it is linear in its terms, factors")
+        """The factors of the terms, for a loss that is their sum."""
+        raise NotImplementedError("a formula defines factors or __call__")
 
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
-        """One loss per row; ``eps`` broadcasts against the rows."""
+        """The loss of each row; ``eps`` broadcasts against the rows."""
         terms = zip(self.factors(eps), (nll, prior_nll, hinge, model_entropy), strict=True)
         parts = [_part(factor, term(s)) for factor, term in terms if isinstance(factor, Tensor) or factor]
         return reduce(torch.add, parts)
 
     @property
     def linear(self) -> bool:
-        """Whether it is given by its factors alone; engines compute such a loss and its gradient directly."""
+        """Whether ``factors`` alone defines the loss; engines then compute it and its gradient directly."""
         return type(self).__call__ is Formula.__call__
 
 

@@ -1,4 +1,4 @@
-"""Formulas that look at how sure the model is."""
+"""Formulas that depend on the model's confidence."""
 
 import math
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from labelsmooth.formulas._base import Formula, log_likelihood, model_entropy, n
 
 @dataclass(frozen=True)
 class ConfidencePenalty(Formula):
-    r"""A reward for the entropy of the model's own distribution, up to a threshold.
+    r"""Cross entropy with a reward for the entropy of the model's distribution, up to a threshold.
 
     .. math::
         \ell = -\log q_y - \epsilon\, H(q) \quad\text{or, with a threshold,}\quad
         -\log q_y + \epsilon \max(0,\ \Gamma - H(q)), \qquad \epsilon \in [0, \infty)
 
     Args:
-        threshold: Gamma, in nats, above 0. None rewards entropy without end.
+        threshold: Gamma, in nats, above 0. None rewards entropy without a limit.
 
     Raises:
         ValueError: if ``threshold`` is not above 0.
@@ -52,14 +52,14 @@ class ConfidencePenalty(Formula):
 
 @dataclass(frozen=True)
 class LabelRelaxation(Formula):
-    r"""The divergence from the nearest distribution with at least 1 - eps on the label; 0 once q has that.
+    r"""The KL divergence from the closest distribution with at least 1 - eps on the label; 0 if q is one.
 
     .. math::
         \ell = \begin{cases} 0 & q_y \ge 1 - \epsilon \\
         (1 - \epsilon) \log \frac{1 - \epsilon}{q_y} + \epsilon \log \frac{\epsilon}{1 - q_y}
         & \text{otherwise} \end{cases}, \qquad \epsilon \in [0, 1]
 
-    The derivative by eps is -inf at eps = 0, so start a strength that is learned above 0.
+    The derivative by eps is -inf at eps = 0, so initialise a learnt strength above 0.
 
     Example:
         >>> from labelsmooth.functional import cross_entropy
@@ -74,7 +74,7 @@ class LabelRelaxation(Formula):
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
         log_q = log_likelihood(s)
         relaxed = log_q >= torch.log1p(-eps)
-        # Any numbers whose logarithms have a derivative.
+        # Placeholders whose logarithms have a finite derivative.
         log_q, eps = log_q.masked_fill(relaxed, -1.0), torch.where(relaxed, 0.5, eps)
         entropy = torch.special.entr(1 - eps) + torch.special.entr(eps)
         divergence = -times(1 - eps, log_q) - times(eps, torch.log(-torch.expm1(log_q))) - entropy
@@ -83,17 +83,17 @@ class LabelRelaxation(Formula):
 
 @dataclass(frozen=True)
 class Focal(Formula):
-    r"""The focal loss, of smoothed targets if there is a strength: rows that are classified well count less.
+    r"""The focal loss, with optional label smoothing: it down-weights rows that are classified well.
 
     .. math::
         \ell = (1 - q_y)^\gamma \left[ (1 - \epsilon) H(e_y, q) + \epsilon H(\pi, q) \right], \qquad
         \epsilon \in [0, 1]
 
-    It is here to compare with: it calibrates too, and is no kind of smoothing. A class whose weight is 0 has
-    no loss.
+    The focal loss is not a kind of smoothing; it is included for comparison, since it also improves
+    calibration. A class of weight 0 has no loss.
 
     Args:
-        gamma: At least 0; 0 is label smoothing.
+        gamma: The exponent of the weight, at least 0; 0 is label smoothing.
 
     Raises:
         ValueError: if ``gamma`` is negative or not finite.
@@ -115,9 +115,9 @@ class Focal(Formula):
 
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
         log_q = log_likelihood(s)
-        # Where q_y is 0 the factor is 1, and its derivative 0 however large the loss.
+        # If q_y is 0 the factor is 1, and its derivative is 0 however large the loss is.
         wrong = -torch.expm1(log_q.masked_fill(log_q.exp() == 0, -torch.inf))
-        # For gamma < 1 the power has no derivative at 0, where the product has one: 0.
+        # For gamma < 1 the power has no derivative at 0, but the product has the derivative 0.
         certain = wrong <= 0
         factor = (wrong.masked_fill(certain, 1.0) ** self.gamma).masked_fill(certain, 0.0**self.gamma)
         return times(factor, smoothed_nll(s, eps))

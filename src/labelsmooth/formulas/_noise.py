@@ -1,4 +1,4 @@
-"""Formulas for labels that are wrong with a probability that is known."""
+"""Formulas that correct label noise with a known rate."""
 
 import math
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from labelsmooth.formulas._base import Formula, log_likelihood
 
 @dataclass(frozen=True)
 class ForwardCorrection(Formula):
-    r"""The likelihood of a label that was replaced, with probability eps, by one drawn from the prior.
+    r"""The NLL of a label that was replaced, with probability eps, by a label drawn from the prior.
 
     .. math::
         \ell = -\log (T^\top q)_y = -\log \left( (1 - \epsilon) q_y + \epsilon \pi_y \right), \qquad
         T = (1 - \epsilon) I + \epsilon\, \mathbf{1} \pi^\top, \quad \epsilon \in [0, 1]
 
-    With the uniform prior the noise is symmetric, and eps (K - 1) / K the share of wrong labels. The prior
-    cannot depend on the class; for a T of any kind see :doc:`methods`.
+    With the uniform prior the noise is symmetric, and the share of wrong labels is eps (K - 1) / K. The prior
+    must not depend on the class; for a general matrix T see :doc:`methods`.
 
     Example:
         >>> from labelsmooth.functional import cross_entropy
@@ -40,10 +40,10 @@ class ForwardCorrection(Formula):
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
         assert s.overlap is not None
         log_q = log_likelihood(s)
-        # Of a masked label no prior has a share.
+        # A masked label has no probability in the prior.
         drawn = torch.where(log_q > -torch.inf, eps * s.overlap, 0.0)
         kept = (1 - eps) * log_q.exp()
-        # Beside the larger of the two the other one neither overflows nor has a derivative that does.
+        # Relative to the larger of the two, neither the other one nor its derivative overflows.
         rare, largest = drawn > kept, math.log(torch.finfo(log_q.dtype).max) - 1
         likely = torch.log1p(torch.where(rare, 0.0, drawn * (-log_q).clamp(max=largest).exp() - eps))
         noisy = torch.where(rare, torch.log(torch.where(rare, kept + drawn, 1.0)), log_q + likely)
@@ -52,14 +52,15 @@ class ForwardCorrection(Formula):
 
 @dataclass(frozen=True)
 class BackwardCorrection(Formula):
-    r"""The loss whose mean over labels replaced, with probability eps, is that over the true ones.
+    r"""The loss whose expectation over noisy labels is the cross entropy with the true labels.
 
     .. math::
         \ell = \sum_k (T^{-1})_{yk} (-\log q_k), \qquad T = (1 - \epsilon) I + \epsilon\, \mathbf{1} \pi^\top,
         \quad \epsilon \in [0, 1)
 
-    It is label smoothing by :math:`-\epsilon / (1 - \epsilon)`, unbounded below as that is; see
-    :class:`NegativeSmoothing`, which is guarded. Its noise is that of :class:`ForwardCorrection`.
+    It is label smoothing with the strength :math:`-\epsilon / (1 - \epsilon)` and so unbounded below;
+    :class:`NegativeSmoothing` is the guarded alternative. The noise model is that of
+    :class:`ForwardCorrection`.
 
     Example:
         >>> from labelsmooth.functional import cross_entropy

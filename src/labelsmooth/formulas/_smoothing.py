@@ -1,4 +1,4 @@
-"""Formulas that pull the logits toward the prior."""
+"""Formulas that smooth the target toward the prior."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from labelsmooth.formulas._base import Formula, nll, smoothed_nll
 
 @dataclass(frozen=True)
 class LabelSmoothing(Formula):
-    r"""Cross entropy to the smoothed target; the formula where none is named.
+    r"""Cross entropy to the smoothed target; the default formula.
 
     .. math::
         \ell = (1 - \epsilon) H(e_y, q) + \epsilon H(\pi, q)
@@ -40,18 +40,18 @@ LABEL_SMOOTHING = LabelSmoothing()
 
 @dataclass(frozen=True)
 class NegativeSmoothing(Formula):
-    r"""Label smoothing whose strength may be negative (also called generalised): it sharpens noisy targets.
+    r"""Generalised label smoothing, whose strength may be negative; negative values sharpen noisy targets.
 
     .. math::
         \ell = -\log q_y + \epsilon \min(z_y - \langle \pi, z \rangle,\ c), \qquad \epsilon \in (-\infty, 1]
 
-    For eps < 0 the loss has no lower bound, and unguarded it collapses where labels are clean. So its reward
-    ends where the label's logit is c above the prior's mean, and :func:`labelsmooth.schedules.delayed` holds
-    it off while the model warms up on plain cross entropy, as in the paper. For eps >= 0 it is label
-    smoothing.
+    For eps < 0 the loss has no lower bound, and without guards it collapses on clean labels. The reward
+    therefore stops when the label's logit is c above the mean logit under the prior, and
+    :func:`labelsmooth.schedules.delayed` starts with plain cross entropy, as in the paper. For eps >= 0 it is
+    label smoothing.
 
     Args:
-        clip: c, in units of the logits, above 0; ``math.inf`` is the paper's own, unguarded.
+        clip: c, in units of the logits, above 0; ``math.inf`` is the paper's loss, without the guard.
 
     Raises:
         ValueError: if ``clip`` is not above 0.
@@ -74,7 +74,7 @@ class NegativeSmoothing(Formula):
             raise ValueError(f"clip must be above 0, got {self.clip}")
 
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
-        # With class weights the two measures have masses of their own: not the logits, H(pi, q) - H(e_y, q).
+        # With class weights the two masses differ, so this is H(pi, q) - H(e_y, q), not a logit difference.
         above = s.prior_mass * s.lse - s.prior_z - nll(s)
         rewarded = nll(s) + times(eps, above.clamp(max=self.clip))
         return torch.where(eps < 0, rewarded, smoothed_nll(s, eps))
@@ -82,13 +82,13 @@ class NegativeSmoothing(Formula):
 
 @dataclass(frozen=True)
 class MaxSup(Formula):
-    r"""Max suppression: smoothing that pulls down the largest logit, right or wrong, instead of the label's.
+    r"""Max suppression: label smoothing with the largest logit in place of the label's logit.
 
     .. math::
         \ell = -\log q_y + \epsilon (\max_k z_k - \langle \pi, z \rangle), \qquad \epsilon \in [0, \infty)
 
-    It is label smoothing on rows that are classified right, and :class:`MarginSmoothing` with margin 0. The
-    paper lets eps rise from 0.1 to 0.2: :func:`labelsmooth.schedules.linear`.
+    It equals label smoothing on correctly classified rows, and :class:`MarginSmoothing` with margin 0. The
+    paper increases eps from 0.1 to 0.2, as :func:`labelsmooth.schedules.linear` does.
 
     Example:
         >>> from labelsmooth.functional import cross_entropy
@@ -112,16 +112,16 @@ class MaxSup(Formula):
 
 @dataclass(frozen=True)
 class MarginSmoothing(Formula):
-    r"""Margin-based label smoothing (MbLS): only logits further than a margin below the largest count.
+    r"""Margin-based label smoothing (MbLS): a penalty on logits more than a margin below the largest.
 
     .. math::
         \ell = -\log q_y + \epsilon \sum_k \pi_k \max(0,\ \max_j z_j - z_k - m), \qquad
         \epsilon \in [0, \infty)
 
     Args:
-        margin: m, in units of the logits, at least 0: 10 in the paper for images, 5 or 6 elsewhere.
-        squared: Whether to square the excess: the further, the stronger. After adaptive and conditional
-            smoothing (ACLS), where the largest logit itself gets no gradient.
+        margin: m, in units of the logits, at least 0; the paper uses 10 for images and 5 or 6 elsewhere.
+        squared: Whether to square the excess, as in adaptive and conditional label smoothing (ACLS). Unlike
+            here, the largest logit gets no gradient in ACLS.
 
     Raises:
         ValueError: if ``margin`` is negative or not finite.

@@ -1,8 +1,9 @@
-"""Priors: what to smooth toward. Each is a value for the ``prior=`` of every loss.
+"""Priors: the distributions that smoothing mixes into the targets, for the argument ``prior=`` of every loss.
 
-Those for all samples, (K,), and those with a row for each class, (K, K), are of the class :class:`Prior`;
-those of each sample's own of :class:`PerSample`. All are constants: no gradient reaches what they were made
-of. Rows mostly have some probability for their own class too; ``off_target="others"`` leaves it out.
+A :class:`Prior` is one distribution for all samples, (K,), or a row for each class, (K, K). A
+:class:`PerSample` has a distribution for each sample. Priors are constants: no gradient flows to the tensors
+that they are made from. Most rows give some probability to their own class, which ``off_target="others"``
+removes.
 """
 
 from labelsmooth.priors._distributions import PerSample as PerSample

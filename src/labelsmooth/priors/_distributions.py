@@ -1,4 +1,4 @@
-"""What a prior is: a distribution for all samples or for those of each class, or one for each sample."""
+"""The types of priors: a distribution for all samples, for each class, or for each sample."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -11,14 +11,14 @@ from labelsmooth._core.exact import Exact, keep, moved
 
 
 class Prior(Exact):
-    """A distribution over the classes, for all samples or for those of each class; made by functions of
-    ``labelsmooth.priors``.
+    """A distribution over the classes for all samples, or one for the samples of each class. The functions of
+    ``labelsmooth.priors`` make it.
 
-    As a module it moves and is saved with the loss that holds it; moved to a short type, it stays as it is.
-    It is checked when it is made or loaded, and not in each call.
+    It is a module, so it moves and is saved with the loss that holds it. A cast to half precision (float16,
+    bfloat16) keeps its dtype. It is checked when it is made or loaded, not in each call.
     """
 
-    probabilities: Tensor  # (K,), or (K, K) whose row k serves the samples of class k
+    probabilities: Tensor  # (K,), or (K, K) whose row k is the prior of the samples of class k
 
     def __init__(self, probabilities: Tensor, description: str = "given") -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Prior(Exact):
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # Before, so that what is refused leaves the prior as it was.
+        # Checks first, so that an error leaves the prior unchanged.
         probabilities = state_dict.get(f"{prefix}probabilities")
         if isinstance(probabilities, Tensor):
             _check_values(probabilities)
@@ -45,18 +45,18 @@ def _check_values(probabilities: Tensor) -> None:
 
 
 class PerSample(NamedTuple):
-    """A distribution over the classes for each sample; made by ``labelsmooth.priors``.
+    """A distribution over the classes for each sample. The functions of ``labelsmooth.priors`` make it.
 
-    Either whole or, for few classes in each row, as pairs of a class and its probability; a class that
-    appears twice has the sum, and probabilities that do not sum to 1 are renormalised. The loss checks the
-    rows that count, the others may hold anything.
+    It has the probabilities of all classes, or of k classes per row together with their indices. The
+    probabilities of a repeated class are added, and k probabilities are renormalised. The loss checks all
+    rows except the ignored ones, which may hold any values.
     """
 
-    probabilities: Tensor  # in the input's shape; or (..., k), in the target's shape and k
+    probabilities: Tensor  # the input's shape; or (..., k), the target's shape and k
     classes: Tensor | None = None  # (..., k)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """The same on another device."""
+        """The prior on another device."""
         return self._make(moved(self, lambda x: x.to(device, non_blocking=non_blocking)))
 
     def pin_memory(self) -> Self:

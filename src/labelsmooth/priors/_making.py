@@ -1,4 +1,4 @@
-"""How a prior is made: in float64 on a CPU, once, whatever the types and devices of what it is made of."""
+"""Helpers that compute a prior once, in float64 on a CPU, for inputs of any dtype and device."""
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ def check_square(name: str, value: object) -> None:
 
 
 def first_class(bad: Tensor) -> int | None:
-    """The first class of which it is true, if values may be read."""
+    """The first class whose entry is true, if values may be read."""
     return int(bad.nonzero()[0]) if readable(bad) and bool(bad.any()) else None
 
 
@@ -33,13 +33,13 @@ def exact(values: Tensor) -> Tensor:
 
 
 def positions(num_classes: int) -> tuple[Tensor, Tensor]:
-    """The indices of the classes: as a column, of the targets, and as a row."""
+    """The class indices, as a column (the targets) and as a row (the classes)."""
     k = torch.arange(num_classes, dtype=torch.float64, device="cpu")
     return k.unsqueeze(-1), k
 
 
 def prior(probabilities: Tensor, description: str, like: Tensor | None = None) -> Prior:
-    """On the device of ``like``, in float64 if that is, or else torch's default type, if it is not short."""
+    """A prior on the device of ``like``, in float64 if ``like`` is, else in at least float32."""
     double = like is not None and like.dtype == torch.float64
     device = torch.get_default_device() if like is None else like.device
     dtype = torch.float64 if double else accurate(torch.get_default_dtype())

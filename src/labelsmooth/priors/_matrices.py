@@ -1,4 +1,4 @@
-"""Priors with a row for each class, from what is known of how the classes relate."""
+"""Priors with a row for each class, from relations between the classes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,24 +15,24 @@ Tree: TypeAlias = str | Sequence["Tree"] | Mapping[str, "Tree"]
 
 
 def hierarchy(distances: Tensor | Tree, beta: float = 10.0, *, classes: Sequence[str] | None = None) -> Prior:
-    r"""The nearer in a hierarchy, the more probable.
+    r"""A class is more probable the closer it is to the target in a hierarchy.
 
     .. math:: \pi_y(k) = \mathrm{softmax}_k\left(-\beta\, \frac{d(k, y)}{\max d}\right)
 
     Args:
-        distances: d, ``(K, K)``, of any unit, symmetric, at least 0 and 0 on the diagonal, not all 0. Or a
-            tree whose leaves are the names of the classes, as nested sequences, or mappings from the names
-            of the groups: the distance of two classes is then the height of their lowest common ancestor
-            (1 for a parent of leaves alone; in general, the longest way down to a leaf).
-        beta: How fast probability falls off, at least 0 (where it is uniform).
-        classes: The names of a tree's leaves in the order of the class indices. None is the order in which
-            they stand in the tree.
+        distances: d, ``(K, K)``, in any unit, symmetric, at least 0 and 0 on the diagonal, not all 0. Or a
+            tree with the class names as leaves, given as nested sequences or as mappings from group names:
+            the distance of two classes is then the height of their lowest common ancestor, which is the
+            number of edges to its deepest leaf.
+        beta: The decay rate of the probability, at least 0 (uniform).
+        classes: The names of the tree's leaves in the order of the class indices. None is the order of the
+            leaves in the tree.
 
     Returns:
         A prior of shape ``(K, K)``, on the device of ``distances``.
 
     Raises:
-        ValueError: if ``distances`` is no such matrix, or a tree with an empty group or with a name twice;
+        ValueError: if ``distances`` is not such a matrix, or a tree with an empty group or a repeated name;
             if ``classes`` does not name each leaf once; or if ``beta`` is not finite and at least 0.
 
     Example:
@@ -52,7 +52,7 @@ def hierarchy(distances: Tensor | Tree, beta: float = 10.0, *, classes: Sequence
     if not isinstance(distances, Tensor):
         d = _common_heights(distances, classes)
     elif classes is not None:
-        raise ValueError("classes goes with a tree only, got a matrix of distances")
+        raise ValueError("classes requires a tree, got a matrix of distances; leave classes out")
     else:
         check_square("distances", distances)
         d = exact(distances)
@@ -66,25 +66,24 @@ def hierarchy(distances: Tensor | Tree, beta: float = 10.0, *, classes: Sequence
                 f"and {d[k, i].item()} at ({k}, {i})"
             )
     if not bool(d.any()):
-        raise ValueError(f"distances must not all be 0, got {len(d)} classes without any")
+        raise ValueError(f"distances must not all be 0, got zeros for all {len(d)} classes")
     return prior((-beta * d / d.max()).softmax(-1), f"hierarchy, beta={beta:g}", like)
 
 
 def similarity(matrix: Tensor, temperature: float = 1.0) -> Prior:
-    r"""The more alike, the more probable.
+    r"""A class is more probable the more similar it is to the target.
 
     .. math:: \pi_y(k) = \mathrm{softmax}_k(s_{yk} / T)
 
     Args:
-        matrix: s, how similar class k is to class y, ``(K, K)``, of any finite values and in any unit; rows
-            are targets.
-        temperature: T, above 0, in the unit of ``matrix``: the higher, the more even.
+        matrix: s, the similarity of class k (column) to the target y (row), ``(K, K)``, finite, in any unit.
+        temperature: T, above 0, in the unit of ``matrix``. A higher value gives a more uniform prior.
 
     Returns:
         A prior of shape ``(K, K)``, on the device of ``matrix``.
 
     Raises:
-        ValueError: if ``matrix`` is not square and finite, or ``temperature`` not finite and above 0.
+        ValueError: if ``matrix`` is not square and finite, or ``temperature`` is not finite and above 0.
 
     Example:
         >>> import torch
@@ -104,21 +103,21 @@ def similarity(matrix: Tensor, temperature: float = 1.0) -> Prior:
 
 
 def embedding(embeddings: Tensor, temperature: float = 0.1) -> Prior:
-    r"""The smaller the angle between the embeddings of the classes, the more probable.
+    r"""A class is more probable the larger its cosine similarity to the target's embedding.
 
     .. math:: \pi_y(k) = \mathrm{softmax}_k\left(\frac{\langle e_y, e_k \rangle}{T\, |e_y|\, |e_k|}\right)
 
     Args:
-        embeddings: e, a vector for each class, ``(K, D)``, finite and not 0: of their names, or the rows of
-            a classifier's weight.
-        temperature: T, above 0, in the unit of a cosine: the higher, the more even.
+        embeddings: e, a vector for each class, ``(K, D)``, finite and not 0: embeddings of the class names,
+            or the rows of a classifier's weight.
+        temperature: T, above 0, in the unit of a cosine. A higher value gives a more uniform prior.
 
     Returns:
         A prior of shape ``(K, K)``, on the device of ``embeddings``.
 
     Raises:
-        ValueError: if ``embeddings`` are no such vectors, a class whose own is 0 being named; or if
-            ``temperature`` is not finite and above 0.
+        ValueError: if ``embeddings`` does not hold such vectors (the message names a class with a zero
+            vector), or if ``temperature`` is not finite and above 0.
 
     Example:
         >>> import torch
@@ -141,26 +140,26 @@ def embedding(embeddings: Tensor, temperature: float = 0.1) -> Prior:
     largest = e.abs().amax(-1, keepdim=True)
     if (zero := first_class(largest.squeeze(-1) == 0)) is not None:
         raise ValueError(f"embeddings must not be 0, got zeros for class {zero}")
-    e = torch.nn.functional.normalize(e / largest, dim=-1)  # the square of a huge one is no longer finite
+    e = torch.nn.functional.normalize(e / largest, dim=-1)  # divided, since squares can overflow
     return prior((e @ e.T / temperature).softmax(-1), f"embedding, temperature={temperature:g}", embeddings)
 
 
 def confusion(counts: Tensor, pseudo_count: float = 0.0) -> Prior:
-    r"""What each class was taken for, as a confusion matrix counts it.
+    r"""The rows of a confusion matrix, normalised.
 
     .. math:: \pi_y(k) = \frac{n_{yk} + c}{\sum_j (n_{yj} + c)}
 
     Args:
-        counts: n, how often a sample of class y (rows) was predicted to be, or labelled as, class k
-            (columns), ``(K, K)``, of any real type, at least 0. Sums of predicted probabilities do too.
-        pseudo_count: c, at least 0, added to each of them.
+        counts: n, how often a sample of class y (row) was predicted or labelled as class k (column),
+            ``(K, K)``, of any real dtype, at least 0. Sums of predicted probabilities are also possible.
+        pseudo_count: c, at least 0, added to each count.
 
     Returns:
         A prior of shape ``(K, K)``, on the device of ``counts``.
 
     Raises:
-        ValueError: if ``counts`` is no such matrix, or the row of a class, which is named, is 0 without a
-            pseudo-count; or if ``pseudo_count`` is not finite and at least 0.
+        ValueError: if ``counts`` is not such a matrix, if a row is 0 and there is no pseudo-count (the
+            message names the class), or if ``pseudo_count`` is not finite and at least 0.
 
     Example:
         >>> import torch
@@ -179,12 +178,14 @@ def confusion(counts: Tensor, pseudo_count: float = 0.0) -> Prior:
     n = n + pseudo_count
     total = n.sum(-1, keepdim=True)
     if (zero := first_class(total.squeeze(-1) == 0)) is not None:
-        raise ValueError(f"counts must not be 0 in a whole row without a pseudo_count, got class {zero}")
+        raise ValueError(
+            f"counts must not be 0 in a whole row, got class {zero}; pass a pseudo_count above 0"
+        )
     return prior(n / total, f"confusion, pseudo_count={pseudo_count:g}", counts)
 
 
 def _common_heights(tree: Tree, classes: Sequence[str] | None) -> Tensor:
-    """The height of the lowest common ancestor of any two leaves, in the order of ``classes``."""
+    """The height of the lowest common ancestor of each pair of leaves, in the order of ``classes``."""
     names = _leaves(tree)
     if repeated := [name for name, times in Counter(names).items() if times > 1]:
         raise ValueError(f"distances must name each class once, got a tree with {repeated[0]!r} twice")
@@ -201,7 +202,7 @@ def _common_heights(tree: Tree, classes: Sequence[str] | None) -> Tensor:
     def fill(node: Tree) -> None:
         below = torch.tensor([place[name] for name in _leaves(node)], device="cpu")
         heights[below.unsqueeze(-1), below] = float(_height(node))
-        for child in _children(node):  # writes over what is nearer
+        for child in _children(node):  # overwrites the pairs with a lower common ancestor
             fill(child)
 
     fill(tree)

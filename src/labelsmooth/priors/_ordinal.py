@@ -1,4 +1,4 @@
-"""Priors for ordered classes: the nearer to the target, the more probable."""
+"""Priors for ordinal classes: ranks closer to the target are more probable."""
 
 from typing import Literal, assert_never
 
@@ -13,15 +13,15 @@ Distance = Literal["absolute", "squared", "log"]
 
 
 def sord(num_classes: int, distance: Distance = "absolute", alpha: float = 1.0) -> Prior:
-    r"""Soft ordinal labels (SORD): probability falls off exponentially with a distance of the ranks.
+    r"""Soft ordinal labels (SORD): the probability decays exponentially with a distance between ranks.
 
     .. math:: \pi_y(k) = \mathrm{softmax}_k(-\alpha\, \phi(k, y))
 
     Args:
         num_classes: K, at least 2.
         distance: phi: "absolute" :math:`|k - y|`, "squared" :math:`(k - y)^2`, or "log"
-            :math:`(\log(1 + k) - \log(1 + y))^2`, for which the same step counts less the higher the rank.
-        alpha: How fast it falls off, at least 0 (where it is uniform).
+            :math:`(\log(1 + k) - \log(1 + y))^2`, in which a step between high ranks is shorter.
+        alpha: The decay rate of the probability, at least 0 (uniform).
 
     Returns:
         A prior of shape ``(K, K)``.
@@ -57,14 +57,14 @@ def sord(num_classes: int, distance: Distance = "absolute", alpha: float = 1.0) 
 
 
 def exponential(num_classes: int, power: float = 1.0, tau: float = 1.0) -> Prior:
-    r"""Probability falls off exponentially with a power of the distance of the ranks.
+    r"""The probability decays exponentially with a power of the distance between ranks.
 
     .. math:: \pi_y(k) = \mathrm{softmax}_k(-|k - y|^p / \tau)
 
     Args:
         num_classes: K, at least 2.
-        power: p, above 0: 1 is a Laplace distribution, 2 a Gaussian one, over the ranks.
-        tau: The width, above 0; in ranks if ``power`` is 1.
+        power: p, above 0: 1 gives a Laplace distribution over the ranks, 2 a Gaussian.
+        tau: The width of the distribution, above 0; in ranks if ``power`` is 1.
 
     Returns:
         A prior of shape ``(K, K)``.
@@ -93,26 +93,26 @@ def exponential(num_classes: int, power: float = 1.0, tau: float = 1.0) -> Prior
 
 
 def triangular(num_classes: int, alpha2: float = 0.01) -> Prior:
-    r"""The neighbours of the target alone have a share: the tails of a triangle over its interval.
+    r"""Only the adjacent ranks get probability: the tails of a triangular distribution.
 
     .. math::
         \pi_y(y \pm 1) = \alpha_2, \qquad \pi_0(1) = \alpha_1, \quad \pi_{K-1}(K-2) = \alpha_3, \qquad
         \pi_y(y) = 1 - \sum_{k \ne y} \pi_y(k)
 
-    [0, 1] is divided into K equal intervals, one for each class. The triangle of an inner class stands over
-    the centre of its own and leaves :math:`\alpha_2` on either side. Those of the first and the last class
-    have their peak at the end of [0, 1], and leave
+    [0, 1] is divided into K equal intervals, one for each class. The triangle of an inner class is centred on
+    its interval and has the probability :math:`\alpha_2` on either side. The triangles of the first and the
+    last class have their peak at the end of [0, 1], and the probability
 
     .. math::
         \alpha_1 = r(1)^2, \quad \alpha_3 = r\!\left(\tfrac{K-1}{K}\right)^2, \quad
         r(c) = \tfrac12\left(\sqrt{1 + 4c^2 s (1 - s)(1 - s^2)} - 1\right), \quad s = \sqrt{2 \alpha_2}
 
-    for their only neighbour. The factor of the last is the paper's.
+    in the only adjacent interval. The factor (K-1)/K of the last class follows the paper.
 
     Args:
         num_classes: K, at least 2.
-        alpha2: The share of each neighbour of an inner class, in [0, 2/9]; above, the triangle would reach
-            beyond the neighbours.
+        alpha2: The probability of each neighbour of an inner class, in [0, 2/9]; with more, the triangle
+            would extend beyond the neighbours.
 
     Returns:
         A prior of shape ``(K, K)``.
@@ -148,11 +148,11 @@ def triangular(num_classes: int, alpha2: float = 0.01) -> Prior:
 
 
 def binomial(num_classes: int) -> Prior:
-    r"""A binomial distribution over the ranks, whose mean moves with the target.
+    r"""A binomial distribution over the ranks, whose mean follows the target.
 
     .. math:: \pi_y(k) = \binom{K-1}{k} p_y^k (1 - p_y)^{K-1-k}, \qquad p_y = 0.1 + 0.8\, \frac{y}{K - 1}
 
-    The mode is the target itself for few classes only: near the ends of many, it lies nearer the middle.
+    With many classes the mode of the first and the last ranks is shifted toward the middle.
 
     Args:
         num_classes: K, at least 2.
@@ -183,19 +183,20 @@ def binomial(num_classes: int) -> Prior:
 
 
 def beta(num_classes: int, parameters: Tensor | None = None) -> Prior:
-    r"""A beta distribution over [0, 1], of which each class has one of K equal intervals.
+    r"""A beta distribution over [0, 1], divided into K equal intervals, one for each class.
 
     .. math::
         \pi_y(k) = I_{(k+1)/K}(a_y, b_y) - I_{k/K}(a_y, b_y)
 
-    I is the regularised incomplete beta function, the distribution function. Unless given, a and b are such
-    that the mean is the centre of the target's interval and the standard deviation half its width:
+    I is the regularised incomplete beta function, the cumulative distribution function. By default a and b
+    are chosen so that the mean is the centre of the target's interval and the standard deviation half its
+    width:
 
     .. math::
         m_y = \frac{2y + 1}{2K}, \quad a_y = m_y s_y, \quad b_y = (1 - m_y) s_y, \quad
         s_y = (2y + 1)(2K - 2y - 1) - 1
 
-    The integers that Vargas et al. tabulate for K up to 13 are near these; to take theirs, give them.
+    They are close to the integers that Vargas et al. tabulate for K up to 13, which ``parameters`` can set.
 
     Args:
         num_classes: K, at least 2.
@@ -243,8 +244,8 @@ def beta(num_classes: int, parameters: Tensor | None = None) -> Prior:
 def _incomplete_beta(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
     """I_x(a, b) by its continued fraction (NIST Handbook of Mathematical Functions, 8.17.22), in float64.
 
-    The fraction is evaluated forwards (modified Lentz), in about sqrt(max(a, b)) steps on the side of the
-    mean where it converges fast; the other side is the rest to 1.
+    The modified Lentz algorithm needs about sqrt(max(a, b)) steps on the side of the mean where the fraction
+    converges fast; the other side is 1 minus the result.
     """
     a, b, x = torch.broadcast_tensors(a, b, x)
     mirrored = x > (a + 1) / (a + b + 2)

@@ -1,4 +1,4 @@
-"""Priors of each sample's own."""
+"""Per-sample priors."""
 
 import itertools
 
@@ -10,34 +10,33 @@ from labelsmooth._core.precision import accurate
 from labelsmooth._core.statistics import class_dim_of
 from labelsmooth.priors._distributions import PerSample
 
-SMALL = 1e-30  # as good as 0, and divides in float32
+SMALL = 1e-30  # the smallest divisor, representable in float32
 
 
 def per_sample(
     probabilities: Tensor, classes: Tensor | None = None, *, class_dim: int | None = None
 ) -> PerSample:
-    r"""A distribution for each sample: over all classes, or over the few that are named.
+    r"""A distribution for each sample, over all classes or over k given classes.
 
     .. math::
         \pi_{ik} = P_{ik} \qquad\text{or}\qquad
         \pi_{ik} = \frac{\sum_{j : c_{ij} = k} P_{ij}}{\sum_j P_{ij}}
 
     Args:
-        probabilities: P, at least 0. Without ``classes``, in the shape of the loss's input, and each sums to
-            1. With them, ``(..., k)``: the loss's target's shape, and k; they are renormalised, and where all
-            are 0 the loss takes the label itself.
-        classes: c, the classes that the probabilities are of, ``(..., k)``, integers of at least 0. One that
-            appears twice has the sum. No N x K tensor is made of them.
-        class_dim: Where the classes are in ``probabilities``, if they are over all of them. None is torch's
-            dimension, 1, or 0 if there is no other.
+        probabilities: P, at least 0. Without ``classes``: the shape of the loss's input, each distribution
+            summing to 1. With ``classes``: ``(..., k)``, the shape of the loss's target and k; they are
+            renormalised, and a row of zeros stands for the label itself.
+        classes: c, the classes of the probabilities, ``(..., k)``, integers of at least 0. The probabilities
+            of a repeated class are added. No N x K tensor is materialized.
+        class_dim: The class dimension of ``probabilities`` without ``classes``. None is torch's: 1, or 0 for
+            a single dimension.
 
     Returns:
-        A value for ``prior=`` that goes with these samples alone. It is a constant: no gradient reaches
-        ``probabilities``.
+        A value for ``prior=`` with these samples. It is a constant: no gradient flows to ``probabilities``.
 
     Raises:
-        ValueError: if an argument has a wrong type or shape. Values are the loss's to check, on a CPU: rows
-            that do not count may hold anything.
+        ValueError: if an argument has a wrong dtype or shape. The loss checks the values, on a CPU only;
+            ignored rows may hold any values.
 
     Example:
         >>> import torch
@@ -53,17 +52,17 @@ def per_sample(
     check_tensor("probabilities", probabilities)
     if not probabilities.is_floating_point() or not probabilities.dim():
         raise ValueError(
-            f"probabilities must be floating point of shape (N, K) or so, got {probabilities.dtype} of shape "
-            f"{tuple(probabilities.shape)}"
+            "probabilities must be floating point in the shape of the loss's input, such as (N, K), "
+            f"got {probabilities.dtype} of shape {tuple(probabilities.shape)}"
         )
     p = probabilities.detach()
     if classes is None:
         dim = class_dim_of(p.dim(), class_dim)
         if not -p.dim() <= dim < p.dim():
-            raise ValueError(f"probabilities of shape {tuple(p.shape)} have no class dimension {dim}")
+            raise ValueError(f"class_dim must be a dimension of probabilities {tuple(p.shape)}, got {dim}")
         return PerSample(p)
     if class_dim is not None:
-        raise ValueError(f"class_dim goes with probabilities of all classes only, got {class_dim}")
+        raise ValueError(f"class_dim must not be given together with classes, got {class_dim}")
     check_tensor("classes", classes)
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
         raise ValueError(f"classes must hold integer class indices, got {classes.dtype}")
@@ -78,27 +77,26 @@ def per_sample(
 def teacher(
     logits: Tensor, temperature: float = 1.0, k: int | None = None, *, class_dim: int | None = None
 ) -> PerSample:
-    r"""What a teacher says of each sample: all of it, or its k most probable classes.
+    r"""The predictions of a teacher, over all classes or its k most probable classes.
 
     .. math:: \pi_i = \mathrm{softmax}(t_i / T)
 
-    With k, over the k largest logits of each sample only.
+    With k, the softmax is over the k largest logits of each sample.
 
     Args:
-        logits: t, in the shape of the loss's input, any floating-point type. -inf is a masked class.
-        temperature: T, above 0: the higher, the more even.
-        k: How many classes to keep of each sample, in ``[1, K]``. With it nothing N x K is made beside the
-            logits given. None keeps all.
-        class_dim: Where the classes are in ``logits``. None is torch's dimension, 1, or 0 if there is no
-            other.
+        logits: t, in the shape of the loss's input, of any floating-point dtype. -inf is a masked class.
+        temperature: T, above 0. A higher value gives a more uniform prior.
+        k: The number of classes to keep for each sample, in ``[1, K]``. With k, no N x K tensor is
+            materialized beside the logits. None keeps all classes.
+        class_dim: The class dimension of ``logits``. None is torch's: 1, or 0 for a single dimension.
 
     Returns:
-        A value for ``prior=`` that goes with these samples alone, in float32 (float64 if the logits are). It
-        is a constant: no gradient reaches the teacher.
+        A value for ``prior=`` with these samples, in float32 (float64 for float64 logits). It is a constant:
+        no gradient flows to the teacher.
 
     Raises:
-        ValueError: if an argument has a wrong type or shape. Values are the loss's to check, on a CPU: rows
-            that do not count may hold anything.
+        ValueError: if an argument has a wrong dtype or shape. The loss checks the values, on a CPU only;
+            ignored rows may hold any values.
 
     Example:
         >>> import torch
@@ -120,7 +118,9 @@ def teacher(
     check_number("temperature", temperature, above_zero=True)
     dim = class_dim_of(logits.dim(), class_dim)
     if not logits.dim() or not -logits.dim() <= dim < logits.dim() or not logits.size(dim):
-        raise ValueError(f"logits of shape {tuple(logits.shape)} have no class in dimension {dim}")
+        raise ValueError(
+            f"logits must have at least one class in dimension {dim}, got shape {tuple(logits.shape)}"
+        )
     t = logits.detach()
     if k is None:
         return PerSample(_tempered(t, temperature, dim))
@@ -132,7 +132,7 @@ def teacher(
 
 
 def _tempered(t: Tensor, temperature: float, dim: int) -> Tensor:
-    """softmax(t / T), of the least T too: the largest has it all then."""
+    """softmax(t / T). For a very small T the largest logit gets all the probability."""
     t = t.to(accurate(t.dtype))
     return ((t - t.amax(dim, keepdim=True)) / max(temperature, SMALL)).softmax(dim)
 
@@ -140,31 +140,32 @@ def _tempered(t: Tensor, temperature: float, dim: int) -> Tensor:
 def neighbourhood(
     labels: Tensor, size: int = 3, sigma: float | None = None, *, ignore_index: int = -100
 ) -> PerSample:
-    r"""For the segmentation of maps: how often each label stands around a position.
+    r"""For segmentation maps: how often each label occurs in the neighbourhood of a pixel.
 
     .. math::
         \pi_i(k) = \frac{\sum_{o \neq 0} w_o\, [y_{i+o} = k]}
         {\sum_{o \neq 0} w_o\, [y_{i+o} \neq \text{ignored}]},
         \qquad w_o = 1 \;\text{ or }\; e^{-|o|^2 / (2\sigma^2)}
 
-    The offsets o fill a square (an interval, a cube) of that size without its centre. Beyond the border the
-    label of the nearest position inside is repeated. With a Gaussian of ``sigma=1`` and
-    ``label_smoothing=0.5`` this is spatially varying label smoothing (SVLS), where nothing is ignored.
+    The offsets o fill a square (an interval in 1D, a cube in 3D) of side ``size`` without its centre. The
+    border is padded with the nearest label. With a Gaussian of ``sigma=1``, ``label_smoothing=0.5`` and no
+    ignored pixels this is spatially varying label smoothing (SVLS).
 
     Args:
         labels: y, class indices, the loss's target, ``(N, d1)``, ``(N, d1, d2)`` or ``(N, d1, d2, d3)``, of
-            any integer type.
-        size: The side of the neighbourhood, in positions, odd and at least 3.
-        sigma: The Gaussian's standard deviation, in positions, above 0. None weights all neighbours alike.
-        ignore_index: The label of positions that do not count, as neighbours either. Where all neighbours are
-            ignored, all probabilities are 0, and the loss takes the label itself for the prior.
+            any integer dtype.
+        size: The side of the neighbourhood, in pixels, odd and at least 3.
+        sigma: The Gaussian's standard deviation, in pixels, above 0. None weights all neighbours equally.
+        ignore_index: The label of ignored pixels, which are ignored as neighbours, too. If all neighbours of
+            a pixel are ignored, its probabilities are 0, which stands for the label itself.
 
     Returns:
-        A value for ``prior=`` that goes with these maps alone: ``size**dimensions - 1`` classes for each
-        position, never K.
+        A value for ``prior=`` with these segmentation maps: ``size**dimensions - 1`` classes for each pixel,
+        whatever K is.
 
     Raises:
-        ValueError: if an argument has a wrong type, shape or value. Labels are looked at on a CPU only.
+        ValueError: if an argument has a wrong dtype, shape or value. Values of labels are checked on a CPU
+            only.
 
     Example:
         >>> import torch
@@ -195,7 +196,7 @@ def neighbourhood(
     labels = labels.long()
     valid = (labels >= 0) | (labels == ignore_index)
     check_values("labels", f"be at least 0 or ignore_index={ignore_index}", labels, valid)
-    size = int(size)  # which may be NumPy's own, without a sign
+    size = int(size)  # NumPy integers may be unsigned
     around, reach, spatial = labels, size // 2, range(1, labels.dim())
     for d in spatial:
         inside = torch.arange(-reach, labels.size(d) + reach, device=labels.device)

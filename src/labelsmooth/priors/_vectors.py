@@ -1,4 +1,4 @@
-"""Priors for all samples alike."""
+"""Priors that are the same for all samples."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from labelsmooth.priors._making import check_real, exact, first_class, prior
 
 
 def uniform(num_classes: int) -> Prior:
-    r"""All classes alike; what the losses take where no prior is given.
+    r"""The uniform prior, which is the default of the losses.
 
     .. math:: \pi_k = 1 / K
 
@@ -37,21 +37,22 @@ def uniform(num_classes: int) -> Prior:
 
 
 def unigram(counts: Tensor, temperature: float = 1.0) -> Prior:
-    r"""As often as the classes occur, or more evenly.
+    r"""The frequencies of the classes, raised to the power 1/T.
 
     .. math:: \pi_k = \frac{c_k^{1/T}}{\sum_j c_j^{1/T}}
 
     Args:
-        counts: c, how often each class occurs, ``(K,)``, of any real type, at least 0 and not all 0. A class
-            that never occurs has probability 0.
-        temperature: T, above 0. 1 takes the frequencies themselves; above 1 they are more even, and below 1
-            less.
+        counts: c, the number of samples of each class, ``(K,)``, of any real dtype, at least 0 and not all 0.
+            A class without samples has probability 0.
+        temperature: T, above 0. 1 gives the frequencies; values above 1 give a more uniform prior, values
+            below 1 a less uniform one.
 
     Returns:
         A prior of shape ``(K,)``, on the device of ``counts``.
 
     Raises:
-        ValueError: if ``counts`` is no vector of such numbers, or ``temperature`` is not finite and above 0.
+        ValueError: if ``counts`` is not a vector of such numbers, or ``temperature`` is not finite and above
+            0.
 
     Example:
         >>> import torch
@@ -71,27 +72,27 @@ def unigram(counts: Tensor, temperature: float = 1.0) -> Prior:
     check_values("counts", "be finite and at least 0", c, (c >= 0) & c.isfinite())
     if first_class(c.sum(0, keepdim=True) == 0) is not None:
         raise ValueError(f"counts must not all be 0, got {len(c)} zeros")
-    # By logarithms, as the power itself overflows at low temperatures.
+    # The power would overflow at low temperatures, so it is computed by logarithms.
     pi = torch.softmax(c.log() / temperature, -1)
     return prior(pi, f"unigram, temperature={temperature:g}", counts)
 
 
 def masked(valid: Tensor, prior: Prior | Tensor | None = None) -> Prior:
-    r"""A prior over some of the classes only, renormalised.
+    r"""A prior restricted to the valid classes and renormalised.
 
     .. math:: \pi'_k = \frac{v_k \pi_k}{\sum_j v_j \pi_j}, \qquad v_k \in \{0, 1\}
 
     Args:
-        valid: v, which classes may have probability, bool ``(K,)``, at least one of them.
-        prior: pi, ``(K,)`` or ``(K, K)``; uniform if None. The row of a class that is not valid itself, which
-            no sample should need, is masked like the others, and uniform if that leaves nothing of it.
+        valid: v, the classes that may have probability, bool ``(K,)``, at least one of them True.
+        prior: pi, ``(K,)`` or ``(K, K)``; uniform if None. The row of an invalid class, which no sample
+            should use, is masked like the others, and uniform if it has no probability on valid classes.
 
     Returns:
-        A prior in the shape of ``prior``, on its device and in its type.
+        A prior in the shape of ``prior``, on its device and in its dtype.
 
     Raises:
-        ValueError: if ``valid`` is not a bool vector with a true value; if ``prior`` is no distribution over
-            as many classes; or if nothing is left of it, or of the row of a valid class, which is named.
+        ValueError: if ``valid`` is not a bool vector with a True value; if ``prior`` is not a distribution
+            over as many classes; or if it, or its row of a valid class, has no probability on valid classes.
 
     Example:
         >>> import torch
@@ -109,7 +110,7 @@ def masked(valid: Tensor, prior: Prior | Tensor | None = None) -> Prior:
         raise ValueError(f"valid must be bool of shape (K,), got {valid.dtype} of shape {tuple(valid.shape)}")
     v = valid.cpu()
     if not bool(v.any()):
-        raise ValueError(f"valid must name at least one class, got none of {len(v)}")
+        raise ValueError(f"valid must be True for at least one class, got {len(v)} times False")
     if prior is None:
         prior = uniform(len(v)).to(valid.device)
     given = prior.probabilities if isinstance(prior, Prior) else prior
@@ -118,9 +119,9 @@ def masked(valid: Tensor, prior: Prior | Tensor | None = None) -> Prior:
     total = left.sum(-1, keepdim=True)
     empty = total.squeeze(-1) == 0
     if left.dim() == 1 and bool(empty):
-        raise ValueError("valid must leave something of prior, got a prior of 0 in all valid classes")
+        raise ValueError("prior must have probability on a valid class, got 0 for all of them")
     if left.dim() == 2 and (y := first_class(empty & v)) is not None:
-        raise ValueError(f"valid must leave something of each row of prior, got nothing for class {y}")
+        raise ValueError(f"each row of prior must have probability on a valid class, got 0 for class {y}")
     pi = torch.where(total == 0, v / v.sum(), left / total)
     what = prior.description if isinstance(prior, Prior) else "given"
     return Prior(pi.to(given), f"{what}, masked to {int(v.sum())} of the classes")

@@ -1,5 +1,5 @@
-"""Strengths: how much to smooth, by the class, by the sample, and over time. They hand out tensors, so that
-nothing compiles again when they change.
+"""Smoothing strengths per class, per sample and over time. They are tensors, so a new value compiles no new
+graph.
 """
 
 from labelsmooth.schedules._classes import ByClass as ByClass

@@ -1,4 +1,4 @@
-"""Strengths by the class."""
+"""Strengths per class."""
 
 import math
 from typing import Literal, assert_never
@@ -22,7 +22,7 @@ Shape = Literal["concave", "linear", "convex", "exponential"]
 
 
 class ByClass(Exact):
-    """A strength for each class; made by :func:`by_class`."""
+    """A strength for each class. :func:`by_class` and :func:`by_counts` make it."""
 
     eps: Tensor
 
@@ -44,7 +44,7 @@ class ByClass(Exact):
 
 
 def by_class(eps: Tensor) -> ByClass:
-    r"""Smooth each class by its own strength: a sample of class y by ``eps[y]``.
+    r"""A strength for each class: a sample of class y is smoothed by ``eps[y]``.
 
     .. math:: \epsilon_i = \epsilon_{y_i}
 
@@ -52,10 +52,10 @@ def by_class(eps: Tensor) -> ByClass:
         eps: One strength per class, shape ``(K,)``, each in the range of the loss, which checks it.
 
     Returns:
-        A value for ``label_smoothing=``. As a module it moves and is saved with the loss that holds it.
+        A value for ``label_smoothing=``: a module, which moves and is saved with the loss that holds it.
 
     Raises:
-        ValueError: if ``eps`` is not a vector, or one of its values is not finite.
+        ValueError: if ``eps`` is not a vector, or a value is not finite.
 
     Example:
         >>> import torch, labelsmooth
@@ -73,27 +73,27 @@ def by_class(eps: Tensor) -> ByClass:
 def by_counts(
     counts: Tensor, head: float, tail: float, shape: Shape = "concave", *, power: float | None = None
 ) -> ByClass:
-    r"""Label-aware smoothing: the most frequent class by ``head``, the rarest by ``tail``.
+    r"""Label-aware smoothing: strengths from ``head`` for the most frequent class to ``tail`` for the rarest.
 
     .. math::
         \epsilon_k = \epsilon_\mathrm{tail} + (\epsilon_\mathrm{head} - \epsilon_\mathrm{tail})\, f(r_k),
         \qquad r_k = \frac{n_k - \min_j n_j}{\max_j n_j - \min_j n_j}
 
     f is :math:`\sin(\pi r / 2)` ("concave"), :math:`r` ("linear"), :math:`1 - \cos(\pi r / 2)` ("convex") or
-    :math:`r^p` ("exponential", as its authors call it). Classes that are all as frequent are all heads.
+    :math:`r^p` ("exponential", the authors' name). If all classes are equally frequent, all get ``head``.
 
     Args:
         counts: n, the number of training samples of each class, ``(K,)``, at least 0 and not all 0.
-        head: The strength of the most frequent class, in ``[0, 1]``; the authors take 0.1 to 0.4.
-        tail: The strength of the rarest class, in ``[0, 1]``; the authors take 0 to 0.1.
+        head: The strength of the most frequent class, in ``[0, 1]``; the authors use 0.1 to 0.4.
+        tail: The strength of the rarest class, in ``[0, 1]``; the authors use 0 to 0.1.
         shape: "concave", "linear", "convex" or "exponential".
-        power: p of "exponential", more than 0; 2 if None.
+        power: p of "exponential", above 0; 2 if None.
 
     Returns:
-        A value for ``label_smoothing=``. As a module it moves and is saved with the loss that holds it.
+        A value for ``label_smoothing=``: a module, which moves and is saved with the loss that holds it.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+        ValueError: if an argument is out of its range, or has a wrong shape or dtype.
 
     Example:
         >>> import torch
@@ -109,7 +109,7 @@ def by_counts(
     check_choice("shape", shape, Shape)
     if power is not None:
         if shape != "exponential":
-            raise ValueError(f'power goes with shape="exponential" only, got shape={shape!r}')
+            raise ValueError(f'power requires shape="exponential", got shape={shape!r}')
         check_number("power", power, above_zero=True)
     above = counts - counts.min()
     spread = above.max()

@@ -1,4 +1,4 @@
-"""Strengths by the sample."""
+"""Strengths per sample."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def graduated(
     thresholds: tuple[float, float] = (0.3, 0.7),
     strengths: tuple[float, float, float] = (0.0, 0.1, 0.3),
 ) -> Tensor:
-    r"""Smooth each sample by how sure of it a trained model is: the surer, the more.
+    r"""A strength for each sample that increases with the confidence of a trained model.
 
     .. math::
         \epsilon_i = \begin{cases}
@@ -20,8 +20,8 @@ def graduated(
         \end{cases}
 
     Args:
-        confidence: c, the probability that a model gives to its prediction, or to the label, of each sample,
-            any shape, in ``[0, 1]``.
+        confidence: c, the probability of a model's prediction, or of the label, for each sample, of any
+            shape, in ``[0, 1]``.
         thresholds: (a, b) with ``0 <= a <= b <= 1``.
         strengths: The three strengths, below, between and above the thresholds, each in ``[0, 1]``.
 
@@ -30,9 +30,9 @@ def graduated(
         (float64 if it is), without gradient.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong type. Values of tensors are
-            looked at on a CPU outside of ``torch.compile`` and ``torch.func`` only; elsewhere a confidence
-            outside ``[0, 1]`` gives NaN.
+        ValueError: if an argument is out of its range, or has a wrong dtype. Values of tensors are checked
+            on a CPU in eager mode outside ``torch.func``; elsewhere a confidence outside ``[0, 1]`` gives
+            NaN.
 
     Example:
         >>> import torch

@@ -14,24 +14,24 @@ from labelsmooth._core.precision import accurate
 
 
 class Schedule(Exact):
-    r"""A strength that changes with time; made by the functions below.
+    r"""A strength that changes over time. The functions of ``labelsmooth.schedules`` make it.
 
     .. math::
         \epsilon(t) = \epsilon_\mathrm{start} + (\epsilon_\mathrm{end} - \epsilon_\mathrm{start})\, f(t / T)
         \quad (t < T), \qquad \epsilon(t) = \epsilon_\mathrm{end} \quad (t \ge T)
 
-    Time moves by :meth:`step`, which the modules call in ``end_epoch()``; call it after each batch instead,
-    and ``steps`` are batches. The strength changes in place, so that nothing compiles again, a captured CUDA
-    graph follows it, and nothing waits for a device. The time is in the ``state_dict``.
+    :meth:`step` advances the time; the modules call it in ``end_epoch()``. If you call it after each batch
+    instead, ``steps`` counts batches. The strength changes in place: no new graph is compiled, a captured
+    CUDA graph sees the change, and there is no synchronisation. The time is in the ``state_dict``.
 
-    Strengths are finite. Each loss has a range of its own, and checks them against it.
+    Strengths are finite. Each loss checks them against its own range.
 
     Args:
         start: The strength at time 0.
         end: The strength from time ``steps`` on.
         steps: T, an integer of at least 0.
-        curve: f, from the share of the time, in ``[0, 1)``, to that of the way.
-        description: What ``repr`` shows.
+        curve: f, from the elapsed share of the time, in ``[0, 1)``, to the share of the change.
+        description: The text that ``repr`` shows.
 
     Example:
         >>> schedule = linear(0.2, 0.0, steps=2)
@@ -40,8 +40,8 @@ class Schedule(Exact):
         tensor(0.1000)
     """
 
-    eps: Tensor  # 0-d, the strength now
-    time: Tensor  # 0-d, how often ``step`` was called
+    eps: Tensor  # 0-d, the current strength
+    time: Tensor  # 0-d, the number of calls of ``step``
 
     def __init__(
         self, start: float, end: float, steps: int, curve: Callable[[Tensor], Tensor], description: str
@@ -60,16 +60,16 @@ class Schedule(Exact):
 
     @property
     def extremes(self) -> tuple[float, float]:
-        """The least and the largest strength that may come, for a loss to check before it does."""
+        """The smallest and the largest strength of the schedule, which a loss checks in advance."""
         return min(self.start, self.end), max(self.start, self.end)
 
     def reset_parameters(self) -> None:
-        """Go back to time 0. After ``to_empty()`` of a module made on the meta device, call this."""
+        """Reset the time to 0. Call this after ``to_empty()`` of a module made on the meta device."""
         self.time.zero_()
         self.eps.copy_(self._now())
 
     def step(self) -> None:
-        """Move on by one."""
+        """Advance the time by one."""
         self.time.add_(1)
         self.eps.copy_(self._now())
 
@@ -84,19 +84,19 @@ class Schedule(Exact):
 
 
 def check_strengths(name: str, eps: float | Tensor | Schedule, within: Interval = UNIT) -> None:
-    """Every strength that will come has to lie in the range."""
+    """Raise a ``ValueError`` unless all strengths, also those of a schedule, are within the range."""
     for bound in eps.extremes if isinstance(eps, Schedule) else (eps,):
         check_strength(name, bound, within)
 
 
 def step(eps: object) -> None:
-    """Move a strength on, if it is one that changes over time."""
+    """Advance a strength by one step if it is a schedule."""
     if isinstance(eps, Schedule):
         eps.step()
 
 
 def constant(eps: float) -> Schedule:
-    r"""The same strength for all time, where a :class:`Schedule` is wanted.
+    r"""A constant strength as a :class:`Schedule`.
 
     .. math:: \epsilon(t) = \epsilon
 
@@ -121,7 +121,7 @@ def constant(eps: float) -> Schedule:
 
 
 def linear(start: float, end: float, steps: int) -> Schedule:
-    r"""From one strength to another in equal steps.
+    r"""A linear change from one strength to another.
 
     .. math:: \epsilon(t) = \epsilon_0 + (\epsilon_1 - \epsilon_0) \min(t / T, 1)
 
@@ -150,7 +150,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
 
 
 def cosine(start: float, end: float, steps: int) -> Schedule:
-    r"""From one strength to another along half a wave: slow at both ends.
+    r"""A change from one strength to another along half a cosine wave.
 
     .. math:: \epsilon(t) = \epsilon_0 + (\epsilon_1 - \epsilon_0)\, \frac{1 - \cos(\pi \min(t / T, 1))}{2}
 
@@ -179,7 +179,7 @@ def cosine(start: float, end: float, steps: int) -> Schedule:
 
 
 def warm_up(eps: float, steps: int) -> Schedule:
-    r"""From none to all of the smoothing in equal steps.
+    r"""A linear increase from 0 to the full strength.
 
     .. math:: \epsilon(t) = \epsilon \min(t / T, 1)
 
@@ -207,13 +207,13 @@ def warm_up(eps: float, steps: int) -> Schedule:
 
 
 def delayed(eps: float, steps: int) -> Schedule:
-    r"""None of the smoothing at first and then all of it: the plain start that negative smoothing needs.
+    r"""No smoothing before step T and the full strength from then on, as negative smoothing needs.
 
     .. math:: \epsilon(t) = \epsilon \, [t \ge T]
 
     Args:
         eps: The strength from time ``steps`` on, finite.
-        steps: T, the calls of ``step()`` before, at least 0.
+        steps: T, the number of calls of ``step()`` without smoothing, at least 0.
 
     Returns:
         A value for ``label_smoothing=``.
@@ -237,13 +237,13 @@ def delayed(eps: float, steps: int) -> Schedule:
 
 
 def drop_late(eps: float, steps: int) -> Schedule:
-    r"""All of the smoothing at first and then none: two-stage label smoothing (TSLA).
+    r"""The full strength before step T and no smoothing from then on: two-stage label smoothing (TSLA).
 
     .. math:: \epsilon(t) = \epsilon \, [t < T]
 
     Args:
         eps: The strength before time ``steps``, finite.
-        steps: T, the calls of ``step()`` before it is dropped, at least 0.
+        steps: T, the number of calls of ``step()`` with smoothing, at least 0.
 
     Returns:
         A value for ``label_smoothing=``.
@@ -275,12 +275,12 @@ def _by_cosine(share: Tensor) -> Tensor:
 
 
 def _renew(schedule: nn.Module, _: object) -> None:
-    """The strength of the time that was loaded."""
+    """Set the strength after a time was loaded."""
     assert isinstance(schedule, Schedule)
     now = schedule._now()
     if schedule.eps.device == now.device:
         schedule.eps.copy_(now)
-    else:  # the loaded time took the place of one on another device
+    else:  # the loaded time replaced one on another device
         schedule.eps = now
 
 

@@ -1,4 +1,4 @@
-"""Does smoothing help on your data? The same model, hard and smoothed targets, paired by seed."""
+"""A study of label smoothing on your data: the same model with hard and smoothed targets, paired by seed."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -48,8 +48,8 @@ __all__ = [
     "run",
 ]
 
-# Looked up when they are asked for: a criterion's file is read where the study's extra is not installed. No
-# name may be that of a module beside this one, which would take its place once it is imported.
+# Imported on demand, so that a criterion's file can be read without the extra "study". No name may equal that
+# of a module in this package, whose import would overwrite it.
 _PLACES = {
     "Bootstrap": "arms.recipes",
     "CommandFit": "fits.command",

@@ -1,4 +1,4 @@
-"""What a study is asked for: each message names the argument, the value and the rule."""
+"""Validation of a study's arguments."""
 
 import difflib
 import inspect
@@ -29,7 +29,7 @@ MOST_SUGGESTIONS = 1000
 
 @dataclass(frozen=True)
 class Asked:
-    """What a study is asked for, once it is known to be possible."""
+    """The validated arguments of a study."""
 
     fits: Mapping[str, Fit]
     arms: Sequence[str]
@@ -46,7 +46,7 @@ class Asked:
 
     @property
     def jobs(self) -> list[Job]:
-        """Of each setting, as far as they are known before any is done."""
+        """The jobs of each setting that are known before any run."""
         return first_jobs([Job(arm, seed) for seed in range(self.seeds) for arm in self.arms])
 
     def ledgers(self) -> dict[str, Ledger]:
@@ -56,7 +56,7 @@ class Asked:
         }
 
     def digest(self, ledgers: Mapping[str, Ledger]) -> str:
-        """All that the results follow from; the arms that a study adds by itself do."""
+        """A digest of everything that determines the results. Arms that a study adds are determined by it."""
         added = ["extend"] if self.extend else []
         if self.care != "overall":
             added.append(f"care={self.care}")
@@ -85,10 +85,10 @@ def ask(
     search: int,
     care: str = "overall",
 ) -> Asked:
-    """Check the arguments of :func:`labelsmooth.study.run`, which has their meaning.
+    """Check the arguments of :func:`labelsmooth.study.run`, which documents them.
 
     Raises:
-        ValueError: naming the argument, its value and the rule.
+        ValueError: if an argument is invalid; the message names the argument, its value and the rule.
     """
     check_output(output)
     if settings is not None and not isinstance(settings, Mapping):
@@ -98,14 +98,14 @@ def ask(
     keys = check_keys(key, fits)
     families = check_search(search, arms, compared)
     if are_together() and workers:
-        raise ValueError(f"workers must be left out where processes train together, got {workers}")
+        raise ValueError(f"workers must be None if several processes train each run, got {workers}")
     check_care(care, fits)
     if extend not in (None, True, False):
         raise ValueError(f"extend must be True, False or None, got {extend!r}")
     if extend is None:
         extend = eps is None and arms is None and not search
     elif extend and not any(parse(arm).eps for arm in compared):
-        raise ValueError(f"extend must come with a plain smoothing to go on from, got {', '.join(compared)}")
+        raise ValueError(f"extend requires a plain smoothing among the arms, got {', '.join(compared)}")
     return Asked(
         fits,
         compared,
@@ -129,7 +129,7 @@ def check_arguments(
     seeds: int,
     workers: int | None,
 ) -> list[str]:
-    """The arms as they are spelled: hard targets, each smoothing in order, and the others as they came."""
+    """The full names of the arms: hard targets, the smoothings in order, and the other arms as given."""
     if eps is None:
         eps = SMOOTHINGS if arms is None else ()
     elif not isinstance(eps, Sequence | torch.Tensor) or isinstance(eps, str):
@@ -142,11 +142,11 @@ def check_arguments(
     if arms is not None and not (listed and all(isinstance(arm, str) for arm in arms)):
         raise ValueError(f'arms must be a list of names, or ["all"], got {arms!r}')
     if not isinstance(seeds, int) or not 2 <= seeds <= MOST_SEEDS:
-        raise ValueError(f"seeds must be a whole number in [2, {MOST_SEEDS}], got {seeds!r}")
+        raise ValueError(f"seeds must be an integer in [2, {MOST_SEEDS}], got {seeds!r}")
     if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise ValueError(f"workers must be a whole number, at least 1, got {workers!r}")
+        raise ValueError(f"workers must be an integer of at least 1, got {workers!r}")
     if not fits:
-        raise ValueError("fit must name at least one fit, got none")
+        raise ValueError("fit must hold at least one fit, got an empty mapping")
     for name, fit in fits.items():
         if not isinstance(name, str) or not callable(fit):
             raise ValueError(f"fit must be a function, or a mapping of functions by name, got {fit!r}")
@@ -162,9 +162,9 @@ def check_arguments(
 
 
 def check_search(search: int, arms: Sequence[str] | None, compared: Sequence[str]) -> list[Family]:
-    """The methods among the arms that have options to choose; without arms, plain smoothing."""
+    """The methods whose options are searched; plain smoothing without arms."""
     if not isinstance(search, int) or isinstance(search, bool) or not 0 <= search <= MOST_SUGGESTIONS:
-        raise ValueError(f"search must be a whole number in [0, {MOST_SUGGESTIONS}], got {search!r}")
+        raise ValueError(f"search must be an integer in [0, {MOST_SUGGESTIONS}], got {search!r}")
     if not search:
         return []
     named = [name for arm in arms or ["ls"] for name in (ARMS if arm == "all" else [arm])]
@@ -174,14 +174,12 @@ def check_search(search: int, arms: Sequence[str] | None, compared: Sequence[str
         family for method, _, given in parts if method in served and (family := Family(method, given)).scales
     ]
     if not families:
-        raise ValueError(
-            f"search must come with an arm that has options left to choose, got {', '.join(named)}"
-        )
+        raise ValueError(f"search requires an arm with options that are not given, got {', '.join(named)}")
     return [*dict.fromkeys(families)]
 
 
 def check_output(output: object) -> Path:
-    """Whether it can be a folder that is written to."""
+    """The output folder; raises a ``ValueError`` if it cannot be a folder."""
     if not isinstance(output, str | Path) or str(output) == "":
         raise ValueError(f"output must name a folder, got {output!r}")
     folder = Path(output)
@@ -194,7 +192,7 @@ def check_output(output: object) -> Path:
 
 
 def check_care(care: object, fits: Mapping[str, object] | None = None) -> None:
-    """Whether it is in the table, and the fits declare what it needs."""
+    """Raise a ``ValueError`` unless ``care`` is in the table and the fits declare what it needs."""
     if care not in CARES:
         nearest = difflib.get_close_matches(str(care), CARES, n=1)
         hint = f" (did you mean {nearest[0]}?)" if nearest else ""
@@ -202,13 +200,13 @@ def check_care(care: object, fits: Mapping[str, object] | None = None) -> None:
     for name, fit in (fits or {}).items():
         if care == "ordinal" and getattr(fit, "ordinal", False) is not True:
             raise ValueError(
-                f"care='ordinal' must come with labels whose order is declared: {name!r} has no attribute "
-                "ordinal that is True (--ordinal declares it for a table)"
+                f"care='ordinal' requires ordinal labels: set ordinal = True on the fit {name!r} "
+                "(--ordinal for a table)"
             )
 
 
 def _check_signature(name: str, fit: Callable[..., object]) -> None:
-    """Whether a fit takes what it will be given; a builtin may not say."""
+    """Raise a ``ValueError`` unless a fit takes ``(criterion, seed)``. Builtins may have no signature."""
     try:
         signature = inspect.signature(fit)
     except ValueError:
@@ -220,7 +218,7 @@ def _check_signature(name: str, fit: Callable[..., object]) -> None:
 
 
 def check_keys(key: object, fits: Mapping[str, object]) -> Mapping[str, str]:
-    """The key of each fit that has one, by its name."""
+    """The key of each fit with a key, by the fit's name."""
     if key is None:
         return {}
     keys = key if isinstance(key, Mapping) else dict.fromkeys(fits, key)

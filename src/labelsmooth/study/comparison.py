@@ -1,4 +1,4 @@
-"""Compare what somebody else has trained: predictions of each arm, paired by run and by test row."""
+"""Compare given predictions of several arms, paired by run and by test row."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,29 +27,29 @@ def compare(
     output: str | Path | None = None,
     name: str = "your data",
 ) -> Results:
-    """Judge predictions that are there already, as :func:`labelsmooth.study.run` judges what it trains.
+    """Judge given predictions as :func:`labelsmooth.study.run` judges the runs that it trains.
 
     Args:
-        arms: The runs of each arm by its name, one for each seed, in the same order of seeds; what
-            :class:`labelsmooth.study.FitResult` describes. The first arm is what the others are compared
-            with. ``"test"`` holds the same rows in the same order in every run. Without ``"val"`` there is no
-            temperature, and the best of the test rows is judged. A name that a study would spell, such as
-            ``"hard"`` or ``"ls:eps=0.1"``, says what an arm was trained with; any other is just its name.
-        care: What somebody cares about: ``"overall"`` (accuracy, and NLL after temperature), ``"accuracy"``,
-            ``"calibration"``, ``"ranking"``, ``"selective"``, ``"ordinal"`` or ``"ood"``.
-        ordinal: Whether the order of the classes has a meaning.
-        class_names: What the report calls the classes, K strings.
-        test_rows: What the report shows of each test row: a text, or the bytes of a PNG.
-        output: A folder for ``report.html`` and ``results.json``; None writes nothing.
-        name: What the data are called.
+        arms: The runs of each arm by its name, one for each seed, in the same order of seeds, as described by
+            :class:`labelsmooth.study.FitResult`. The first arm is the baseline. ``"test"`` holds the same
+            rows in the same order in every run. Without ``"val"`` no temperature is fitted, and the best arm
+            on the test rows is judged. A name as in a study, such as ``"hard"`` or ``"ls:eps=0.1"``, also
+            describes the training target of the arm; other names have no meaning.
+        care: The metrics that judge an arm: ``"overall"`` (accuracy, and NLL after temperature),
+            ``"accuracy"``, ``"calibration"``, ``"ranking"``, ``"selective"``, ``"ordinal"`` or ``"ood"``.
+        ordinal: Whether the classes are ordered.
+        class_names: The names of the classes in the report, K strings.
+        test_rows: A text, or the bytes of a PNG, for each test row in the report.
+        output: The folder for ``report.html`` and ``results.json``; None writes nothing.
+        name: The name of the data.
 
     Returns:
-        The numbers; printed, the answer. ``results.settings[0].arms[i].differences[metric]`` has ``mean``,
-        ``low`` and ``high``.
+        The results; ``print`` shows the answer. ``results.settings[0].arms[i].differences[metric]`` has
+        ``mean``, ``low`` and ``high``.
 
     Raises:
-        ValueError: naming the arm, the run and the rule: if there are fewer than two arms, an arm has no runs
-            or another number of them, runs differ in their labels or classes, or hold what is no logit.
+        ValueError: if there are fewer than two arms, the arms differ in their number of runs, runs differ in
+            their labels or classes, or logits are invalid. The message names the arm and the run.
 
     Example:
         >>> labels = torch.arange(60) % 3
@@ -63,7 +63,7 @@ def compare(
     folder = None if output is None else check_output(output)
     if folder is not None and (folder / FILE).exists():
         raise ValueError(
-            f"output must be a folder of its own, got {str(output)!r}: a study's results are there"
+            f"output must be another folder than that of a study, got {str(output)!r} with a study's results"
         )
     outcomes, seeds = _outcomes(arms)
     num_classes = outcomes[Job(next(iter(arms)), 0)].test[0].size(1)
@@ -82,10 +82,10 @@ def compare(
 
 
 def _outcomes(arms: Mapping[str, Sequence[Given]]) -> tuple[dict[Job, Outcome], int]:
-    """The runs in tensors, and how many there are of each arm."""
+    """The runs as tensors, and the number of runs of each arm."""
     if not isinstance(arms, Mapping) or len(arms) < 2:
         raise ValueError(
-            "arms must hold the runs of two arms or more by their names, the first to compare with, got "
+            "arms must map the names of two or more arms to their runs, the baseline first, got "
             f"{list(arms) if isinstance(arms, Mapping) else type(arms).__name__}"
         )
     baseline, *_ = arms
@@ -111,11 +111,11 @@ def _outcomes(arms: Mapping[str, Sequence[Given]]) -> tuple[dict[Job, Outcome], 
 
 
 def _check_same(job: Job, run: Outcome, first_job: Job, first: Outcome) -> None:
-    """Whether two runs have the same rows, as far as one can see."""
+    """Raise a ``ValueError`` unless two runs have the same classes and labels."""
     for split, (mine, others) in {"val": (run.val, first.val), "test": (run.test, first.test)}.items():
         if (mine is None) != (others is None):
             without = job if mine is None else first_job
-            raise ValueError(f"{_called(without)}: has no 'val', which the other runs have: give all or none")
+            raise ValueError(f"{_called(without)}: must have 'val' like the other runs: give all or none")
         if mine is None or others is None:
             continue
         if mine[0].shape != others[0].shape:

@@ -1,4 +1,4 @@
-"""From finished runs to the results and the report, by what a study has kept: no fit is needed."""
+"""Results and report from the saved runs of a study, without its fits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,18 +9,18 @@ from labelsmooth.study.analysis.summary import Analysis, analyse
 from labelsmooth.study.trials.files import Stored
 from labelsmooth.study.trials.record import Kept, Record
 
-PAIRS = 2  # fewer say nothing
+PAIRS = 2  # the minimum for an interval
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What came of the runs, before it is written down."""
+    """The results of the runs, before they are written."""
 
     results: Results
     analyses: list[Analysis]
     stored: Mapping[str, Stored]
     seconds: float
-    rows: Mapping[str, Sequence[str | bytes]]  # what the test rows of a setting show
+    rows: Mapping[str, Sequence[str | bytes]]  # the texts or images of a setting's test rows
 
     def write(self) -> None:
         from labelsmooth.study.report.page import write_report  # matplotlib is slow to import
@@ -34,7 +34,7 @@ def conclude(record: Record, folder: Path) -> Conclusion:
     for kept in record.settings:
         if (pairs := len({job.seed for job in stored[kept.name]})) < PAIRS:
             raise ValueError(
-                f"folder must hold {PAIRS} seeds with which every arm is finished, got {pairs} of "
+                f"folder must hold {PAIRS} seeds with runs of every arm, got {pairs} of "
                 f"{kept.name!r} in {folder}"
             )
     analyses = [_analysed(kept, stored[kept.name], record.care) for kept in record.settings]
@@ -44,19 +44,20 @@ def conclude(record: Record, folder: Path) -> Conclusion:
 
 
 def reopen(folder: str | Path) -> Results:
-    """Make ``results.json`` and ``report.html`` of a study again from what is kept in its folder.
+    """Write ``results.json`` and ``report.html`` of a study again from its folder.
 
-    Nothing is trained, and neither the fit nor its data are needed. Of a study that was interrupted, the
-    seeds count that every arm was trained with.
+    This trains nothing and needs neither the fit nor its data. For an interrupted study it uses the seeds
+    with which every arm was trained.
 
     Args:
         folder: The ``output`` of a study.
 
     Returns:
-        The numbers; printed, the answer.
+        The results; ``print`` shows the answer.
 
     Raises:
-        ValueError: if it is no folder of a study, a file is damaged, or fewer than 2 seeds are finished.
+        ValueError: if the folder is not that of a study, a file is damaged, or fewer than 2 seeds are
+            finished.
 
     Example:
         >>> from labelsmooth.study import DigitsFit, reopen, run

@@ -1,4 +1,4 @@
-"""What a study would train, and how long that takes, before it does."""
+"""The plan of a study: the runs to train and the estimated time."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -28,16 +28,16 @@ class Trial:
     setting: str
     arm: str
     seed: int
-    done: bool  # whether its file is there
+    done: bool  # whether its file exists
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study would train; printed, a table."""
+    """The runs that a study would train; ``print`` shows them as a table."""
 
     trials: list[Trial]
-    seconds: float | None  # that what is not done takes, where one can tell
-    notes: list[str]  # what the estimate rests on, and what may come besides
+    seconds: float | None  # the estimated time of the missing runs, if known
+    notes: list[str]  # the basis of the estimate, and runs that may be added
 
     def __str__(self) -> str:
         file = io.StringIO()
@@ -82,17 +82,18 @@ def plan(
     extend: bool | None = None,
     search: int = 0,
 ) -> Plan:
-    """Tell what :func:`run` would train with the same arguments, and about how long; nothing is written.
+    """List the runs that :func:`run` would train with the same arguments, and estimate their time.
 
-    The time is that of the runs in ``study.log``. Where it has none of a setting, and the fit has the
-    attribute ``epochs``, some with hard targets are trained, timed and thrown away: two, or a second's.
+    Nothing is written. The estimate uses the runs in ``study.log``. For a setting without a run there, and a
+    fit with the attribute ``epochs``, it trains with hard targets for two epochs or one second, and discards
+    the result.
 
     Returns:
-        The runs, which of them are done, and the seconds that the others take, None where one cannot tell.
+        The runs, which of them are done, and the seconds that the others take, or None if unknown.
 
     Raises:
         ValueError: as :func:`run` does.
-        Exception: what ``fit`` raised in its first epochs.
+        Exception: the error of ``fit`` in its first epochs.
 
     Example:
         >>> from labelsmooth.study import DigitsFit, plan
@@ -125,7 +126,7 @@ def plan(
 
 
 def _estimate(asked: Asked, trials: Sequence[Trial]) -> tuple[float | None, list[str]]:
-    """The seconds that are left, and what they rest on."""
+    """The remaining seconds, and the basis of the estimate."""
     left = {name: sum(t.setting == name and not t.done for t in trials) for name in asked.fits}
     known, timed = dict(durations(asked.folder)), []
     for name in [name for name, runs in left.items() if runs and " ".join(name.split()) not in known]:
@@ -145,17 +146,17 @@ def _estimate(asked: Asked, trials: Sequence[Trial]) -> tuple[float | None, list
 
 
 def _besides(asked: Asked) -> list[str]:
-    """What is trained depending on how the runs come out."""
+    """Notes on runs that depend on the results of others."""
     said = []
     if asked.extend:
         said.append(
-            f"Where validation chooses the largest eps, larger ones follow, up to {LARGEST:g}: "
+            f"If validation chooses the largest eps, larger ones follow, up to {LARGEST:g}: "
             f"{asked.seeds * len(asked.fits)} runs each."
         )
     if asked.search:
         searches = len(asked.fits) * len(asked.families)
         said.append(
             f"A search for {', '.join(map(str, asked.families))} takes up to "
-            f"{searches * asked.search * len(SEARCH_SEEDS)} runs more, and up to {searches} arms follow."
+            f"{searches * asked.search * len(SEARCH_SEEDS)} more runs, and adds up to {searches} arms."
         )
     return said

@@ -1,4 +1,4 @@
-"""Run a study: every arm with every seed, in pairs, and the comparison."""
+"""Run a study: train every arm with every seed, and compare the paired runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from labelsmooth.study.trials.loop import Training
 from labelsmooth.study.trials.ranks import are_together, lead_or_follow
 from labelsmooth.study.trials.record import Kept, Record, keep_rows, rows_of, said_of
 
-UNFINISHED = " (unfinished)"  # what a digest ends with that is no study's
+UNFINISHED = " (unfinished)"  # the suffix of the digest of an unfinished study
 
 
 def run(
@@ -38,69 +38,68 @@ def run(
     check_deterministic: bool = False,
     progress: bool = True,
 ) -> Results:
-    """Train with hard and with smoothed targets, paired by seed, and tell whether smoothing helps.
+    """Train with hard and with smoothed targets, paired by seed, and judge whether smoothing helps.
 
-    What is done is kept in ``output``: called again, the study goes on where it stopped, and one that is
-    complete is read back. Runs of another fit, or other settings, are never mixed in.
+    Finished runs are saved in ``output``. When called again, an interrupted study continues, and a complete
+    one is read back. Runs of another fit or other settings are never reused.
 
     Args:
-        fit: Trains one model:
+        fit: A function that trains one model:
             ``fit(criterion, seed) -> {"val": (logits, labels), "test": (logits, labels)}``. Logits are
-            ``(N, K)``, labels ``(N,)``, and the rows the same in every call; more may be given
-            (:class:`labelsmooth.study.FitResult`). All that is random in it must follow from ``seed``, or
-            from torch's, NumPy's and Python's generators, which are seeded before each call. Several fits
-            by name are compared each in its own setting. After each epoch a fit calls
-            ``criterion.end_epoch()``; arms that change with time need it. Some arms need to know more of a
-            fit: its attributes ``num_classes``, ``epochs`` (how often it calls ``end_epoch()``), ``counts``
-            (training rows of each class, ``(K,)``) and ``embeddings`` (a vector for each class, ``(K, D)``).
-            The report calls classes by its attribute ``class_names``, K strings, and shows rows by
-            ``test_rows``, a text or the bytes of a PNG for each test row.
-        eps: The smoothings to compare with hard targets, each in ``(0, 1]``; None is 0.05, 0.1 and 0.2,
-            unless ``arms`` are given.
+            ``(N, K)``, labels ``(N,)``, and the rows must be the same in every call;
+            :class:`labelsmooth.study.FitResult` lists optional entries. All randomness must come from
+            ``seed``, or from torch's, NumPy's and Python's generators, which the study seeds before each
+            call. A mapping of several fits compares each in its own setting. A fit calls
+            ``criterion.end_epoch()`` after each epoch, for arms that change over time. Some arms need
+            attributes of the fit: ``num_classes``, ``epochs`` (the number of calls of ``end_epoch()``),
+            ``counts`` (training rows of each class, ``(K,)``) and ``embeddings`` (a vector for each class,
+            ``(K, D)``). The report uses the attributes ``class_names``, K strings, and ``test_rows``, a text
+            or the bytes of a PNG for each test row.
+        eps: The smoothings to compare with hard targets, each in ``(0, 1]``. None is 0.05, 0.1 and 0.2, or
+            none if ``arms`` are given.
         arms: Other methods to compare, each as ``"name"`` or ``"name:option=value,option=value"``:
-            ``["maxsup:eps=0.2", "ols"]``; ``["all"]`` is every one that the fits can serve. The command
+            ``["maxsup:eps=0.2", "ols"]``; ``["all"]`` is every arm that the fits support. The command
             ``labelsmooth arms`` lists them.
-        seeds: Number of pairs, at least 2; 5 or more tell something.
-        output: For the runs, ``results.json``, ``report.html`` and the recommended models. Machines that
-            share a study need one on a file system that they share: the database holds no tensors.
-        workers: None trains in this process; a number, in that many single-threaded processes.
-        storage: A database URL, as Optuna takes it, instead of a file in ``output``: who trains what. Many
-            machines need a server, ``"postgresql+psycopg://user@host/name"``; a process that shows no sign of
-            life there for a minute is taken for dead.
-        settings: What else the numbers depend on and ``fit`` does not show, such as the version of files that
-            it reads.
-        key: A name for this version of ``fit``, or of each fit by its name. None recognises a fit by its
-            content: its code, in which comments do not show, its arguments' defaults and fields, and all that
-            it refers to, through modules of your own; of installed packages the version counts, and a list
-            that it writes to is part of it as well. Where that cannot be compared, as of an open file, the
-            study asks for a key. With ``settings``, the key alone then says which runs are those of this fit:
-            give another when the fit changes.
-        care: What somebody cares about, and the arm is judged by: ``"overall"`` (accuracy, and NLL after
-            temperature), ``"accuracy"``, ``"calibration"``, ``"ranking"``, ``"selective"``, ``"ordinal"`` (of
-            a fit whose attribute ``ordinal`` is True) or ``"ood"`` (a fit that returns ``"ood"``).
-        extend: Whether to go on with the next tenth of ``eps``, 0.9 at most, as long as the smoothing that
-            validation chooses is the largest tried; a setting that needs it takes the others with it. None
-            does so where neither ``eps`` nor ``arms`` nor ``search`` is given.
-        search: How many values of its options to try for each of the ``arms``, for ``"ls"`` where there are
-            none; options that are given stay. Optuna suggests them, by the validation NLL at T of two runs
-            each, with seeds of their own; the best in each setting joins the comparison with all seeds.
-        check_deterministic: Whether to train hard targets with seed 0 once more at the start, and to warn
-            unless it gives the same logits to the bit.
+        seeds: The number of pairs, at least 2; 5 or more are advised.
+        output: The folder for the runs, ``results.json``, ``report.html`` and the recommended models.
+            Machines that share a study need it on a shared file system, since the database holds no tensors.
+        workers: The number of single-threaded training processes. None trains in this process.
+        storage: The database URL, as in Optuna, that records which process trains which run, instead of a
+            file in ``output``. Several machines need a server, ``"postgresql+psycopg://user@host/name"``; a
+            process without a heartbeat for a minute is considered dead.
+        settings: Anything else that the results depend on, such as the version of files that ``fit`` reads.
+        key: A name for this version of ``fit``, or a mapping with a name for each fit. None recognises a fit
+            by its content: its code without comments, its default arguments and fields, and every object that
+            it refers to, through your own modules; installed packages are recognised by their version. A list
+            that the fit writes to is part of its content. If an object cannot be compared, such as an open
+            file, the study asks for a key. The key and ``settings`` then identify the runs: change the key
+            when the fit changes.
+        care: The metrics that judge an arm: ``"overall"`` (accuracy, and NLL after temperature),
+            ``"accuracy"``, ``"calibration"``, ``"ranking"``, ``"selective"``, ``"ordinal"`` (for a fit with
+            the attribute ``ordinal = True``) or ``"ood"`` (for a fit that returns ``"ood"``).
+        extend: Whether to add the next tenth to ``eps``, up to 0.9, as long as validation chooses the largest
+            smoothing; all settings get the additional arms. None extends if none of ``eps``, ``arms`` and
+            ``search`` is given.
+        search: The number of option values to try for each of the ``arms``, or for ``"ls"`` without arms;
+            given options are fixed. Optuna suggests the values by the validation NLL at T of two runs with
+            separate seeds; the best in each setting joins the comparison with all seeds.
+        check_deterministic: Whether to train hard targets with seed 0 twice at the start, and to warn unless
+            both give bitwise equal logits.
         progress: Whether to show progress.
 
     Returns:
-        The numbers; printed, the answer.
+        The results; ``print`` shows the answer.
 
     Warns:
-        UserWarning: if there are 2 seeds alone, or the validation rows are few, of one class, or the test
-            rows once more.
+        UserWarning: if there are only 2 seeds, or if the validation rows are few, of a single class, or equal
+            to the test rows.
 
     Raises:
-        ValueError: naming the argument that is out of range, the arm that cannot be read or that needs what
-            a fit does not know, or what ``fit`` returned, or did not call, instead; if a fit cannot be
-            recognised, its rows differ between calls, or its logits are the same whatever the criterion.
-        OSError: naming the file that could not be written, or the run whose process was killed twice.
-        Exception: what ``fit`` raised, once fewer than 2 seeds are left.
+        ValueError: if an argument is out of range, an arm is invalid or needs a missing attribute of a fit,
+            or ``fit`` returns something else or never calls the criterion; if a fit cannot be recognised,
+            its rows differ between calls, or its logits do not depend on the criterion.
+        OSError: if a file cannot be written, or the process of a run was killed twice.
+        Exception: the error of ``fit``, once fewer than 2 seeds are left.
 
     Example:
         >>> from labelsmooth.study import DigitsFit, run
@@ -123,7 +122,7 @@ def run(
         search=search,
     )
     if are_together() and check_deterministic:
-        raise ValueError("check_deterministic must be left out where processes train together, got True")
+        raise ValueError("check_deterministic must be False if several processes train each run, got True")
     rows = {name: kept for name, fit in asked.fits.items() if (kept := rows_of(name, fit))}
 
     def study() -> Results:
@@ -133,7 +132,7 @@ def run(
             warn(f"seeds={seeds}: intervals from {seeds} pairs are very wide; 5 or more are advised")
         for name, ledger in ledgers.items():
             if why := ledger.why_anew():
-                say(f"{name}: trained again, since {why}", shown=progress)
+                say(f"{name}: training again, since {why}", shown=progress)
         if check_deterministic:
             _check_deterministic(asked, ledgers, shown=progress)
         if results := _finished(asked.folder, digest):
@@ -175,7 +174,7 @@ def _trained(asked: Asked, ledgers: Mapping[str, Ledger], course: Course, *, sho
         try:
             training.run(asked.workers, course.further)
         except KeyboardInterrupt as stop:
-            stop.add_note(f"what is done is kept in {asked.folder}: the same call goes on")
+            stop.add_note(f"finished runs are saved in {asked.folder}: the same call continues")
             raise
     return training
 
@@ -200,7 +199,7 @@ def _record(
 
 
 def _keep_rows(folder: Path, name: str, rows: Mapping[str, object] | None, conclusion: Conclusion) -> None:
-    """Beside the runs of a setting, what its test rows are."""
+    """Save the texts or images of a setting's test rows beside its runs."""
     (setting,) = (setting for setting in conclusion.results.settings if setting.name == name)
     if rows is None:
         return
@@ -220,12 +219,12 @@ def _save_models(asked: Asked, conclusion: Conclusion) -> None:
 
 
 def _finished(folder: Path, digest: str) -> Results | None:
-    """The results, if there are any, whole and of this very study, with all its seeds."""
+    """The saved results if they are complete and belong to this study with all its seeds, else None."""
     try:
         results = Results.load(folder)
         Record.load(folder)
         written = (folder / "report.html").stat().st_size > 0
-    except (OSError, ValueError, LookupError, TypeError):  # damaged, or of another version: made again
+    except (OSError, ValueError, LookupError, TypeError):  # damaged or of another version: computed again
         return None
     whole = written and not any(setting.left_out for setting in results.settings)
     return results if whole and results.digest == digest else None

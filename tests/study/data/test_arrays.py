@@ -103,7 +103,10 @@ def test_groups_are_an_array(tmp_path: Path) -> None:
             "must hold labels in [0, 1], one for each of class_names",
         ),
         ({"x": X, "y": Y, "class_names": ["a", "a"]}, "must hold class_names that differ, got a, a"),
-        ({"x": X, "y": X[:, 0]}, "must be classes with rows in common, got 30 different ones in 30 rows"),
+        (
+            {"x": X, "y": X[:, 0]},
+            "must be classes with several rows each, got 30 different labels in 30 rows",
+        ),
         ({"x_test": X, "y_test": Y}, "data.npz must hold training rows, got x_test (30, 4), y_test (30,)"),
     ],
 )

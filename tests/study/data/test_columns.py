@@ -48,11 +48,11 @@ def test_a_column_is_what_its_values_are(values: list[Any], taken: str) -> None:
         ([1.0, 1.0, 1.0], "x", "the same value in every training row"),
         (["a", "a"], "x", "the same value in every training row"),
         ([None, None], "x", "without a value in any training row"),
-        ([f"u{i}" for i in range(30)], "x", "another value in every row, as names and identifiers have"),
-        ([5, 3, 9], "customer_id", "numbers of rows, or of what they are about"),
-        ([5, 3, 9], "userId", "numbers of rows, or of what they are about"),
-        ([0, 1, 2], "", "numbers of rows, or of what they are about"),
-        ([*range(10, 90)], "x", "numbers of rows, or of what they are about"),
+        ([f"u{i}" for i in range(30)], "x", "a different value in every row, like names and identifiers"),
+        ([5, 3, 9], "customer_id", "row numbers or identifiers"),
+        ([5, 3, 9], "userId", "row numbers or identifiers"),
+        ([0, 1, 2], "", "row numbers or identifiers"),
+        ([*range(10, 90)], "x", "row numbers or identifiers"),
         ([[1], [2]], "x", "of lists or objects"),
     ],
 )
@@ -76,7 +76,7 @@ def test_notes_name_the_column(tmp_path: Path) -> None:
     assert data.about == "a table of 4 columns"
     assert {
         "column 'day' is taken as numbers: dates or times",
-        "column 'code' is ignored: another value in every row, as names and identifiers have",
+        "column 'code' is ignored: a different value in every row, like names and identifiers",
         "columns 'one', 'two' are ignored: the same value in every training row",
     } <= set(data.notes)
 
@@ -103,7 +103,7 @@ def test_a_few_values_that_are_no_numbers_count_as_missing_and_are_said(tmp_path
     data = read(csv(tmp_path, {"x": values, "split": sides, "label": list("abc") * 20}))
     assert data.test.x.isfinite().all()
     assert data.test.x.shape[1] == 2
-    note = "column 'x' is taken as numbers: 1 values such as 'unknown' are no numbers, and count as missing"
+    note = "column 'x' is taken as numbers: 1 values such as 'unknown' are not numbers and count as missing"
     assert note in data.notes
 
 
@@ -146,7 +146,7 @@ def test_an_infinite_number_is_refused_by_column_and_row(tmp_path: Path, bad: fl
 
 
 def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
-    said = "must have a column to learn from besides the label, got none: column 'x' is ignored: another"
+    said = "must have a feature column besides the label, got none: column 'x' is ignored: a different"
     with pytest.raises(ValueError, match=said):
         read(csv(tmp_path, {"x": [f"u{i}" for i in range(ROWS)], "label": list("abc") * 20}))
 

@@ -108,7 +108,7 @@ def test_what_is_no_image_is_left_out_and_said_and_what_is_hidden_is_not(tmp_pat
     (tmp_path / ".cache").mkdir()
     data = read(tmp_path)
     assert data.class_names == ["cat", "dog"]
-    assert "1 files are no images and are left out: notes.txt" in data.notes
+    assert "1 files are not images and are skipped: notes.txt" in data.notes
 
 
 def broken(path: Path) -> bytes:
@@ -128,7 +128,7 @@ def test_an_image_that_cannot_be_read_is_refused_by_its_name(
     file = text(tmp_path / "dog", content(Path(name)), name)
     with pytest.raises(ValueError, match=re.escape(f"{file} cannot be read as an image (")) as error:
         read(tmp_path)
-    assert str(error.value).endswith("): save it anew as PNG or JPEG, or take it away")
+    assert str(error.value).endswith("): save it again as PNG or JPEG, or remove it")
 
 
 def test_folders_that_hold_no_classes_are_refused(tmp_path: Path) -> None:
@@ -139,9 +139,7 @@ def test_folders_that_hold_no_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="labels must be of two classes or more, got 'cat' in every row"):
         read(tmp_path / "more")
     RED.save(tmp_path / "more" / "loose.png")
-    with pytest.raises(
-        ValueError, match=r"loose\.png must be in a folder named by its class, got one in none"
-    ):
+    with pytest.raises(ValueError, match=r"loose\.png must be in a subfolder named after its class"):
         read(tmp_path / "more")
 
 
@@ -156,7 +154,7 @@ def test_a_class_that_only_tests_is_refused_by_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("argument", ["label", "group"])
 def test_columns_are_for_tables(tmp_path: Path, argument: str) -> None:
     with pytest.raises(
-        ValueError, match=f"{argument} is for tables, images have their class from their folder"
+        ValueError, match=rf"{argument} requires a table \(the class of an image is its folder\)"
     ):
         read(images(tmp_path), **{argument: "x"})  # pyright: ignore[reportArgumentType]
 
@@ -166,7 +164,7 @@ def test_copies_stay_on_one_side(tmp_path: Path) -> None:
     for i in range(4):
         (tmp_path / "cat" / f"copy {i}.png").write_bytes((tmp_path / "cat" / f"{i}.png").read_bytes())
     data = read(tmp_path)
-    assert "4 rows are copies of another: each is on the same side as that one" in data.notes
+    assert "4 rows are copies of another row: copies are in the same split" in data.notes
     seen = [{tuple(x.flatten().tolist()) for x in part.x} for part in (data.train, data.val, data.test)]
     assert sum(map(len, seen)) == len(set.union(*seen)) == 40
 

@@ -46,9 +46,7 @@ def test_a_wrong_name_is_told_the_nearest(tmp_path: Path) -> None:
         read(csv(tmp_path, table()), label="Colours")
     with pytest.raises(ValueError, match=r"group must name a column, one of .*, got 'patient'$"):
         read(csv(tmp_path, table()), group="patient")
-    with pytest.raises(
-        ValueError, match="group must name another column than the label, got 'label' for both"
-    ):
+    with pytest.raises(ValueError, match="group must be another column than the label, got 'label' for both"):
         read(csv(tmp_path, table()), group="label")
 
 
@@ -96,13 +94,16 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([None] * ROWS, "column 'label' of data.csv must hold a label, got none in any row"),
+        ([None] * ROWS, "column 'label' of data.csv must hold labels, got none in any row"),
         (["a"] * ROWS, "labels must be of two classes or more, got 'a' in every row"),
         (
             [f"n{i}" for i in range(ROWS)],
-            "must be classes with rows in common, got 60 different ones in 60 rows",
+            "must be classes with several rows each, got 60 different labels in 60 rows",
         ),
-        ([i % 25 + 0.5 for i in range(ROWS)], "got 25 different fractions such as 0.5: that is a quantity"),
+        (
+            [i % 25 + 0.5 for i in range(ROWS)],
+            "got 25 different fractions such as 0.5: that is a continuous target",
+        ),
     ],
 )
 def test_what_is_no_class_is_refused(tmp_path: Path, values: list[object], said: str) -> None:

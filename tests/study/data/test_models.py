@@ -54,7 +54,7 @@ def test_every_model_gives_logits_of_its_classes(name: str, shape: tuple[int, ..
 
 def test_a_cnn_is_for_images() -> None:
     with pytest.raises(
-        ValueError, match=re.escape("model cnn is for images, (C, H, W), got rows of shape (5,)")
+        ValueError, match=re.escape("model cnn requires images, (C, H, W), got rows of shape (5,)")
     ):
         made("cnn", factory("cnn"), 4, (5,))
 

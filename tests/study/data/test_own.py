@@ -106,16 +106,16 @@ def test_a_fit_says_what_it_is(tmp_path: Path) -> None:
     assert fit.class_names == ["1", "2", "3"]
     assert fit.notes == [
         "column 'label' is the label, by its name",
-        "three fifths of the rows train, a fifth validates and a fifth tests: "
-        "drawn by class, always the same",
+        "three fifths of the rows are training rows, a fifth validation and a fifth test rows: "
+        "stratified by class, with a fixed seed",
     ]
 
 
 def test_images_in_colour_are_mirrored_unless_said_otherwise(tmp_path: Path) -> None:
     folder = images(tmp_path)
-    moved = "training images are moved by up to 1 pixels at random, and"
-    assert fit_of(folder).notes[-1] == f"{moved} mirrored"
-    assert fit_of(folder, flip=False).notes[-1].startswith(f"{moved} not mirrored")
+    moved = "training images are shifted by up to 1 pixels at random, and"
+    assert fit_of(folder).notes[-1] == f"{moved} flipped horizontally"
+    assert fit_of(folder, flip=False).notes[-1].startswith(f"{moved} not flipped")
     assert fit_of(folder).flip
     assert not fit_of(folder, flip=False).flip
 

@@ -46,7 +46,8 @@ def test_sides_are_three_one_and_one_fifth_of_every_class() -> None:
         [20, 10, 2],
     ]
     assert notes == [
-        "three fifths of the rows train, a fifth validates and a fifth tests: drawn by class, always the same"
+        "three fifths of the rows are training rows, a fifth validation and a fifth test rows: "
+        "stratified by class, with a fixed seed"
     ]
 
 
@@ -74,7 +75,7 @@ def test_a_class_of_one_row_is_trained() -> None:
     assert sides[100] == "train"
     assert "train" in sides[101:]
     assert rare(y, ["a", "b", "c", "d"]) == [
-        "classes of fewer than 5 rows may miss on a side, but not in training: c (1), d (3)"
+        "classes of fewer than 5 rows may be missing in validation or test: c (1), d (3)"
     ]
 
 
@@ -91,7 +92,7 @@ def test_too_few_rows_or_groups_are_refused() -> None:
 def test_copies_are_told_and_kept_together(tmp_path: Path) -> None:
     frame = pl.concat([table(60), table(60)[:12]])
     data = read(csv(tmp_path, frame))
-    assert "12 rows are copies of another: each is on the same side as that one" in data.notes
+    assert "12 rows are copies of another row: copies are in the same split" in data.notes
     rows = [{tuple(row.tolist()) for row in part.x} for part in (data.train, data.val, data.test)]
     assert sum(map(len, rows)) == len(set.union(*rows)) == 60
 
@@ -106,7 +107,7 @@ def test_a_group_stays_together_and_is_not_seen(tmp_path: Path) -> None:
     patients = [f"p{i // 4}" for i in range(60)]
     frame = table().with_columns(patient=pl.Series(patients), width=pl.Series([i // 4 for i in range(60)]))
     data = read(csv(tmp_path, frame.select("width", "patient", "label")), group="patient")
-    assert any("rows with the same 'patient' stay on one side" in note for note in data.notes)
+    assert any("rows with the same 'patient' are in the same split" in note for note in data.notes)
     assert data.train.x.shape[1] == 1
     seen = [set(part.x.flatten().tolist()) for part in (data.train, data.val, data.test)]
     assert sum(map(len, seen)) == len(set.union(*seen)) == 15

@@ -106,7 +106,7 @@ def test_a_column_named_split_says_the_side(tmp_path: Path) -> None:
     sides = ["train"] * 40 + ["dev"] * 8 + ["test"] * 12
     data = read(csv(tmp_path, table().with_columns(pl.Series("split", sides))))
     assert [len(data.train), len(data.val), len(data.test)] == [40, 8, 12]
-    assert "column 'split' says which rows train, validate and test" in data.notes
+    assert "column 'split' gives the training, validation and test rows" in data.notes
     assert data.about == "a table of 3 columns"
 
 
@@ -127,15 +127,15 @@ def test_the_order_of_columns_in_the_test_table_does_not_count(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "data.csv must have names of columns and rows below them, got an empty file"),
-        ("\n\n", "data.csv must have names of columns and rows below them, got an empty file"),
-        ("a,label\n", "data.csv must have at least one row below the names of its columns, got none"),
-        ("1.5,2,0\n2.5,3,1\n", "data.csv must begin with the names of its columns, got 1.5, 2, 0"),
-        ("a,a,label\n1,2,x\n", "data.csv must have columns with names of their own, got 'a' twice"),
+        ("", "data.csv must have column names and rows, got an empty file"),
+        ("\n\n", "data.csv must have column names and rows, got an empty file"),
+        ("a,label\n", "data.csv must have at least one row below the column names, got none"),
+        ("1.5,2,0\n2.5,3,1\n", "data.csv must begin with the column names, got 1.5, 2, 0"),
+        ("a,a,label\n1,2,x\n", "data.csv must have different column names, got 'a' twice"),
         ("a,label\n1,x\n2,y,z,w\n", "data.csv cannot be read as a table: found more fields than defined"),
         (
             "label\nx\ny\nx\ny\n",
-            "data.csv must have a column to learn from besides the label 'label', got none",
+            "data.csv must have a feature column besides the label 'label', got none",
         ),
     ],
 )
@@ -175,8 +175,10 @@ def test_test_rows_without_labels_are_refused(tmp_path: Path) -> None:
 
 def test_test_is_for_data_without_sides(tmp_path: Path) -> None:
     train, test = csv(tmp_path, table(), "train.csv"), csv(tmp_path, table(seed=1), "test.csv")
-    with pytest.raises(ValueError, match=r"no sides of its own, got .* with train\.csv and test\.csv"):
+    with pytest.raises(
+        ValueError, match=r"requires data without splits, got .* with train\.csv and test\.csv"
+    ):
         read(tmp_path, test=test)
     (tmp_path / "cats").mkdir()
-    with pytest.raises(ValueError, match="test must be table as the data is"):
+    with pytest.raises(ValueError, match="test must be table like the data"):
         read(train, test=text(tmp_path, "x", "data.npz"))

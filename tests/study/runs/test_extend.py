@@ -123,7 +123,7 @@ def test_a_seed_that_fails_late_is_left_out_of_all_arms(tmp_path: Path):
         ({"extend": "yes"}, "extend must be True, False or None, got 'yes'"),
         (
             {"eps": None, "arms": ["ols"], "extend": True},
-            "extend must come with a plain smoothing to go on from, got hard, ols:eps=0.5",
+            "extend requires a plain smoothing among the arms, got hard, ols:eps=0.5",
         ),
     ],
 )

@@ -74,7 +74,7 @@ def test_of_an_interrupted_study_the_seeds_that_are_whole_are_shown(done: int, t
     with pytest.raises(KeyboardInterrupt):
         study(interrupted, tmp_path, seeds=3)
     if done == 3:
-        message = "folder must hold 2 seeds with which every arm is finished, got 1 of 'your data' in "
+        message = "folder must hold 2 seeds with runs of every arm, got 1 of 'your data' in "
         with pytest.raises(ValueError, match=message):
             reopen(tmp_path)
         return
@@ -169,7 +169,7 @@ def test_of_very_many_rows_the_first_are_kept():
     ],
 )
 def test_rows_that_cannot_be_shown_are_named(rows: Any, got: str, tmp_path: Path):
-    message = f"^mine: test_rows must be texts alone, or PNG files as bytes alone, got {got}$"
+    message = f"^mine: test_rows must all be texts, or all be PNG files as bytes, got {got}$"
     with pytest.raises(ValueError, match=message):
         study({"mine": Told(rows)}, tmp_path / "new")
     assert not (tmp_path / "new").exists()

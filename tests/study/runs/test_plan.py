@@ -95,10 +95,10 @@ def test_a_run_of_few_epochs_is_timed_as_a_whole(epochs: int, tmp_path: Path):
 
 def test_it_says_what_may_follow(tmp_path: Path):
     assert plan(bare, seeds=2, output=tmp_path).notes == [
-        "Where validation chooses the largest eps, larger ones follow, up to 0.9: 2 runs each."
+        "If validation chooses the largest eps, larger ones follow, up to 0.9: 2 runs each."
     ]
     assert plan(bare, arms=["mbls:margin=6", "maxsup"], search=20, output=tmp_path).notes == [
-        "A search for mbls:margin=6, maxsup takes up to 80 runs more, and up to 2 arms follow."
+        "A search for mbls:margin=6, maxsup takes up to 80 more runs, and adds up to 2 arms."
     ]
 
 
@@ -121,7 +121,7 @@ def test_it_prints_a_table():
     ("options", "message"),
     [
         ({"eps": [2]}, r"eps must lie in \[0, 1\], got 2"),
-        ({"seeds": 1}, r"seeds must be a whole number in \[2, 1000\], got 1"),
+        ({"seeds": 1}, r"seeds must be an integer in \[2, 1000\], got 1"),
         ({"output": ""}, "output must name a folder, got ''"),
         ({"settings": 3}, "settings must be a mapping by name, got 3"),
     ],

@@ -47,8 +47,8 @@ def test_the_best_joins_with_every_seed(tmp_path: Path):
     assert set(Counter(calls).values()) == {1}
     found = [note for note in setting.description.split("; ") if note]
     assert found == [
-        f"12 suggestions for {family} (Optuna's TPE, by validation NLL at T of 2 runs each, with seeds of "
-        f"their own): the best was {best}"
+        f"12 suggestions for {family} (Optuna's TPE, by validation NLL at T of 2 runs each, with separate "
+        f"seeds): the best was {best}"
         for family, best in zip(arms, names[3:], strict=True)
     ]
 
@@ -94,7 +94,7 @@ def test_a_suggestion_that_fails_is_passed_over(tmp_path: Path, capfd: pytest.Ca
     assert (setting.seeds, setting.left_out) == (2, {})
     assert 0.1 < float(parse(setting.arms[-1].name).options["eps"]) <= 0.2
     said = capfd.readouterr().err
-    assert "failed, and the search goes on: RuntimeError: no luck" in said
+    assert "failed, and the search continues: RuntimeError: no luck" in said
 
 
 def test_each_setting_has_a_search_of_its_own_and_all_of_them_the_arms(tmp_path: Path):
@@ -109,11 +109,11 @@ def test_each_setting_has_a_search_of_its_own_and_all_of_them_the_arms(tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"search": -1}, r"search must be a whole number in \[0, 1000\], got -1"),
-        ({"search": True}, r"search must be a whole number in \[0, 1000\], got True"),
+        ({"search": -1}, r"search must be an integer in \[0, 1000\], got -1"),
+        ({"search": True}, r"search must be an integer in \[0, 1000\], got True"),
         (
             {"search": 4, "arms": ["maxsup:eps=0.1", "0.2"]},
-            "search must come with an arm that has options left to choose, got maxsup:eps=0.1, 0.2",
+            "search requires an arm with options that are not given, got maxsup:eps=0.1, 0.2",
         ),
     ],
 )

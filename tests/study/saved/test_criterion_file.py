@@ -51,19 +51,19 @@ def test_a_receipt_tells_what_was_made_of_it(tmp_path: Path):
 
 
 BAD: dict[str, tuple[str, str]] = {
-    "damage": ('{"arm": "ls', r"loss\.json is damaged, or no criterion file"),
-    "no arm": ("{}", r'must be as \{"arm": "ls:eps=0\.1", "facts": \{\}\}, got no arm'),
+    "damage": ('{"arm": "ls', r"loss\.json is damaged, or not a criterion file"),
+    "no arm": ("{}", r'must be like \{"arm": "ls:eps=0\.1", "facts": \{\}\}, got no arm'),
     "a list": ("[1]", "got no arm"),
     "another arm": ('{"arm": "sl"}', r"loss\.json: no arm is named 'sl'"),
     "another option": ('{"arm": "ls:eps=7"}', r"eps must be a number in \[0, 1\], got 7"),
     "no fact": (
         '{"arm": "ols"}',
-        "arm ols needs to know the number of classes, K: give 'num_classes' among 'fac",
+        "arm ols needs the number of classes, K: add 'num_classes' to 'fac",
     ),
     "another fact": ('{"arm": "ls", "facts": {"K": 3}}', "facts must be among num_classes, .*, got .'K'."),
     "a fact of another type": (
         '{"arm": "ols", "facts": {"num_classes": "3"}}',
-        "must be a whole number, got '3'",
+        "must be an integer, got '3'",
     ),
     "no numbers": ('{"arm": "unigram", "facts": {"counts": ["a"]}}', "counts must be a list of numbers"),
 }
@@ -79,7 +79,7 @@ def test_what_is_no_criterion_file(case: str, tmp_path: Path):
 
 
 def test_no_file(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match=r"there is no criterion file .*loss\.json"):
+    with pytest.raises(FileNotFoundError, match=r"criterion file .*loss\.json"):
         load_criterion(tmp_path / "loss.json")
 
 

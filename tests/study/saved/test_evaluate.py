@@ -110,13 +110,17 @@ SAID: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "calibrated": (
         given(1 / fit_temperature(*TEST)),
-        ["as sure as it is right", "cannot be told from the noise floor", "It is not sure to help"],
+        [
+            "agrees with accuracy within chance",
+            "is not significantly above the noise floor",
+            "It does not clearly help",
+        ],
     ),
     "no validation rows": (
         given(4.0, val=False),
         [
             "Divide the logits by",
-            "(fitted on halves of the test rows, each for the other, since there are no",
+            "(fitted on each half of the test rows for the other half, since there are no",
         ],
     ),
     "few rows": (
@@ -125,7 +129,7 @@ SAID: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a probability of 0": (
         {"test": ([[1.0, 0.0]] * 50, [0] * 48 + [1] * 2), "probabilities": True},
-        ["Of 2 rows the class has a probability of 0, taken as about 1e-38: they rule the NLL and"],
+        ["2 rows have probability 0 for their class, replaced by about 1e-38: they dominate the NLL and"],
     ),
 }
 
@@ -260,7 +264,7 @@ def test_options_of_a_table_reach_it(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "no file": (["evaluate", "nowhere.npz"], "there is no file nowhere.npz"),
+    "no file": (["evaluate", "nowhere.npz"], "file nowhere.npz does not exist"),
     "no files": (["evaluate"], "evaluate needs at least one file or folder of predictions"),
     "no picture": (
         ["evaluate", "nowhere.npz", "--picture", "a.txt"],

@@ -54,7 +54,7 @@ DIFFERENT: dict[str, tuple[Predictions, Predictions, str]] = {
         run("a.npz"),
         run(test_labels=np.where(np.arange(12) == 7, 0, LABELS)),
         r"^a\.npz and b\.npz must have the same labels, got 1 and 0 in test row 7, counted from 0; if their "
-        "order differs, give both ids$",
+        "order differs, save both ids$",
     ),
     "labels of one id": (
         run("a.npz", ids=IDS),
@@ -109,6 +109,6 @@ def test_every_arm_has_every_seed():
         check_paired({"hard": [a], "ls": []})
     with pytest.raises(ValueError, match=r"got 2 of hard and 1 of ls$"):
         check_paired({"hard": [a, b], "ls": [a]})
-    with pytest.raises(ValueError, match=r"paired by seed, got h/seed1\.npz beside l/seed2\.npz: give every"):
+    with pytest.raises(ValueError, match=r"paired by seed, got h/seed1\.npz beside l/seed2\.npz: save every"):
         check_paired({"hard": [a], "ls": [b]})
     assert check_paired({"hard": [a], "ls": [("other", run())]})  # a name that tells no seed

@@ -143,7 +143,7 @@ def test_labels_of_any_type_in_parquet(values: Any, tmp_path: Path):
 Z, Y = [[1.0, 2.0], [0.5, 0.0]], [1, 0]
 COLUMNS = "label,logit_a,logit_b\n"
 BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
-    "no file": (lambda folder: folder / "run.npz", {}, r"^there is no file .*run\.npz$"),
+    "no file": (lambda folder: folder / "run.npz", {}, r"^file .*run\.npz does not exist$"),
     "another type": (
         junk("run.txt"),
         {},
@@ -152,22 +152,22 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "a pickle": (
         junk("run.pkl"),
         {},
-        "pickled files are not read: save arrays by np.savez",
+        "pickled files are not read: save arrays with np.savez",
     ),
     "a damaged npz": (
         junk("run.npz"),
         {},
-        r"run\.npz is damaged, or not what np\.savez writes",
+        r"run\.npz is damaged, or was not written by np\.savez",
     ),
     "damaged safetensors": (
         junk("run.safetensors"),
         {},
-        r"run\.safetensors is damaged, or no safetensors file",
+        r"run\.safetensors is damaged, or not a safetensors file",
     ),
     "damaged parquet": (
         junk("run.parquet"),
         {},
-        r"run\.parquet is damaged, empty, or no table",
+        r"run\.parquet is damaged, empty, or not a table",
     ),
     "objects": (arrays(logits=np.array([None]), labels=Y), {}, "holds Python objects, which are not read"),
     "no labels": (arrays(logits=Z), {}, r"run\.npz has 'logits' and no 'labels'$"),
@@ -177,7 +177,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "both kinds": (
         arrays(logits=Z, probabilities=Z, labels=Y),
         {},
-        r"which to read by kind= \(--kind logits\)",
+        r"choose one with kind= \(--kind logits\)",
     ),
     "another kind": (arrays(logits=Z, labels=Y), {"kind": "probabilities"}, "holds 'logits' and no 'prob"),
     "no such kind": (
@@ -202,7 +202,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         {},
         "got 'c' in row 1, counted from 0; classes: 'a', 'b'$",
     ),
-    "names for no classes": (arrays(logits=Z, labels=["b", "c"]), {}, "integers where classes have no names"),
+    "names for no classes": (arrays(logits=Z, labels=["b", "c"]), {}, "integers if classes have no names"),
     "too many rows": (arrays(logits=Z, labels=[0, 1, 1]), {}, r"labels must be integers of shape \(2,\)"),
     "too many names": (arrays(logits=Z, labels=Y, class_names=["a"]), {}, "one for each of 2 classes, got 1"),
     "a name twice": (arrays(logits=Z, labels=Y, class_names=["a", "a"]), {}, "must differ, got 'a' twice"),
@@ -216,17 +216,17 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "no column of labels": (
         table("labels,logit_a\n1,2\n"),
         {},
-        r"no column 'label' \(did you mean 'labels'\?\): name the labels' column by label= \(--label ",
+        r"no column 'label' \(did you mean 'labels'\?\): name the label column with label= \(--label ",
     ),
     "not declared": (
         table("label,a,b\na,1,2\n"),
         {},
-        "name them logit_<class> or probability_<class>, or, if",
+        "must have columns named logit_<class> or probability_<class>; if",
     ),
     "logits and probabilities": (
         table("label,logit_a,prob_a\n1,2,1\n"),
         {},
-        r"say which .* \(--kind logits or",
+        r"choose one with kind= \(--kind logits or",
     ),
     "declared otherwise": (table(f"{COLUMNS}a,1,2\n"), {"kind": "probabilities"}, "holds logits, by its col"),
     "a word": (table(f"{COLUMNS}a,1,2\nb,x,1\n"), {}, "column 'logit_a' must hold numbers, got 'x' in row 1"),
@@ -243,9 +243,9 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "lists in Parquet": (
         parquet(label=[1, 0], logit_a=[[1], [2]], logit_b=[1, 2]),
         {},
-        r"run\.parquet is damaged, empty, or no table|column 'logit_a' must hold numbers",
+        r"run\.parquet is damaged, empty, or not a table|column 'logit_a' must hold numbers",
     ),
-    "a blank line": (table(f"\n{COLUMNS}a,1,2\n"), {}, "must start with the names of its columns"),
+    "a blank line": (table(f"\n{COLUMNS}a,1,2\n"), {}, "must start with one line of column names"),
     "no label": (
         table(f"{COLUMNS},1,2\n"),
         {},
@@ -262,12 +262,12 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         r"got 'cta' in row 0, counted from 0 \(did you mean 'cat'\?\)",
     ),
     "no rows": (table(COLUMNS), {}, r"run\.csv has no rows$"),
-    "an empty file": (table(""), {}, "damaged, empty, or no table"),
-    "a ragged table": (table(f"{COLUMNS}a,1,2,3\n"), {}, "damaged, empty, or no table"),
+    "an empty file": (table(""), {}, "damaged, empty, or not a table"),
+    "a ragged table": (table(f"{COLUMNS}a,1,2,3\n"), {}, "damaged, empty, or not a table"),
     "a column twice": (
         table("label,logit_a,logit_a\n0,1,2\n"),
         {},
-        "column 'logit_a' is there twice: rename one",
+        "column 'logit_a' occurs twice: rename one",
     ),
     "another split": (
         table("label,split,logit_a,logit_b\na,dev,1,2\n"),
@@ -308,10 +308,10 @@ def test_a_folder_that_is_none(tmp_path: Path):
         read_runs(tmp_path)
     write(tmp_path / "seed1.npz", TEST)
     write(tmp_path / "seed1.csv", TEST)
-    with pytest.raises(ValueError, match=r"one file for each seed, got seed1\.csv and seed1\.npz: give ev"):
+    with pytest.raises(ValueError, match=r"one file for each seed, got seed1\.csv and seed1\.npz: put ea"):
         read_runs(tmp_path)
     (tmp_path / "seed1.csv").rename(tmp_path / "ls-0.1-seed1.csv")  # as in a study's own folder
-    with pytest.raises(ValueError, match=r"got ls-0\.1-seed1\.csv and seed1\.npz: give every arm a folder"):
+    with pytest.raises(ValueError, match=r"got ls-0\.1-seed1\.csv and seed1\.npz: put each arm into its own"):
         read_runs(tmp_path)
     with pytest.raises(ValueError, match="must be a file, got a folder"):
         read_predictions(tmp_path)

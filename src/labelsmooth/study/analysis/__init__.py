@@ -1,1 +1,1 @@
-"""From logits to numbers with intervals, and from those to a verdict."""
+"""Analysis: metrics with intervals from logits, and the verdict from the metrics."""

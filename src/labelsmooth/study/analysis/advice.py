@@ -1,4 +1,4 @@
-"""What to do after the answer. Pure functions of the results."""
+"""Advice on the next steps, as pure functions of the results."""
 
 import math
 
@@ -8,26 +8,26 @@ from labelsmooth.study.analysis.metrics import METRICS
 from labelsmooth.study.analysis.verdict import comparisons, suspicion, trusted, verdict
 
 ENOUGH_SEEDS = 5
-UNSURE = 0.2  # confidence this far below accuracy is no over-confidence to cure, but too little training
-MANY = 100  # seeds, or times the test rows, that nobody will have
-POWER = 0.8  # how likely an effect that is there is found
+UNSURE = 0.2  # confidence this far below accuracy suggests too little training
+MANY = 100  # an unrealistic number of seeds, or factor of test rows
+POWER = 0.8  # the probability of detecting a true effect
 
 
 def next_steps(setting: Setting) -> list[str]:
-    """In the order in which they are worth doing."""
+    """The next steps, the most useful first."""
     steps = []
     word, chosen = verdict(setting), setting.chosen
     if suspicion(setting):
-        steps.append("Look at validation rows that every run gets wrong: their labels may be.")
+        steps.append("Check the labels of the validation rows that every run gets wrong.")
     gap = setting.hard.values["confidence_gap"]
     if gap.high < -UNSURE:
         steps.append(
-            f"Train longer first: hard targets alone are {-gap.mean * 100:.0f} points less sure than right, "
-            "as models are that stopped early, or whose labels are wrong."
+            f"Train longer first: with hard targets, mean confidence is {-gap.mean * 100:.0f} points below "
+            "accuracy, as after a short training or with wrong labels."
         )
     if setting.seeds < ENOUGH_SEEDS:
         steps.append(
-            f"Train with more seeds: {setting.seeds} say little, since how much runs vary is hardly known; "
+            f"Train with more seeds: {setting.seeds} give a poor estimate of how much runs vary; "
             f"{ENOUGH_SEEDS} or more narrow every interval."
         )
     elif word == "undecided":
@@ -35,7 +35,7 @@ def next_steps(setting: Setting) -> list[str]:
     tried = [arm.eps for arm in setting.arms[1:] if arm.eps is not None]
     if word == "helps" and tried and chosen.eps == max(tried) and max(tried) < 1:
         steps.append(
-            f"Try stronger smoothing: eps = {max(tried):g}, the largest tried, has the least validation NLL."
+            f"Try stronger smoothing: eps = {max(tried):g}, the largest tried, has the lowest validation NLL."
         )
     if word in ("harms", "same", "mixed"):
         steps.append(
@@ -45,9 +45,9 @@ def next_steps(setting: Setting) -> list[str]:
 
 
 def _to_decide(setting: Setting) -> str:
-    """How many seeds or test rows would most likely make the largest effect sure, if it is as large as it
-    looks: its variance is in parts that either makes smaller."""
-    from scipy.stats import norm  # slow to import, and not needed to read results back
+    """The number of seeds or test rows that would probably make the largest effect significant, if the true
+    effect is as large as the estimate. Either reduces a part of the variance."""
+    from scipy.stats import norm  # slow to import, and not needed to read results
 
     far = float(norm.ppf(1 - LEVEL / 2 / comparisons(setting)) + norm.ppf(POWER))
     by_seeds, by_rows = [], []
@@ -71,8 +71,8 @@ def _to_decide(setting: Setting) -> str:
     ]
     if not ways:
         return (
-            "Neither more seeds nor more test rows will decide it within reason: whatever the difference is, "
-            "it is small."
+            "No realistic number of seeds or test rows would decide it: if there is a difference, it is "
+            "small."
         )
     only = (
         ""
@@ -83,6 +83,4 @@ def _to_decide(setting: Setting) -> str:
             else "; more seeds alone would not"
         )
     )
-    return (
-        f"If the difference is as large as it looks, {' or '.join(ways)} would most likely decide it{only}."
-    )
+    return f"If the difference is as large as estimated, {' or '.join(ways)} would probably decide it{only}."

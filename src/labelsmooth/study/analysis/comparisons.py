@@ -1,4 +1,4 @@
-"""How sure each difference is among all that are judged."""
+"""Correction of the judged differences for multiple comparisons."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from labelsmooth.study.analysis.figures import Setting
 
 
 def holm(levels: Sequence[float]) -> list[float]:
-    """Each p adjusted for how many there are: below a level, it is sure among all of them at that level.
+    """Holm's adjusted p-values: an adjusted p below a level is significant at that level among all of them.
 
     Reference:
         Holm, *A simple sequentially rejective multiple test procedure*, Scand. J. Statist. 1979.
@@ -20,10 +20,10 @@ def holm(levels: Sequence[float]) -> list[float]:
 
 
 def adjust(setting: Setting) -> Setting:
-    """Tell each judged difference how sure it is among those of all arms and judged metrics.
+    """Set the adjusted p of each judged difference, among those of all arms and judged metrics.
 
-    What is recommended is chosen among them, so it has no level of its own. A copy of another arm is no
-    comparison more.
+    The recommended arm is chosen among them, so it is corrected for all of them. A copy of another arm does
+    not count as a comparison.
     """
     judged: dict[tuple[str, str], float] = {
         (arm.name, metric): arm.differences[metric].p

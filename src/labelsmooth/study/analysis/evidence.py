@@ -1,4 +1,4 @@
-"""What metrics read of one run: its rows at a temperature, each by itself and in cells of class and bin."""
+"""The inputs of the metrics of one run: its rows at a temperature, and sums by class and bin."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from labelsmooth.calibration._checks import Rows
 from labelsmooth.study.trials.files import Outcome
 
 NUM_BINS = 15
-GROUPS = 20  # of rows: a whole-sample metric is found without each of them in turn
+GROUPS = 20  # groups of rows for the jackknife
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cells:
     hits: Tensor  # rows of the class
 
     def without(self, group: int) -> "Cells":
-        """All groups together but one, ``(K, NUM_BINS)``."""
+        """The sum over all groups except one, ``(K, NUM_BINS)``."""
         return Cells(*(x.sum(0) - x[group] for x in (self.count, self.probability, self.hits)))
 
     @property
@@ -43,15 +43,15 @@ class AtTemperature:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One run's logits of some rows, and what else a metric may need."""
+    """The logits and labels of some rows of a run, and other inputs of metrics."""
 
     logits: Tensor  # (N, K)
     labels: Tensor
     temperature: float | None  # None without validation rows
     outcome: Outcome
-    ordinal: bool = False  # whether the order of classes has a meaning
-    wide: bool = False  # whether what takes long is wanted
-    chooses: bool = False  # validation rows, of which one metric is read, and no cells
+    ordinal: bool = False  # whether the classes are ordered
+    wide: bool = False  # whether to compute slow metrics
+    chooses: bool = False  # validation rows, which need a single metric and no sums by bin
 
     @cached_property
     def predicted(self) -> Tensor:
@@ -59,7 +59,7 @@ class Evidence:
 
     @cached_property
     def right(self) -> Tensor:
-        """1.0 or 0.0, ``(N,)``."""
+        """1.0 for correct rows and 0.0 for others, ``(N,)``."""
         return (self.predicted == self.labels).double()
 
     @property
@@ -76,7 +76,7 @@ class Evidence:
 
     @property
     def best(self) -> AtTemperature:
-        """After temperature where there is one."""
+        """The rows at the temperature, if there is one."""
         return self._temperatures[-1]
 
     @cached_property
@@ -90,7 +90,7 @@ class Evidence:
 
 
 def groups_of(rows: int) -> Tensor:
-    """The group of each row, ``(N,)``: drawn once, since rows often come sorted, and as large as can be."""
+    """The group of each row, ``(N,)``: balanced, and drawn at random, since rows may be sorted."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
     return torch.empty_like(order).scatter_(0, order, torch.arange(rows) % min(GROUPS, max(rows, 1)))
 
@@ -103,8 +103,8 @@ def at_temperatures(
     *,
     in_cells: bool = True,
 ) -> list[AtTemperature]:
-    """At several temperatures, or temperatures of each row, ``(N,)``, in one reading of the logits, group by
-    group."""
+    """The rows at several temperatures (numbers, or one for each row, ``(N,)``), reading the logits once,
+    group by group."""
     num_rows, num_classes = logits.shape
     num_groups = int(groups.max()) + 1
     by_row = torch.empty(len(temperatures), 3, num_rows, dtype=torch.float64)
@@ -121,7 +121,7 @@ def at_temperatures(
             for i, temperature in enumerate(temperatures):
                 t = temperature[rows] if isinstance(temperature, Tensor) else temperature
                 p = (z / (t.unsqueeze(-1) if isinstance(t, Tensor) else t)).exp_()
-                total = p @ ones  # a product sums short rows several times faster than sum() does
+                total = p @ ones  # several times faster than sum() for short rows
                 p /= total.unsqueeze(-1)
                 p_own = p.gather(-1, y.unsqueeze(-1)).squeeze(-1)
                 nll, brier = total.log() - own / t, p.square() @ ones - 2 * p_own + 1
@@ -136,7 +136,7 @@ def at_temperatures(
 
 
 def _add_to_cells(sums: Tensor, p: Tensor, y: Tensor, p_own: Tensor) -> None:
-    """Most probabilities are small and lie in the first bin: what is not is moved out of it."""
+    """Sums by class and bin. Most probabilities are in the first bin, so only the others are moved."""
     count, probability, hits = sums
     count[:, 0] += len(y)
     probability[:, 0] += torch.ones(len(y), dtype=p.dtype) @ p

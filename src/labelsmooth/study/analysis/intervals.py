@@ -1,4 +1,4 @@
-"""The interval of a mean over seeds and test rows, where every seed meets every row."""
+"""Intervals of means over crossed seeds and test rows."""
 
 import math
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean, the variance of that mean, its degrees of freedom, and what it is made of."""
+    """A mean, its variance with its components, and the degrees of freedom."""
 
     mean: float
     variance: float
     degrees: float
-    parts: tuple[float, float, float]  # of the variance: from seeds, from rows, from both together
+    parts: tuple[float, float, float]  # of the variance: seeds, rows, interaction
 
     @property
     def half_width(self) -> float:
-        """Of the 95 % interval."""
-        from scipy.special import stdtrit  # slow to import, and not needed to read results back
+        """Half the width of the 95 % interval."""
+        from scipy.special import stdtrit  # slow to import, and not needed to read results
 
         return float(stdtrit(self.degrees, 1 - LEVEL / 2)) * math.sqrt(self.variance)
 
     @property
     def p(self) -> float:
-        """How likely a mean so far from 0 is by chance: the level at which the interval touches 0."""
+        """The p-value of the mean: 1 minus the level of the interval that touches 0."""
         from scipy.special import stdtr
 
         if not self.mean:
@@ -46,15 +46,15 @@ class Mean:
 
 
 def crossed(values: Tensor) -> Mean:
-    r"""The mean of ``values``, ``(seeds, rows)``, where seeds and rows are both a sample of what could be.
+    r"""The mean of ``values``, ``(seeds, rows)``, with seeds and rows as crossed random effects.
 
-    Of the mean squares of a two-way analysis of variance with random effects,
+    From the mean squares of a two-way analysis of variance,
 
     .. math::
         \mathrm{var} = (MS_\text{seeds} + MS_\text{rows} - MS_\text{residual}) / (S N)
 
-    and never less than the variance from the seeds, or from the rows, alone. The residual is what a seed and
-    a row have together: it is in both other mean squares, and counts once. The degrees of freedom are
+    and at least the variance from the seeds, or from the rows, alone. The residual is the interaction of seed
+    and row: it is part of both other mean squares, and is subtracted once. The degrees of freedom are
     Satterthwaite's.
 
     Reference:
@@ -62,7 +62,7 @@ def crossed(values: Tensor) -> Mean:
     """
     num_seeds, num_rows = values.shape
     mean = values.mean()
-    if num_seeds * num_rows == 1:  # one number says nothing of how it varies
+    if num_seeds * num_rows == 1:  # one number has no variance estimate
         return Mean(float(mean), math.inf, 1, (0.0, 0.0, math.inf))
     seed, row = values.mean(1) - mean, values.mean(0) - mean
     residual = values - mean - seed.unsqueeze(1) - row

@@ -1,4 +1,4 @@
-"""One run: what is kept of its logits."""
+"""The figures of one run, computed from its logits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from labelsmooth.study.trials.training import threads
 
 @dataclass(frozen=True)
 class Seen:
-    """What the report draws of one run. What needs a temperature is None without validation rows."""
+    """The data of one run for the report. Fields that need a temperature are None without validation rows."""
 
     temperature: float | None
     predicted: Tensor  # (N,), int32
@@ -31,21 +31,21 @@ class Seen:
 class Run:
     """One run's figures."""
 
-    values: Mapping[str, Tensor]  # of each metric, numbers whose mean it is
+    values: Mapping[str, Tensor]  # for each metric, the numbers whose mean it is
     floors: Mapping[str, float]
     right: Tensor  # (N,), 1.0 or 0.0
-    moved: Tensor  # (N,), the NLL that tells arms apart
-    chosen_by: float | None  # on the validation rows
+    moved: Tensor  # (N,), the NLL, which detects copies of an arm
+    chosen_by: float | None  # the metric that chooses an arm, on the validation rows
     validation_nll: float | None
     validation_accuracy: float | None
-    flipped: float | None  # the share of training labels that are wrong
+    flipped: float | None  # the share of wrong training labels
     seen: Seen
 
 
-# Rows are read in chunks that stay in a core's cache: more threads would wait for one another.
+# Rows are read in chunks that fit into a core's cache, so more threads would not be faster.
 @threads(1)
 def measure(outcome: Outcome, by: str, *, ordinal: bool = False) -> Run:
-    """``by`` is the metric that chooses an arm."""
+    """The figures of a run; ``by`` is the metric that chooses an arm."""
     temperature = outcome.temperature
     run = Evidence(*outcome.test, temperature, outcome, ordinal, wide=as_trained(by) == "auroc")
     found = {name: metric.of(run) for name, metric in METRICS.items()}

@@ -23,24 +23,24 @@ Floor = Callable[[Evidence], float | None]
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is found, said and judged."""
+    """The computation, the label and the judgement of a metric."""
 
-    of: Of  # numbers whose mean it is, (N,), the same rows in every run; None where a run lacks what it needs
+    of: Of  # the numbers whose mean it is, (N,), for the same rows in every run; None without the inputs
     label: str
     unit: Literal["%", "points", "nats", ""]
-    better: Literal[-1, 0, 1]  # the direction that is better; 0 for nearer to 0
+    better: Literal[-1, 0, 1]  # the direction that is better; 0 for closer to 0
     topic: str
-    smallest: float = 0.0  # the difference that is worth a change of loss
+    smallest: float = 0.0  # the smallest relevant difference
     _: KW_ONLY
-    short: str = ""  # within a sentence, where the label is long
-    floor: Floor | None = None  # what chance alone would show
+    short: str = ""  # a short label for sentences
+    floor: Floor | None = None  # the noise floor
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "short", self.short or self.label)
 
     @property
     def factor(self) -> float:
-        """From the number to its unit."""
+        """The factor from the number to its unit."""
         return 100.0 if self.unit in ("%", "points") else 1.0
 
 
@@ -51,7 +51,7 @@ def _both(
     label: str,
     *judged: Any,
 ) -> dict[str, Metric]:
-    """A metric of probabilities, as trained and after temperature."""
+    """A metric of probabilities, before and after temperature."""
 
     def scaled(run: Evidence) -> Tensor | None:
         return None if run.scaled is None else of(run, run.scaled)
@@ -68,7 +68,7 @@ def _both(
     }
 
 
-# Of accuracy a fifth of a point matters; of NLL a fifth of a percent in the probability of the right class.
+# The smallest relevant NLL difference is 0.2 % in the probability of the correct class.
 METRICS: Mapping[str, Metric] = {
     "accuracy": Metric(labels.accuracy, "accuracy", "%", 1, CLASSES, 0.002),
     "balanced_accuracy": Metric(labels.balanced_accuracy, "balanced accuracy", "%", 1, CLASSES, 0.002),
@@ -77,8 +77,8 @@ METRICS: Mapping[str, Metric] = {
         labels.absolute_error, "mean absolute error in classes", "", -1, CLASSES, 0.005, short="MAE"
     ),
     "kappa": Metric(labels.weighted_kappa, "quadratic weighted kappa", "", 1, CLASSES, 0.005, short="kappa"),
-    "train_gap": Metric(training.generalisation_gap, "training less test accuracy", "points", 0, CLASSES),
-    "memorised": Metric(training.memorised, "flipped labels memorised", "%", -1, CLASSES),
+    "train_gap": Metric(training.generalisation_gap, "training minus test accuracy", "points", 0, CLASSES),
+    "memorised": Metric(training.memorised, "memorised wrong labels", "%", -1, CLASSES),
     **_both("nll", lambda _, at: at.nll, None, "NLL", "nats", -1, PROBABILITIES, 0.002),
     **_both("brier", lambda _, at: at.brier, None, "Brier score", "", -1, PROBABILITIES, 0.001),
     **_both("reliability", calibration.reliability, None, "Brier reliability", "", -1, PROBABILITIES, 0.001),
@@ -105,15 +105,15 @@ METRICS: Mapping[str, Metric] = {
         0.001,
     ),
     "confidence_gap": Metric(
-        calibration.over_confidence, "mean confidence less accuracy", "points", 0, CALIBRATION
+        calibration.over_confidence, "mean confidence minus accuracy", "points", 0, CALIBRATION
     ),
     "auroc": Metric(ranks.class_auroc, "AUROC, mean over classes", "%", 1, ORDER, 0.002, short="AUROC"),
     **_both("aurc", ranks.risk_coverage, None, "AURC", "%", -1, ORDER, 0.001),
     **_both("coverage", ranks.coverage_at_risk, None, "coverage at 5 % risk", "%", 1, ORDER, 0.01),
     "ood_auroc": Metric(
-        ranks.unknown_auroc, "AUROC against unknown classes", "%", 1, ORDER, 0.005, short="OOD AUROC"
+        ranks.unknown_auroc, "out-of-distribution AUROC", "%", 1, ORDER, 0.005, short="OOD AUROC"
     ),
-    "ood_fpr95": Metric(ranks.unknown_accepted, "FPR95 of unknown classes", "%", -1, ORDER, 0.01),
+    "ood_fpr95": Metric(ranks.unknown_accepted, "out-of-distribution FPR95", "%", -1, ORDER, 0.01),
     "separation": Metric(training.class_separation, "class separation of the features", "", 0, FEATURES),
     "transfer": Metric(training.linear_probe, "linear probe on another task", "%", 1, FEATURES, 0.005),
 }
@@ -121,15 +121,15 @@ METRICS: Mapping[str, Metric] = {
 
 @dataclass(frozen=True)
 class Care:
-    """What somebody cares about: what an arm is judged by on the test rows, and chosen by on the validation
+    """The metrics that judge an arm on the test rows, and the metric that chooses it on the validation
     rows."""
 
     judged: tuple[str, ...]
     by: str
 
 
-# Of probabilities, those after temperature: what a temperature repairs is no gain. A calibration error of the
-# validation rows is mostly chance, and of no class there are none: there NLL chooses.
+# Probabilities are judged after temperature, since an improvement that a temperature also gives is no gain.
+# NLL chooses for calibration, whose error on few rows is mostly noise, and for out-of-distribution detection.
 CARES: Mapping[str, Care] = {
     "overall": Care(("accuracy", "nll_scaled"), "nll_scaled"),
     "accuracy": Care(("accuracy",), "accuracy"),
@@ -142,5 +142,5 @@ CARES: Mapping[str, Care] = {
 
 
 def as_trained(metric: str) -> str:
-    """The same metric without a temperature."""
+    """The same metric before temperature."""
     return metric.removesuffix("_scaled")

@@ -1,4 +1,4 @@
-"""A whole study, and its file."""
+"""The results of a study, and their file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,18 +12,18 @@ from labelsmooth.study.trials.files import replacing
 
 @dataclass(frozen=True)
 class Results:
-    """A whole study; ``print(results)`` answers whether to smooth."""
+    """The results of a study; ``print(results)`` shows the answer."""
 
     settings: list[Setting]
-    digest: str  # of everything the numbers depend on
-    output: Path | None  # None where nothing is written
+    digest: str  # of everything that the results depend on
+    output: Path | None  # None if nothing was written
 
     def __str__(self) -> str:
         return "\n".join(f"{s.name}: {answer(s)}" for s in self.settings)
 
     @property
     def folder(self) -> Path:
-        """Where the report is.
+        """The path of the report.
 
         Raises:
             ValueError: if nothing was written.

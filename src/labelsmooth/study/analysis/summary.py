@@ -1,6 +1,6 @@
-"""From training runs to numbers with intervals.
+"""Figures with intervals from training runs.
 
-Every arm was trained with the same seeds and tested on the same rows, so arms are compared pair by pair.
+Every arm was trained with the same seeds and tested on the same rows, so the arms are compared in pairs.
 """
 
 import math
@@ -19,12 +19,12 @@ from labelsmooth.study.analysis.metrics import CARES, METRICS, as_trained
 from labelsmooth.study.arms.specs import by_epoch, spelled_in_full
 from labelsmooth.study.trials.files import Job, Outcome
 
-ALIKE = 0.01  # two arms are copies if they differ by less than this part of what either differs from hard
+ALIKE = 0.01  # arms are copies if their difference is below this share of their difference from hard targets
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A setting's numbers, and what the report draws besides."""
+    """The figures of a setting, and the data of the report."""
 
     setting: Setting
     labels: Tensor  # of the test rows
@@ -46,12 +46,12 @@ def analyse(
     care: str = "overall",
     ordinal: bool = False,
 ) -> Analysis:
-    """Compare each arm with the first, which has hard targets. Each outcome is looked up once.
+    """Compare each arm with the first, the baseline. Each outcome is read once.
 
-    ``known`` are facts of the fit, which the code to paste holds; ``care`` is one of ``CARES``.
+    ``known`` are facts about the fit for the printed code; ``care`` is one of ``CARES``.
 
     Raises:
-        ValueError: if the runs lack what the metrics of ``care`` need.
+        ValueError: if the runs lack the inputs of the metrics of ``care``.
     """
     compared: list[Arm] = []
     seen: dict[Job, Seen] = {}
@@ -59,7 +59,7 @@ def analyse(
     values: dict[str, Tensor] = {}
     moved: dict[
         str, Tensor
-    ] = {}  # of each arm but copies, how far each row's NLL is from that of hard targets
+    ] = {}  # for each arm except copies, the difference of each row's NLL from that of hard targets
     first = outcomes[Job(arms[0], seeds[0])]
     validation_rows = 0 if first.val is None else len(first.val[1])
     labels, num_classes = first.test[1], first.test[0].size(1)
@@ -146,18 +146,18 @@ def _arm(
 
 def _check_known(name: str, care: str, judged: Sequence[str], values: Mapping[str, Tensor]) -> None:
     needs = {
-        "ordinal": "labels that are declared to be ordinal (ordinal=True, --ordinal) and differ",
-        "ood": "logits of rows of no class ('ood' of a fit, 'ood_logits' of a file)",
+        "ordinal": "ordinal labels (ordinal=True, --ordinal) of two classes or more",
+        "ood": "the logits of out-of-distribution rows ('ood' of a fit, 'ood_logits' of a file)",
     }
     if missing := [METRICS[metric].short for metric in judged if metric not in values]:
         raise ValueError(
-            f"{name}: care={care!r} judges by {' and '.join(missing)}, which needs "
+            f"{name}: care={care!r} judges by {' and '.join(missing)}, which requires "
             f"{needs.get(care, 'test rows of two classes or more')}"
         )
 
 
 def _stacked(runs: Sequence[Run]) -> dict[str, Tensor]:
-    """``(seeds, rows)`` of each metric that every run has."""
+    """The values ``(seeds, rows)`` of each metric that every run has."""
     every = [run.values for run in runs]
     return {
         m: torch.stack([x[m] for x in every])
@@ -167,7 +167,7 @@ def _stacked(runs: Sequence[Run]) -> dict[str, Tensor]:
 
 
 def _possible(e: Estimate, metric: str) -> Estimate:
-    """A share's interval ends where shares do."""
+    """The interval of a share, limited to [0, 1]."""
     if METRICS[metric].unit != "%":
         return e
     return Estimate(e.mean, max(e.low, min(e.mean, 0.0)), min(e.high, max(e.mean, 1.0)))
@@ -179,7 +179,7 @@ def _mean(numbers: Sequence[float | None]) -> float | None:
 
 
 def _original(by: Tensor, moved: Mapping[str, Tensor]) -> str | None:
-    """The arm that gave the same, but for rounding: one with the same gradient, say."""
+    """An earlier arm with the same results up to rounding, such as one with the same gradient."""
     alike = (arm for arm, x in moved.items() if (x - by).abs().mean() < ALIKE * x.abs().mean())
     return next(alike, None)
 

@@ -1,4 +1,4 @@
-"""From numbers to words. Everything here is a pure function of the results."""
+"""The verdict in words. All functions are pure functions of the results."""
 
 import math
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from labelsmooth.study.analysis.intervals import LEVEL
 from labelsmooth.study.analysis.metrics import METRICS
 from labelsmooth.study.trials.early import FEW_ROWS
 
-FAR = 5.0  # standard errors between validation and test accuracy: clean labels gave at most 3 in 15 data sets
-FEW_SEEDS = 3  # fewer are a reason for caution
-FEW_TEST_ROWS = 20  # fewer decide nothing, whatever their interval
-FAR_FROM_FLOOR = 0.05  # an ECE so far above its noise floor is no calibration
+FAR = 5.0  # standard errors between validation and test accuracy; at most 3 with clean labels in 15 data sets
+FEW_SEEDS = 3  # fewer seeds give a warning
+FEW_TEST_ROWS = 20  # fewer test rows give no verdict, whatever the interval
+FAR_FROM_FLOOR = 0.05  # an ECE this far above its noise floor is not calibrated
 
 EFFECT_WORDS = {
     "harms": "{} harms",
@@ -33,7 +33,7 @@ class Promise(StrEnum):
     HELD = "held"
     NOT_HELD = "not held"
     UNDECIDED = "undecided"
-    NOTHING = "nothing to cure"
+    NOTHING = "not needed"
     NOT_TESTED = "not tested"
 
 
@@ -41,9 +41,10 @@ Verdict = Literal["helps", "harms", "mixed", "same", "undecided"]
 
 
 def effect(setting: Setting, arm: Arm, metric: str) -> Effect:
-    """Whether an arm is better than hard targets: surely, and by enough to matter.
+    """Whether an arm is significantly better or worse than hard targets, by a relevant difference.
 
-    A judged metric is sure among all that is judged; any other, which describes, by its own interval.
+    A judged metric is corrected for all comparisons; any other metric is descriptive and uses its own
+    interval.
     """
     difference, info = arm.differences[metric], METRICS[metric]
     judged = metric in setting.judged
@@ -55,7 +56,7 @@ def effect(setting: Setting, arm: Arm, metric: str) -> Effect:
 
 
 def verdict(setting: Setting) -> Verdict:
-    """By the judged metrics, probabilities after temperature: what a temperature repairs does not count."""
+    """The verdict by the judged metrics, with probabilities after temperature."""
     effects = {effect(setting, setting.chosen, metric) for metric in setting.judged}
     if effects >= {Effect.BETTER, Effect.WORSE}:
         return "mixed"
@@ -73,7 +74,7 @@ def recommended(setting: Setting) -> Arm:
 
 
 def answer(setting: Setting) -> str:
-    """What to do, and the numbers it rests on."""
+    """The advice, and the figures behind it."""
     arm, chosen = recommended(setting), setting.chosen
     called = described(setting)
     changes = ", ".join(_changed(chosen, metric) for metric in setting.judged)
@@ -111,22 +112,22 @@ def _changed(arm: Arm, metric: str) -> str:
 
 
 def _not_sure(setting: Setting) -> str:
-    """Why it is undecided although an interval of its own excludes 0."""
+    """The reason for an undecided verdict although an interval excludes 0."""
     differences = [setting.chosen.differences[metric] for metric in setting.judged]
     if all(d.p >= LEVEL for d in differences):
         return ""
     if any(d.adjusted < LEVEL for d in differences):
         return " (too small to matter)"
-    return f" (not sure among {comparisons(setting)} comparisons)"
+    return f" (not significant among {comparisons(setting)} comparisons)"
 
 
 def comparisons(setting: Setting) -> int:
-    """How many are judged."""
+    """The number of judged comparisons."""
     return len(setting.judged) * sum(arm.copy_of is None for arm in setting.arms[1:])
 
 
 def criteria(setting: Setting) -> str:
-    """What the verdict goes by: the metrics, what matters of each, and among how many comparisons."""
+    """The basis of the verdict: the metrics, their smallest relevant differences, and the comparisons."""
     judged = ", ".join(_matters(metric) for metric in setting.judged)
     by = METRICS[setting.by]
     rows = "validation" if setting.validation_rows else "test"
@@ -136,8 +137,8 @@ def criteria(setting: Setting) -> str:
         else (f" Chosen by {by.short}{at(setting.by)} on {rows} rows.")
     )
     count = comparisons(setting)
-    among = f" among {count} (Holm, 95 %)" if count > 1 else " at 95 %"
-    return f"Judged: {judged}; sure{among}.{chosen}"
+    among = f"at 95 % for {count} tests (Holm)" if count > 1 else "at 95 %"
+    return f"Judged: {judged}; {among}.{chosen}"
 
 
 def _matters(metric: str) -> str:
@@ -147,14 +148,14 @@ def _matters(metric: str) -> str:
 
 
 def at(metric: str) -> str:
-    """Whether a metric is after temperature, within a sentence."""
+    """A suffix for a metric after temperature, within a sentence."""
     return " at T" if metric.endswith("_scaled") else ""
 
 
 def suspicion(setting: Setting) -> str:
-    """A warning where validation and test rows cannot be of one kind; empty where they may be.
+    """A warning if validation and test rows differ in distribution; empty otherwise.
 
-    Wrong validation labels are the usual reason: they mislead the temperature and the choice of the arm.
+    The usual reason is wrong validation labels, which invalidate the temperature and the choice of the arm.
     """
     validated, tested = setting.hard.validation_accuracy, setting.hard.values["accuracy"].mean
     if validated is None:
@@ -165,14 +166,14 @@ def suspicion(setting: Setting) -> str:
     if abs(validated - tested) <= FAR * error:
         return ""
     return (
-        f"Validation accuracy is {validated * 100:.0f} % where test accuracy is {tested * 100:.0f} %: their "
-        "rows differ in kind, or validation labels are wrong. The temperature and the choice of the arm rest "
-        "on them; check them first."
+        f"Validation accuracy is {validated * 100:.0f} % but test accuracy is {tested * 100:.0f} %: the "
+        "rows differ in kind, or validation labels are wrong. Check them first, since they determine the "
+        "temperature and the choice of the arm."
     )
 
 
 def cautions(setting: Setting) -> list[str]:
-    """What to bear in mind of the answer."""
+    """Cautions about the answer."""
     said = [
         suspicion(setting),
         _few_rows(setting),
@@ -185,10 +186,10 @@ def cautions(setting: Setting) -> list[str]:
 
 def _few_rows(setting: Setting) -> str:
     if not setting.validation_rows:
-        by_test = ", and the arm is the best of the test rows" if len(setting.arms) > 2 else ""
+        by_test = ", and the arm is the best one on the test rows" if len(setting.arms) > 2 else ""
         return (
-            f"Without validation rows there is no temperature{by_test}: NLL and ECE are as trained, which a "
-            "temperature may change more than any arm does."
+            f"Without validation rows there is no temperature{by_test}: NLL and ECE are before temperature "
+            "scaling, which may change them more than any arm does."
         )
     few = setting.validation_rows < FEW_ROWS
     return f"The {setting.validation_rows} validation rows are few to choose an arm by." if few else ""
@@ -198,19 +199,17 @@ def _few_test_rows(setting: Setting) -> str:
     if setting.test_rows >= FEW_ROWS:
         return ""
     rows = f"{setting.test_rows} test rows are" if setting.test_rows > 1 else "1 test row is"
-    return f"{rows} few to judge by{'' if setting.test_rows >= FEW_TEST_ROWS else ', and decide nothing'}."
+    return f"{rows} few to judge by{'' if setting.test_rows >= FEW_TEST_ROWS else '; no verdict is given'}."
 
 
 def _few_seeds(setting: Setting) -> str:
     if setting.seeds == 1:
-        return (
-            "One run of each arm tells nothing of how runs vary: the intervals cover other test rows alone."
-        )
+        return "With one run of each arm, the intervals cover other test rows but not other runs."
     return f"{setting.seeds} seeds hardly tell how much runs vary." if setting.seeds < FEW_SEEDS else ""
 
 
 def missing(setting: Setting) -> str:
-    """Which seeds are not in the numbers, and why; empty where all are."""
+    """The seeds that are left out, and the reasons; empty if all are included."""
     if not setting.left_out:
         return ""
     each = "; ".join(f"seed {seed} ({why})" for seed, why in setting.left_out.items())
@@ -218,7 +217,7 @@ def missing(setting: Setting) -> str:
 
 
 def trusted(setting: Setting, arm: Arm) -> bool:
-    """Whether the temperature is an advice: fitted on sound rows, and the ECE after it near its floor."""
+    """Whether the temperature is advised: the validation rows are sound, and the ECE after it is low."""
     if arm.temperature is None:
         return False
     far = arm.values["ece_scaled"].mean - arm.floors["ece_scaled"] > FAR_FROM_FLOOR
@@ -233,7 +232,7 @@ def untrusted(arm: Arm) -> str:
 
 
 def described(setting: Setting) -> str:
-    """The chosen arm within a sentence, where it is named first."""
+    """The chosen arm within a sentence, at its first mention."""
     chosen = setting.chosen
     tried = [arm.eps for arm in setting.arms[1:] if arm.eps is not None]
     largest = len(tried) > 1 and chosen.eps == max(tried)
@@ -241,7 +240,7 @@ def described(setting: Setting) -> str:
 
 
 def named(arm: Arm) -> str:
-    """An arm within a sentence; what somebody called it in quotes, since it may be any word."""
+    """An arm within a sentence; names given by the user are quoted."""
     if arm.spec is None:
         return f'"{arm.label}"'
     if arm.eps is None:
@@ -254,7 +253,7 @@ def confidence(arm: Arm, *, scaled: bool = True) -> str:
     if abs(gap) < 1:
         if not scaled:
             return "Raw confidence is within 1 point of accuracy on average"
-        # No reason to divide by anything: so what the temperature rests on, and what it is worth.
+        # The gap gives no reason for the temperature, so its effect on the NLL is shown.
         before, after = arm.values["nll"].mean, arm.values["nll_scaled"].mean
         return (
             "Raw confidence is within 1 point of accuracy on average; the temperature, fitted on the "
@@ -278,14 +277,14 @@ def calibration(setting: Setting, arm: Arm, other: Arm) -> str:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A promised effect of smoothing, and whether it showed."""
+    """A promised effect of smoothing, and whether it held."""
 
     promise: Promise
     evidence: str
 
 
 def less_confident(setting: Setting) -> Judgement:
-    """Less over-confidence: mean confidence less accuracy falls, where it was too high."""
+    """Less over-confidence: mean confidence minus accuracy decreases, if it was above 0."""
     before = setting.hard.values["confidence_gap"]
     after = setting.chosen.values["confidence_gap"]
     change = setting.chosen.differences["confidence_gap"]
@@ -298,26 +297,26 @@ def less_confident(setting: Setting) -> Judgement:
 
 
 def generalises(setting: Setting) -> Judgement:
-    """Better generalisation: test accuracy rises."""
+    """Better generalisation: test accuracy increases."""
     return Judgement(
         _promise(effect(setting, setting.chosen, "accuracy")), points(setting.chosen.differences["accuracy"])
     )
 
 
 def resists_noise(setting: Setting) -> Judgement:
-    """Resilience to noise: test accuracy rises where training labels are wrong."""
+    """Resilience to noise: test accuracy increases with wrong training labels."""
     if not setting.flipped:
         return Judgement(Promise.NOT_TESTED, "no wrong labels known")
     memorised = [arm.values.get("memorised") for arm in (setting.hard, setting.chosen)]
     evidence = points(setting.chosen.differences["accuracy"])
     if None not in memorised:
         before, after = (f"{m.mean * 100:.0f}" for m in memorised if m)
-        evidence += f"; flips learnt {before} to {after} %"
+        evidence += f"; wrong labels memorised {before} to {after} %"
     return Judgement(_promise(effect(setting, setting.chosen, "accuracy")), evidence)
 
 
 def is_of_smoothing(setting: Setting) -> bool:
-    """Whether somebody knows what every arm was trained with: of other arms smoothing promises nothing."""
+    """Whether the training target of every arm is known; otherwise smoothing promises nothing."""
     return all(arm.spec is not None for arm in setting.arms)
 
 

@@ -1,1 +1,1 @@
-"""What is compared: the table of methods, and how an arm is written, read and built."""
+"""Arms: the table of methods, and the parsing and construction of an arm."""

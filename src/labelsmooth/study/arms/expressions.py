@@ -1,4 +1,4 @@
-"""What builds a loss, as a value: it is carried out for a study, and printed to be pasted."""
+"""Expressions that construct a loss: a study evaluates them and prints them as code."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-SHORT = 32  # numbers that are pasted as they are
+SHORT = 32  # longer lists of numbers are printed as names
 
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that only a fit knows, by the name of the fit's attribute that holds it."""
+    """A fact about a fit, by the name of the fit's attribute."""
 
     name: str
 
@@ -23,7 +23,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of a fact that is a whole number, rounded."""
+    """A rounded share of an integer fact."""
 
     share: float
     of: Fact
@@ -34,7 +34,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Call:
-    """A call that is yet to be made; its arguments may be such calls, and facts."""
+    """A deferred call, whose arguments may be deferred calls and facts."""
 
     function: Callable[..., Any]
     args: tuple[object, ...] = ()
@@ -42,7 +42,7 @@ class Call:
 
     @property
     def facts(self) -> set[str]:
-        """The names of the facts in it."""
+        """The names of the facts in the call."""
         found: set[str] = set()
         for value in (*self.args, *self.options.values()):
             match value:
@@ -53,7 +53,7 @@ class Call:
         return found
 
     def __call__(self, known: Mapping[str, object]) -> Any:
-        """Make the call, with these facts."""
+        """Evaluate the call with the given facts."""
 
         def made(value: object) -> object:
             match value:
@@ -70,12 +70,12 @@ class Call:
         return self.function(*map(made, self.args), **{k: made(v) for k, v in self.options.items()})
 
     def __str__(self) -> str:
-        """As it is pasted after importing * from labelsmooth, and ``labelsmooth.study``, each fact under
-        its name."""
+        """The code after ``from labelsmooth import *`` and ``import labelsmooth.study``, with facts as
+        names."""
         return self.written({})
 
     def written(self, known: Mapping[str, object]) -> str:
-        """The same with these facts in place of their names, where they are short enough to be read."""
+        """The code with the values of short facts in place of their names."""
         args = [
             *(_written(value, known) for value in self.args),
             *(f"{name}={_written(value, known)}" for name, value in self.options.items()),
@@ -106,7 +106,7 @@ def _written(value: object, known: Mapping[str, object]) -> str:
 
 
 def _fact(value: object) -> str:
-    """A number, or a few of them; empty where there are too many to read."""
+    """The code of a number or a few numbers; empty for longer lists."""
     if isinstance(value, Tensor):
         short = value.dim() == 1 and len(value) <= SHORT
         return f"torch.tensor({value.tolist()})" if short else ""
@@ -114,7 +114,7 @@ def _fact(value: object) -> str:
 
 
 def _path(function: Callable[..., Any]) -> str:
-    """Where a person finds it: as near to the top as it is."""
+    """The public name of a callable, from the highest package that exports it."""
     package, *modules = function.__module__.split(".")
     root = "" if package == "labelsmooth" and modules[0] != "study" else f"{package}."
     for depth in range(len(modules) + 1):

@@ -1,4 +1,4 @@
-"""The options of an arm: each has a default and a rule, and reads itself from text."""
+"""The options of an arm, with their defaults, rules and parsers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ Value = float | str
 
 
 class Above(Interval):
-    """Without its lower end."""
+    """Whether the interval excludes its lower end."""
 
     def has(self, x: Any) -> Any:
         return (x > self.low) & super().has(x)
@@ -20,7 +20,7 @@ class Above(Interval):
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number; without a default it may be left out."""
+    """A finite number; without a default it is optional."""
 
     default: float | None
     within: Interval = UNIT
@@ -41,7 +41,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few words, the first unless given."""
+    """One of a few words; the default is the first."""
 
     among: tuple[str, ...]
 
@@ -66,5 +66,5 @@ Option = Number | Choice
 
 
 def spelled(value: Value) -> str:
-    """The one way a value is written: with every digit, and no more."""
+    """The canonical text of a value: the shortest that reads back to it."""
     return value if isinstance(value, str) else repr(value).removesuffix(".0")

@@ -1,4 +1,4 @@
-"""Losses that a few of the library's parts make together: smoothing by what the model itself believes."""
+"""Losses composed of the library's parts: smoothing that depends on the model's own predictions."""
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,13 @@ from labelsmooth.functional import cross_entropy
 
 
 class Bootstrap(nn.Module):
-    r"""Soft bootstrapping: a part of each target is what the model predicts, taken as it is.
+    r"""Soft bootstrapping: smoothing toward the model's own prediction, without gradient.
 
     .. math::
         \ell = (1 - \epsilon) H(e_y, q) + \epsilon H(\bar q, q), \qquad \bar q = q \text{ without gradient}
 
     Args:
-        eps: The model's part, in ``[0, 1]``; the authors take 0.05.
+        eps: The weight of the model's prediction, in ``[0, 1]``; the authors use 0.05.
 
     Raises:
         ValueError: if ``eps`` lies outside ``[0, 1]``.
@@ -44,22 +44,22 @@ class Bootstrap(nn.Module):
 
 
 class Graduated(nn.Module):
-    r"""Graduated smoothing by the model's own confidence: the surer it is of a sample, the more.
+    r"""Graduated smoothing: a strength that increases with the model's own confidence in a sample.
 
     .. math::
         \ell = -\log q_y + \epsilon(\max_k q_k)\, (z_y - \bar z)
 
-    with three strengths, :func:`labelsmooth.schedules.graduated`. Its authors take the confidence of a model
-    that was trained before.
+    with three strengths, as in :func:`labelsmooth.schedules.graduated`. The authors use the confidence of a
+    trained model instead.
 
     Args:
         eps: The strength between the thresholds, in ``[0, 1]``.
-        sure: The strength above them, in ``[0, 1]``; below them it is 0.
+        sure: The strength above the thresholds, in ``[0, 1]``; below them it is 0.
         low: The lower threshold of the confidence, in ``[0, 1]``.
-        high: The upper one, at least ``low``.
+        high: The upper threshold, at least ``low``.
 
     Raises:
-        ValueError: naming the argument that is out of its range.
+        ValueError: if an argument is out of its range.
 
     Example:
         >>> criterion = Graduated()

@@ -1,4 +1,4 @@
-"""An arm as it is written and read, and what it needs to know of a fit."""
+"""Parsing of arms, and the facts about a fit that they need."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from labelsmooth.study.arms.table import ARMS
 
 @dataclass(frozen=True)
 class Spec:
-    """An arm: the name of a method, and its options. ``str`` is the one spelling that tells runs apart."""
+    """An arm: the name of a method, and its options. ``str`` is the full name that identifies its runs."""
 
     method: str
     options: Mapping[str, Value] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Spec:
 
     @property
     def label(self) -> str:
-        """As short as can be, for tables: a plain smoothing by its strength, no option at its default."""
+        """A short name for tables: the strength of a plain smoothing, and no option with its default."""
         if self.method == "ls":
             return spelled(self.options["eps"])
         defaults = {name: option.default for name, option in ARMS[self.method].options.items()}
@@ -34,14 +34,14 @@ class Spec:
 
     @property
     def eps(self) -> float | None:
-        """The strength of a plain smoothing, 0 of hard targets; None of any other arm."""
+        """The strength of a plain smoothing, 0 for hard targets, None for any other arm."""
         if self.method in ("hard", "ls"):
             return float(self.options.get("eps", 0.0))
         return None
 
     @cached_property
     def loss(self) -> Call:
-        """What builds the loss: to be carried out, or pasted."""
+        """The expression that constructs the loss."""
         method = ARMS[self.method]
         return method.loss(**{name: self.options.get(name) for name in method.options})
 
@@ -51,10 +51,10 @@ class Spec:
 
 
 def parse(text: str) -> Spec:
-    """Read ``name`` or ``name:option=value,option=value``; a number alone is a plain smoothing.
+    """Parse ``name`` or ``name:option=value,option=value``; a number alone is a plain smoothing.
 
     Raises:
-        ValueError: naming the arm, the option, its value and the rule.
+        ValueError: if the text is invalid; the message names the arm, the option, its value and the rule.
 
     Example:
         >>> str(parse("ls")), str(parse("0.2")), parse("others:eps=0.1").label
@@ -91,7 +91,7 @@ def parse(text: str) -> Spec:
 
 
 def spelled_in_full(text: str) -> Spec | None:
-    """The arm of a name that gives every option, as a study spells it; None of any other name."""
+    """The arm of a full name with every option; None for any other name."""
     try:
         spec = parse(text)
     except ValueError:
@@ -100,10 +100,10 @@ def spelled_in_full(text: str) -> Spec | None:
 
 
 def select(arms: Sequence[str], fits: Mapping[str, object]) -> list[str]:
-    """Hard targets and each arm once, in order, as spelled; ``all`` is every one that the fits can serve.
+    """The full names of hard targets and each arm once, in order; ``all`` is every arm that fits support.
 
     Raises:
-        ValueError: if an arm cannot be read, or needs what a fit does not know.
+        ValueError: if an arm is invalid, or needs a missing attribute of a fit.
     """
     specs = [Spec("hard")]
     for text in arms:
@@ -111,12 +111,11 @@ def select(arms: Sequence[str], fits: Mapping[str, object]) -> list[str]:
             specs += [spec for spec in map(parse, ARMS) if not missing(spec, fits)]
             continue
         if text.startswith("all:"):
-            raise ValueError(f"arm all is every one with its own defaults and takes no options, got {text!r}")
+            raise ValueError(f"arm all takes no options, since every arm has its defaults, got {text!r}")
         spec = parse(text)
         for fit, fact in missing(spec, fits):
             raise ValueError(
-                f"arm {text} needs to know {FACTS[fact]}: set it on the fit of {fit!r}, "
-                f"as in fit.{fact} = ..."
+                f"arm {text} needs {FACTS[fact]}: set it on the fit of {fit!r}, as in fit.{fact} = ..."
             )
         specs.append(spec)
     for spec in specs:
@@ -128,22 +127,22 @@ def select(arms: Sequence[str], fits: Mapping[str, object]) -> list[str]:
                 spec.loss(known)
             except ValueError as error:
                 raise ValueError(f"arm {spec.label} of {name}: {error}") from None
-    # A smoothing by 0 is hard targets.
+    # Smoothing with eps = 0 is hard targets.
     return list(dict.fromkeys(str(Spec("hard") if spec.eps == 0 else spec) for spec in specs))
 
 
 FACTS = {
     "num_classes": "the number of classes, K",
-    "epochs": "how many epochs are trained",
-    "counts": "how many training rows each class has, (K,)",
-    "embeddings": "where the classes lie, (K, D)",
+    "epochs": "the number of epochs",
+    "counts": "the number of training rows of each class, (K,)",
+    "embeddings": "a vector for each class, (K, D)",
 }
 
 
 def _check_fact(fit: str, fact: str, value: object) -> None:
     got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
     if fact in ("num_classes", "epochs"):
-        form, good = "a whole number", isinstance(value, int) and not isinstance(value, bool)
+        form, good = "an integer", isinstance(value, int) and not isinstance(value, bool)
     elif fact == "counts":
         form, good = "a tensor (K,)", isinstance(value, Tensor) and value.dim() == 1
     else:
@@ -154,14 +153,14 @@ def _check_fact(fit: str, fact: str, value: object) -> None:
 
 
 def missing(spec: Spec, fits: Mapping[str, object]) -> list[tuple[str, str]]:
-    """The (fit, fact) that an arm needs and that are not there."""
+    """The (fit, fact) pairs that an arm needs and that are missing."""
     return [
         (name, fact) for name, fit in fits.items() for fact in sorted(spec.loss.facts - facts_of(fit).keys())
     ]
 
 
 def left_out(fits: Mapping[str, object]) -> dict[str, str]:
-    """The arms that ``all`` does not hold, since a fit cannot serve them, and why."""
+    """The arms that ``all`` leaves out, since a fit does not support them, and the reasons."""
     return {
         name: "; ".join(
             f"the fit of {fit!r} has no attribute {fact}" for fit, fact in missing(parse(name), fits)
@@ -172,19 +171,19 @@ def left_out(fits: Mapping[str, object]) -> dict[str, str]:
 
 
 def by_epoch(loss: nn.Module) -> bool:
-    """Whether a loss changes when an epoch is over."""
+    """Whether a loss changes with each epoch."""
     return any(isinstance(module, Schedule | OnlineLabelSmoothing) for module in loss.modules())
 
 
 def facts_of(fit: object) -> dict[str, object]:
-    """What a fit knows, from its attributes."""
+    """The facts about a fit, from its attributes."""
     return {name: known for name in FACTS if (known := getattr(fit, name, None)) is not None}
 
 
 def _hint(name: str) -> str:
-    """What may have been meant by a name that no arm has."""
+    """A hint for an unknown name of an arm."""
     if "," in name:
-        return f": separate arms by blanks, as in {name.replace(',', ' ')}"
+        return f": separate arms by spaces, as in {name.replace(',', ' ')}"
     close = difflib.get_close_matches(name.lower(), [*ARMS, "all"], n=1)
     return f": did you mean {close[0]}?" if close else ""
 

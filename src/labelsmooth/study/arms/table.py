@@ -1,4 +1,4 @@
-"""What a study can compare: one table, each method by name with its options."""
+"""The table of the methods that a study can compare, with their options."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -32,8 +32,8 @@ Grade = Literal["A", "B", "C", "D"]
 GRADES: Mapping[Grade, str] = {
     "A": "several independent confirmations",
     "B": "the authors and at least one independent run",
-    "C": "the authors alone",
-    "D": "independent runs contradict it, or explain it away",
+    "C": "the authors only",
+    "D": "independent runs contradict or explain the effect",
 }
 
 NUM_CLASSES, EPOCHS = Fact("num_classes"), Fact("epochs")
@@ -53,7 +53,7 @@ FAMILIES = {
 class Method:
     """A row of the table."""
 
-    loss: Callable[..., Call]  # of the options: what builds the loss
+    loss: Callable[..., Call]  # from the options to the expression of the loss
     formula: str
     purpose: str
     grade: Grade
@@ -66,7 +66,7 @@ def _smoothing(eps: object, **options: object) -> Call:
 
 
 def _rising(eps: float, end: float | None) -> object:
-    """A strength that rises, or falls, to ``end`` over all epochs, if there is one."""
+    """A strength that changes linearly to ``end`` over all epochs if ``end`` is given."""
     return eps if end is None else call(schedules.linear, eps, end, EPOCHS)
 
 
@@ -95,38 +95,38 @@ ARMS: Mapping[str, Method] = {
     "others": Method(
         lambda eps: _smoothing(eps, off_target="others"),
         "(1-eps) CE + eps mean_{k != y}(-log q_k)",
-        "what ls is for, in the convention of fairseq and Megatron: somewhat stronger",
+        "as ls, in the convention of fairseq and Megatron: somewhat stronger",
         "A",
         "Vaswani et al., NeurIPS 2017",
     ),
     "kl": Method(
         lambda eps: call(LabelSmoothingLoss, smoothing=eps),
         "KL(p || q), p = (1-eps) e_y + eps/K",
-        "what ls is for, less what no model can undo: the same gradient",
+        "as ls, minus the entropy of the target: the same gradient",
         "A",
         "Szegedy et al., CVPR 2016",
     ),
     # Over time.
     "linear": Method(
         lambda start, end: _smoothing(call(schedules.linear, start, end, EPOCHS)),
-        "ls, eps from start to end in equal steps",
-        "what ls is for; worth as much as MaxSup itself in that paper's ablation",
+        "ls, eps linear from start to end",
+        "as ls; gains as much as MaxSup in that paper's ablation",
         "C",
         "Zhou et al., NeurIPS 2025",
         {"start": Number(0.1), "end": Number(0.2)},
     ),
     "cosine": Method(
         lambda start, end: _smoothing(call(schedules.cosine, start, end, EPOCHS)),
-        "ls, eps from start to end along half a wave",
-        "smoothing early, and being as sure as the labels at the end",
+        "ls, eps from start to end along half a cosine wave",
+        "smoothing early, and hard targets at the end",
         "C",
         "Loshchilov and Hutter, ICLR 2017",
         {"start": Number(0.2), "end": Number(0.0)},
     ),
     "warmup": Method(
         lambda eps, share: _smoothing(call(schedules.warm_up, eps, Share(share, EPOCHS))),
-        "ls, eps from 0 in a share of the epochs",
-        "learning the easy part from the labels as they are",
+        "ls, eps linear from 0 over a share of the epochs",
+        "learning from hard targets first",
         "C",
         "Goyal et al., 2017",
         {"eps": EPS, "share": Number(0.25)},
@@ -134,7 +134,7 @@ ARMS: Mapping[str, Method] = {
     "droplate": Method(
         lambda eps, share: _smoothing(call(schedules.drop_late, eps, Share(share, EPOCHS))),
         "ls, eps = 0 after a share of the epochs",
-        "smoothing early, and hard targets after (TSLA)",
+        "smoothing early, and hard targets later (TSLA)",
         "C",
         "Xu et al., 2020",
         {"eps": EPS, "share": Number(0.5)},
@@ -174,7 +174,7 @@ ARMS: Mapping[str, Method] = {
             eps, prior=call(priors.embedding, EMBEDDINGS, temperature=temperature), off_target="others"
         ),
         "(1-eps) CE + eps <pi_y, -log q>, pi_y(k) ~ exp(cos(e_y, e_k) / T), k != y",
-        "classes that are alike in different degrees",
+        "classes of different similarity",
         "C",
         "Liu and JaJa, ICANN 2021",
         {"eps": EPS, "temperature": Number(0.1, ABOVE_0)},
@@ -182,7 +182,7 @@ ARMS: Mapping[str, Method] = {
     "bootstrap": Method(
         lambda eps: call(Bootstrap, eps=eps),
         "(1-eps) CE + eps H(q', q), q' = q without gradient",
-        "wrong labels: a part of the target is what the model believes",
+        "label noise: a part of the target is the model's prediction",
         "B",
         "Reed et al., ICLR workshop 2015",
         {"eps": Number(0.05)},
@@ -190,18 +190,18 @@ ARMS: Mapping[str, Method] = {
     "ols": Method(
         lambda eps: call(OnlineLabelSmoothing, NUM_CLASSES, label_smoothing=eps),
         "(1-eps) CE + eps <S_y, -log q>, S_y = mean right q in the epoch before",
-        "what ls is for, toward what each class is taken for",
+        "as ls, toward the mean prediction for each class",
         "B",
         "Zhang et al., TIP 2021",
         {"eps": Number(0.5)},
     ),
-    # By the class, by the sample.
+    # Per class, per sample.
     "byclass": Method(
         lambda head, tail, shape: _smoothing(
             call(schedules.by_counts, COUNTS, head=head, tail=tail, shape=shape)
         ),
         "ls, eps_y from tail (rarest class) to head (most frequent)",
-        "long tails (the gains published are those of a two-stage training)",
+        "long-tailed data (the published gains are those of a two-stage training)",
         "C",
         "Zhong et al., CVPR 2021",
         {"head": Number(0.2), "tail": Number(0.0), "shape": Choice(get_args(Shape))},
@@ -209,7 +209,7 @@ ARMS: Mapping[str, Method] = {
     "graduated": Method(
         lambda **options: call(Graduated, **options),
         "ls, eps_i by confidence: 0 below low, sure above high",
-        "smoothing where the model is sure, as in translation",
+        "smoothing confident samples, as in translation",
         "C",
         "Wang et al., ACL 2020",
         {"eps": EPS, "sure": Number(0.3), "low": Number(0.3), "high": Number(0.7)},
@@ -220,7 +220,7 @@ ARMS: Mapping[str, Method] = {
             call(schedules.delayed, eps, Share(share, EPOCHS)), formula=call(NegativeSmoothing, clip=clip)
         ),
         "CE + eps min(z_y - mean z, clip), eps < 0, after a share of the epochs",
-        "many wrong labels, 40 % and more",
+        "label noise of 40 % and more",
         "B",
         "Wei et al., ICML 2022",
         {
@@ -232,7 +232,7 @@ ARMS: Mapping[str, Method] = {
     "maxsup": Method(
         lambda eps, end: _smoothing(_rising(eps, end), formula=call(MaxSup)),
         "CE + eps (max z - mean z)",
-        "what ls is for, also where the model is wrong; the authors take eps=0.1,end=0.2",
+        "as ls, also for wrong predictions; the authors use eps=0.1,end=0.2",
         "C",
         "Zhou et al., NeurIPS 2025",
         {"eps": Number(0.1, MaxSup.strengths), "end": Number(None, MaxSup.strengths)},
@@ -240,7 +240,7 @@ ARMS: Mapping[str, Method] = {
     "mbls": Method(
         lambda eps, margin: _smoothing(eps, formula=call(MarginSmoothing, margin=margin)),
         "CE + eps mean_k max(0, max z - z_k - margin)",
-        "calibration without losing what is learnt; nothing within the margin",
+        "calibration, without effect on logits within the margin",
         "B",
         "Liu et al., CVPR 2022",
         {"eps": Number(0.1, MarginSmoothing.strengths), "margin": Number(10.0, AT_LEAST_0)},
@@ -248,7 +248,7 @@ ARMS: Mapping[str, Method] = {
     "mbls2": Method(
         lambda eps, margin: _smoothing(eps, formula=call(MarginSmoothing, margin=margin, squared=True)),
         "CE + eps mean_k max(0, max z - z_k - margin)^2",
-        "what mbls is for, the further the stronger",
+        "as mbls, with a penalty that grows with the distance",
         "C",
         "after Park et al., ICCV 2023",
         {"eps": Number(0.1, MarginSmoothing.strengths), "margin": Number(10.0, AT_LEAST_0)},
@@ -256,7 +256,7 @@ ARMS: Mapping[str, Method] = {
     "cp": Method(
         lambda eps, threshold: _smoothing(eps, formula=call(ConfidencePenalty, threshold=threshold)),
         "CE - eps H(q), or CE + eps max(0, threshold - H(q))",
-        "what ls is for, by the model's own entropy; the strength depends on the task",
+        "as ls, through the model's entropy; the strength depends on the task",
         "B",
         "Pereyra et al., 2017",
         {
@@ -267,14 +267,14 @@ ARMS: Mapping[str, Method] = {
     "relaxation": Method(
         lambda eps: _smoothing(eps, formula=call(LabelRelaxation)),
         "0 if q_y >= 1-eps, else KL to the nearest target with p_y = 1-eps",
-        "asking no more than 1-eps of the model, and leaving it the rest",
+        "no penalty once the label has probability 1-eps",
         "B",
         "Lienen and Hüllermeier, AAAI 2021",
     ),
     "focal": Method(
         lambda gamma: call(CrossEntropyLoss, formula=call(Focal, gamma=gamma)),
         "(1 - q_y)^gamma CE",
-        "comparison: it calibrates too, and is no smoothing",
+        "comparison: improves calibration without smoothing",
         "A",
         "Mukhoti et al., NeurIPS 2020",
         {"gamma": Number(3.0, AT_LEAST_0)},
@@ -282,14 +282,14 @@ ARMS: Mapping[str, Method] = {
     "forward": Method(
         lambda eps: _smoothing(eps, formula=call(ForwardCorrection)),
         "-log((1-eps) q_y + eps/K)",
-        "wrong labels, a share eps (K-1)/K of all",
+        "label noise, a share eps (K-1)/K of all labels",
         "B",
         "Patrini et al., CVPR 2017",
     ),
     "backward": Method(
         lambda eps: _smoothing(eps, formula=call(BackwardCorrection)),
         "CE - eps/(1-eps) (z_y - mean z)",
-        "wrong labels, without bias; has no lower bound, so for small eps",
+        "label noise, without bias; unbounded below, so only for small eps",
         "B",
         "Patrini et al., CVPR 2017",
         {"eps": Number(0.1, BackwardCorrection.strengths)},

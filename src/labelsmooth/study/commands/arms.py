@@ -1,4 +1,4 @@
-"""``labelsmooth arms``: the table of arms, to be read on a terminal."""
+"""``labelsmooth arms``: the table of arms on a terminal."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from labelsmooth.study.commands.output import show
 
 @dataclass(frozen=True)
 class Arms:
-    """List what a study can compare: each arm's options, formula, use and evidence."""
+    """List the arms that a study can compare, with their options, formula, use and evidence."""
 
     def __call__(self) -> None:
         show(catalogue())
@@ -41,7 +41,7 @@ def catalogue() -> RenderableType:
 
 def _lines(name: str, method: Method) -> list[str]:
     options = [
-        f"{option} (may be left out), {rule}"
+        f"{option} (optional), {rule}"
         if rule.default is None
         else f"{option}={spelled(rule.default)}, {rule}"
         for option, rule in method.options.items()

@@ -1,4 +1,4 @@
-"""The command: its table of names, and what is said of bad input."""
+"""The command line: its commands, and messages for bad input."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ def main(args: list[str] | None = None) -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         if isinstance(command, Study):
-            kept = f"what is done is kept in {command.output}, and the same command goes on"
+            kept = f"finished runs are saved in {command.output}, and the same command continues"
             print(f"\nlabelsmooth: stopped; {kept}", file=sys.stderr)
         sys.exit(130)
 
@@ -53,7 +53,7 @@ def _parse(args: list[str] | None) -> Study | Compare | Evaluate | Report | Arms
 
 
 def _wrapped(help: str) -> str:
-    """Tyro leaves a description to the terminal, which would break its words."""
+    """Wrap the description, which tyro leaves to the terminal."""
     width = shutil.get_terminal_size().columns
     return "\n".join(
         line if line.startswith(("│", "╭", "╰")) else textwrap.fill(line, width)

@@ -1,4 +1,4 @@
-"""``labelsmooth compare``: what others have trained, judged as a study judges."""
+"""``labelsmooth compare``: judge saved predictions as a study judges its runs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,25 +16,25 @@ from labelsmooth.study.data.saved.predictions import read_runs
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Judge saved predictions of other programs: whether an arm is better than the baseline, by how much, and
-    how surely, with the table and the report of a study.
+    """Judge saved predictions: whether an arm is better than the baseline and by how much, with the table and
+    the report of a study.
 
-    Each arm is a file, or a folder of one file for each seed; "labelsmooth evaluate --help" tells what is in
-    a file. Runs are paired by seed, in the order of their names, and test rows by their place, or by ids
-    where files have them. Without validation rows there is no temperature.
+    Each arm is a file, or a folder with one file for each seed; "labelsmooth evaluate --help" describes the
+    files. Runs are paired by seed, in the order of their names, and test rows by their position, or by ids if
+    files have them. Without validation rows there is no temperature.
     """
 
     baseline: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASELINE")]
-    """File or folder of the arm that the others are compared with, such as hard targets."""
+    """File or folder of the baseline, such as hard targets."""
     others: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="OTHER [OTHER ...]")]
-    """Files or folders of the others."""
+    """Files or folders of the other arms."""
     care: str = "overall"
-    """What the verdict is about: overall (accuracy and NLL), accuracy, calibration, ranking, selective,
+    """Metrics of the verdict: overall (accuracy and NLL), accuracy, calibration, ranking, selective,
     ordinal or ood."""
     ordinal: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Whether the order of the classes has a meaning."""
+    """Whether the classes are ordered."""
     kind: Literal["logits", "probabilities"] | None = None
-    """What the columns of a table hold whose names do not tell: all but label, id and split are classes."""
+    """Contents of a table whose column names do not say it; all but label, id and split are classes."""
     label: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
     """Column of the labels in a table, instead of "label"."""
     output: Annotated[str, tyro.conf.arg(aliases=["-o"], metavar="PATH")] = "labelsmooth-comparison"
@@ -67,9 +67,9 @@ class Compare:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """What arms are called: their files' names, or the whole paths where those are not enough."""
+    """The names of the arms: their file names, or the whole paths if those are not unique."""
     places = [Path(path).resolve() for path in paths]
     if repeated := [place for place, count in Counter(places).items() if count > 1]:
-        raise ValueError(f"compare must be given each arm once, got {repeated[0]} twice")
+        raise ValueError(f"compare must get each arm once, got {repeated[0]} twice")
     short = [place.stem if place.is_file() else place.name for place in places]
     return short if len({*short}) == len(short) else list(paths)

@@ -1,4 +1,4 @@
-"""``labelsmooth evaluate``: what saved predictions are worth."""
+"""``labelsmooth evaluate``: evaluate saved predictions."""
 
 import json
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from labelsmooth.study.evaluation.figures import render
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Tell what saved predictions are worth: accuracy, whether confidence can be trusted and what chance
-    alone would show, what a temperature does, and each class.
+    """Evaluate saved predictions: accuracy, calibration and its noise floor, the effect of a temperature, and
+    each class.
 
-    A file is .npz or .safetensors, with logits or probabilities and labels, and val_logits and val_labels
-    where there are validation rows; or a table, .csv, .tsv or .parquet, with a column label and a column
-    logit_<class> or probability_<class> for each class. A folder holds a file for each seed.
+    A file is .npz or .safetensors, with logits or probabilities and labels, and optionally val_logits and
+    val_labels; or a table, .csv, .tsv or .parquet, with a column label and a column logit_<class> or
+    probability_<class> for each class. A folder holds a file for each seed.
     """
 
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE [FILE ...]")]
-    """Files of predictions, or folders of one file for each seed; each is evaluated by itself."""
+    """Files of predictions, or folders with one file for each seed; each is evaluated separately."""
     kind: Literal["logits", "probabilities"] | None = None
-    """What the columns of a table hold whose names do not tell: all but label, id and split are classes."""
+    """Contents of a table whose column names do not say it; all but label, id and split are classes."""
     label: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
     """Column of the labels in a table, instead of "label"."""
     picture: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """File for a picture of reliability, ending in .svg, .png or .pdf."""
+    """File for reliability diagrams, ending in .svg, .png or .pdf."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print every number as one JSON document instead."""
 
@@ -54,5 +54,5 @@ class Evaluate:
 
             save_picture(self.picture, evaluations)
             if not self.json:
-                # In a group, or it would be wrapped: a path is not to be broken.
+                # In a group, so that a path is not wrapped.
                 show(Group(Text(f"picture: {self.picture}", no_wrap=True, overflow="ignore")))

@@ -1,4 +1,4 @@
-"""What a command prints, on any terminal."""
+"""Printing of results on any terminal."""
 
 import codecs
 import io
@@ -16,7 +16,7 @@ SIGNS = "labelsmooth.signs"
 
 
 def _sign(error: UnicodeError) -> tuple[str, int]:
-    """For an old code page, which has no triangles: better is +, worse is -."""
+    """Replacements for code pages without triangles: better is +, worse is -."""
     assert isinstance(error, UnicodeEncodeError)
     lost = error.object[error.start : error.end]
     return "".join({"▲": "+", "▼": "-"}.get(c, "?") for c in lost), error.end
@@ -29,12 +29,12 @@ def show(what: RenderableType) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=SIGNS)
     console = Console(highlight=False)
-    console.width = max(console.width, 80)  # narrower, the table would lose its digits
-    console.print(what, crop=False)  # or a long path would be cut
+    console.width = max(console.width, 80)  # a narrower table would lose digits
+    console.print(what, crop=False)  # keeps long paths
 
 
 def show_results(results: Results, *, json: bool) -> None:
-    """What a study came to, and before it what it tried of its own accord."""
+    """Print the notes on added arms, and the answer of a study."""
     if json:
         print(as_json(results))
         return

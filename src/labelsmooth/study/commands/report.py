@@ -1,4 +1,4 @@
-"""``labelsmooth report``: a finished study once more."""
+"""``labelsmooth report``: write the report of a study again."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,8 +11,8 @@ from labelsmooth.study.conclusion import reopen
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Make the answer, results.json and report.html of a study again from the runs in its folder. Nothing is
-    trained, and neither the fit nor its data are needed."""
+    """Write the answer, results.json and report.html of a study again from the runs in its folder, without
+    training, the fit and its data."""
 
     folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Output folder of a study."""

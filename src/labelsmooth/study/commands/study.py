@@ -1,4 +1,4 @@
-"""``labelsmooth study``: train in pairs, and one answer."""
+"""``labelsmooth study``: train with hard and smoothed targets in pairs, and judge the difference."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -37,79 +37,79 @@ NEEDS = {
 
 
 def _many(metavar: str, default: str) -> object:
-    """An option that is None where it is not given, with a help that says what that means."""
+    """An option with the default None, and a help text that explains it."""
     return tyro.conf.arg(metavar=f"[{metavar} ...]", help_behavior_hint=f"(default: {default})")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Train a model with hard and with smoothed targets, in pairs that differ in nothing else, and say
-    whether smoothing helps: by how much, how surely, and what a temperature does.
+    """Train a model with hard and with smoothed targets, in pairs that differ in nothing else, and judge
+    whether smoothing helps and by how much, and what a temperature does.
 
-    On scikit-learn's digits, on your own table, texts or images (--data), with your own fit (--fit) or with
-    any training program (--command). Nothing is downloaded. What is done is kept: the same command goes on
-    where it stopped, and when all is done it prints the answer again.
+    The data are scikit-learn's digits, your own table, texts or images (--data), or those of your own fit
+    (--fit) or training program (--command). Nothing is downloaded. Finished runs are saved: the same command
+    continues an interrupted study, and prints the answer of a finished one again.
     """
 
     data: Annotated[str | None, tyro.conf.arg(metavar="FILE|FOLDER")] = None
     """A table (CSV with any separator, TSV, Parquet, JSON Lines) of numbers, categories or texts; a folder of
-    images with a folder for each class; a .npz of x and y; or a folder with train and test of any of these.
-    A small model of its kind is trained."""
+    images with a subfolder for each class; a .npz with x and y; or a folder with train and test of any of
+    these. The study trains a small suitable model."""
     label: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
-    """With --data: the column of the labels, where no well-known name tells; with --command: the same of a
-    table of predictions."""
+    """With --data: the column of the labels, if it has no usual name; with --command: the same for a table of
+    predictions."""
     ordinal: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """With --data: whether the labels are numbers whose order has a meaning."""
+    """With --data: whether the labels are ordered numbers."""
     group: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
-    """With --data: a column whose equal values stay on one side of a split, such as a patient's."""
+    """With --data: a column whose rows with the same value stay in one split, such as a patient's."""
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """With --data: mlp, cnn or linear, or module:factory of your own."""
     fit: Annotated[str | None, tyro.conf.arg(metavar="MODULE:FUNCTION")] = None
-    """A fit of your own, function(criterion, seed), as labelsmooth.study.run takes it; or file.py:name."""
+    """A fit of your own, module:function, as labelsmooth.study.run takes it; or file.py:function."""
     command: Annotated[str | None, tyro.conf.arg(metavar="COMMAND")] = None
     """Any training program, such as 'python train.py --loss {criterion} --seed {seed} --out {out}': it loads
-    its loss by labelsmooth.load_criterion, and leaves predictions as "labelsmooth evaluate" reads them."""
+    its loss with labelsmooth.load_criterion, and saves predictions for "labelsmooth evaluate"."""
     classes: int | None = None
-    """With --command: the number of classes, which some arms need to know."""
+    """With --command: the number of classes, for arms that need it."""
     epochs: int | None = None
-    """With --data: how many epochs to train; with --command: how many the program trains."""
+    """With --data: the number of epochs to train; with --command: the number that the program trains."""
     eps: Annotated[tuple[float, ...] | None, _many("FLOAT", "0.05 0.1 0.2")] = None
     """Smoothings to compare with hard targets, each in (0, 1]; with --arms, none unless given."""
-    arms: Annotated[tuple[str, ...] | None, _many("NAME", "smoothing alone")] = None
-    """Methods to compare with hard targets, as name or name:option=value,option=value; "all" is every one.
+    arms: Annotated[tuple[str, ...] | None, _many("NAME", "plain smoothing")] = None
+    """Methods to compare with hard targets, as name or name:option=value,option=value; "all" is every method.
     The command "labelsmooth arms" lists them."""
     care: str = "overall"
-    """What the verdict is about: overall (accuracy and NLL), accuracy, calibration, ranking, selective,
+    """Metrics of the verdict: overall (accuracy and NLL), accuracy, calibration, ranking, selective,
     ordinal or ood."""
     seeds: int = 5
     """Number of pairs, at least 2."""
     settings: tuple[SettingName, ...] = get_args(SettingName)
-    """Of the digits. clean: 800 training rows. noisy: 800, some labels flipped. scarce: 100, some labels
-    flipped, trained until they are memorised."""
+    """Settings of the digits. clean: 800 training rows. noisy: 800, some labels flipped. scarce: 100, some
+    labels flipped, trained until they are memorised."""
     flipped: float = 0.2
-    """Share of the training labels that is flipped in noisy and scarce, in [0, 1]."""
+    """Share of training labels that are flipped in noisy and scarce, in [0, 1]."""
     # A Path of "" would be the current folder.
     output: Annotated[str, tyro.conf.arg(aliases=["-o"], metavar="PATH")] = "labelsmooth-study"
     """Folder for the report, the numbers, the runs and the recommended models."""
     workers: int = joblib.cpu_count()
-    """Processes that train side by side, each on one thread."""
+    """Number of single-threaded processes that train in parallel."""
     storage: str | None = None
-    """Database URL (as Optuna takes it) instead of a file in the output folder. Machines that give the same
-    one share the work, if the output folder is on a file system that they share."""
+    """Database URL, as in Optuna, instead of a file in the output folder. Machines with the same database and
+    a shared output folder share the work."""
 
     extend: bool | None = None
-    """Whether to go on with the next tenth of eps, 0.9 at most, while validation chooses the largest tried;
-    None does so where no --eps, --arms or --search are given."""
+    """Whether to add the next tenth to eps, up to 0.9, while validation chooses the largest; None does so
+    without --eps, --arms and --search."""
     search: int = 0
-    """Number of values that Optuna tries for the options of each of --arms (of ls without any) by validation
-    NLL; the best one joins the comparison."""
+    """Number of option values that Optuna tries for each of --arms (for ls without any) by validation NLL;
+    the best one joins the comparison."""
 
     check_deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Train hard targets with seed 0 once more at the start, and warn unless the logits are the same."""
+    """Train hard targets with seed 0 twice at the start, and warn unless the logits are bitwise equal."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """List the runs, which of them are done, and the time for the others, by a few epochs where no run is."""
+    """List the runs, which of them are done, and the estimated time of the others."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the results, or the plan, as one JSON document; what else there is to say goes to stderr."""
+    """Print the results, or the plan, as one JSON document; other messages go to stderr."""
 
     def __call__(self) -> None:
         fits = self._fits()
@@ -132,7 +132,7 @@ class Study:
         show_results(results, json=self.json)
 
     def _fits(self) -> dict[str, Fit]:
-        """What is trained, by its name."""
+        """The fits by name."""
         given = [name for name in ("data", "fit", "command") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(
@@ -141,11 +141,11 @@ class Study:
         (source,) = given or ["settings"]
         for name in ("settings", "flipped"):
             if given and getattr(self, name) != getattr(Study, name):
-                raise ValueError(f"--{name} is of the digits, and must be left out with --{source}")
+                raise ValueError(f"--{name} is only for the digits: leave it out with --{source}")
         for name, sources in NEEDS.items():
             if getattr(self, name) and source not in sources:
                 needed = " or ".join(f"--{each}" for each in sources)
-                raise ValueError(f"--{name} must come with {needed}, got --{name} {getattr(self, name)}")
+                raise ValueError(f"--{name} requires {needed}, got --{name} {getattr(self, name)}")
         match source:
             case "data":
                 assert self.data is not None
@@ -186,6 +186,6 @@ class Study:
 
 
 def _name_of(path: str) -> str:
-    """What a setting on a file or a folder is called."""
+    """The name of the setting for a file or folder."""
     place = Path(path).resolve()
     return place.stem if place.is_file() else place.name

@@ -1,1 +1,1 @@
-"""What a fit trains on: data that a study brings along, and the user's own."""
+"""Training data: the study's digits, and the user's data."""

@@ -17,7 +17,7 @@ from labelsmooth.study.data.rows import Indices, Inputs, Rows, Shown, numbered
 
 FEATURES = ("x", "features", "images", "data", "inputs")
 LABELS = ("y", "labels", "label", "targets", "target")
-SHOWN = 8  # numbers of a row that a report shows
+SHOWN = 8  # numbers of a row in the report
 
 Arrays = Mapping[str, NDArray]
 
@@ -51,7 +51,7 @@ def read_arrays(path: Path, label: str | None, group: str | None) -> ArrayRows:
     """The rows of ``x`` and ``y``, or of ``x_train``, ``y_train``, ``x_test`` and so on.
 
     Raises:
-        ValueError: naming the file, the array and what is wrong with it.
+        ValueError: if an array is invalid; the message names the file and the array.
     """
     arrays = _loaded(path)
     every: tuple[Side, ...] = ("train", "val", "test")
@@ -90,7 +90,7 @@ def _loaded(path: Path) -> dict[str, NDArray]:
 
 
 def _named(arrays: Arrays, names: tuple[str, ...], side: Side | None) -> NDArray | None:
-    """The array of one of these names, of a side where there is one, however that is put."""
+    """The array with one of these names, with the split as a prefix or suffix if one is given."""
     forms = {
         form
         for name in names
@@ -169,7 +169,7 @@ def _spelled(path: Path, y: NDArray, class_names: list[str] | None) -> list[str]
 
 
 def _arranged(path: Path, x: NDArray) -> tuple[NDArray, str | None]:
-    """Images with their channels first."""
+    """Images with the channels first."""
     if x.ndim == 2:
         return x.astype(np.float32), None
     if x.ndim == 3:

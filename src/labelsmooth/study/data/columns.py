@@ -1,26 +1,26 @@
-"""What a column of a table is to a model."""
+"""The role of each column of a table: number, category, text or ignored."""
 
 import re
 from typing import Literal, NamedTuple
 
 import polars as pl
 
-WORDS = 3  # on average, and a string is a text
-MANY = 50  # different ones, and a string is no category
-NUMBERS = 0.95  # of the values, and a column of strings holds numbers
-UNSPACED = r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]{4}"  # scripts that put no blanks between words
+WORDS = 3  # strings with so many words on average are texts
+MANY = 50  # strings with more distinct values are not categories
+NUMBERS = 0.95  # a column of strings with this share of numbers is numeric
+UNSPACED = r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]{4}"  # scripts without spaces between words
 IDENTIFIER = re.compile(r"|index|row|(.*[_\s.-])?(id|uuid|guid)|Unnamed: 0|[a-z]+I[dD]")
 
 
 class Column(NamedTuple):
-    """How a column is taken, and what to say of it."""
+    """The role of a column, and a note about it."""
 
     kind: Literal["number", "category", "text", "ignored"]
     note: str | None = None
 
 
 def plain(column: pl.Series) -> pl.Series:
-    """A column of numbers or of strings, with nothing where a value is missing; others as they are."""
+    """A column of numbers or of strings, with null for missing values; other columns unchanged."""
     dtype = column.dtype
     if dtype.is_float():
         return column.cast(pl.Float64).fill_nan(None)
@@ -36,7 +36,7 @@ def plain(column: pl.Series) -> pl.Series:
 
 
 def column_of(values: pl.Series, dtype: pl.DataType) -> Column:
-    """How to take a column, by the plain values of its training rows and the type that it was read as."""
+    """The role of a column, from the values of its training rows and its original type."""
     if values.null_count() == len(values):
         return Column("ignored", "without a value in any training row")
     if dtype.is_nested() or values.dtype not in (pl.Float64, pl.String):
@@ -52,12 +52,12 @@ def _numeric(values: pl.Series, dtype: pl.DataType) -> Column:
     if dtype.is_temporal():
         return Column("number", "dates or times")
     if dtype.is_integer() and values.n_unique() == len(values) and _numbers_rows(values):
-        return Column("ignored", "numbers of rows, or of what they are about")
+        return Column("ignored", "row numbers or identifiers")
     return Column("number")
 
 
 def _numbers_rows(values: pl.Series) -> bool:
-    """Whether a name, or numbers in order without a gap, tell a row and nothing about it."""
+    """Whether the name, or consecutive numbers, say that a column only identifies its rows."""
     if IDENTIFIER.fullmatch(values.name.lower()) or IDENTIFIER.fullmatch(values.name):
         return True
     return len(values) >= MANY and values.is_sorted() and _span(values) < 2 * len(values)
@@ -74,7 +74,7 @@ def _string(values: pl.Series) -> Column:
     if numbers.count() >= NUMBERS * len(present):
         odd = present.filter(numbers.is_null())
         note = (
-            f"{len(odd)} values such as {odd[0]!r} are no numbers, and count as missing" if len(odd) else None
+            f"{len(odd)} values such as {odd[0]!r} are not numbers and count as missing" if len(odd) else None
         )
         return Column("number", note)
     distinct = present.n_unique()
@@ -83,12 +83,12 @@ def _string(values: pl.Series) -> Column:
     if distinct > min(MANY, len(present) / 2) and (long or is_unspaced(present)):
         return Column("text")
     if distinct == len(present):
-        return Column("ignored", "another value in every row, as names and identifiers have")
+        return Column("ignored", "a different value in every row, like names and identifiers")
     return Column("category")
 
 
 def as_numbers(values: pl.Series) -> pl.Series:
-    """Finite numbers, and nothing where a value is none."""
+    """Finite numbers, with null for other values."""
     numbers = values.cast(pl.Float64, strict=False)
     return numbers.set(~numbers.is_finite(), None)
 

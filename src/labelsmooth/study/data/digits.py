@@ -1,4 +1,4 @@
-"""Real data without a download: scikit-learn's handwritten digits, split once."""
+"""scikit-learn's handwritten digits, real data without a download, in fixed splits."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +11,7 @@ from torch import Tensor
 class Digits:
     """1797 images of 8 x 8 pixels in [0, 1], as rows of 64, and their classes 0 to 9."""
 
-    pool: tuple[Tensor, Tensor]  # what training rows are drawn from
+    pool: tuple[Tensor, Tensor]  # the rows that training rows are drawn from
     val: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
 
@@ -19,7 +19,7 @@ class Digits:
 @dataclass(frozen=True)
 class TrainingRows:
     x: Tensor
-    labels: Tensor  # as the model sees them
+    labels: Tensor  # the training labels, with noise
     clean: Tensor
 
 
@@ -28,8 +28,8 @@ POOL, VAL = 800, 297
 
 @cache
 def digits() -> Digits:
-    """The same split in every process: 800 rows to draw from, 297 to validate on, 700 to test on."""
-    from sklearn.datasets import load_digits  # slow to import, and not needed to read results back
+    """The same split in every process: 800 rows to draw from, 297 validation rows, 700 test rows."""
+    from sklearn.datasets import load_digits  # slow to import, and not needed to read results
 
     data, target = load_digits(return_X_y=True)
     x, y = torch.tensor(data / 16, dtype=torch.float32), torch.tensor(target)
@@ -39,7 +39,7 @@ def digits() -> Digits:
 
 
 def draw(pool: tuple[Tensor, Tensor], rows: int, flipped: float, generator: torch.Generator) -> TrainingRows:
-    """``rows`` rows of the pool, a share ``flipped`` of them labelled as another class, each as likely."""
+    """``rows`` rows of the pool; a share ``flipped`` gets another label, drawn uniformly."""
     x, y = pool
     num_classes = int(y.max()) + 1
     chosen = torch.randperm(len(x), generator=generator)[:rows]

@@ -1,4 +1,4 @@
-"""From columns to numbers: scikit-learn's transformers, fitted on training rows alone."""
+"""Encoding of columns as numbers with scikit-learn's transformers, fitted on the training rows only."""
 
 from collections.abc import Mapping
 
@@ -15,18 +15,19 @@ from threadpoolctl import threadpool_limits
 
 from labelsmooth.study.data.columns import Column, as_numbers, is_unspaced
 
-TOPICS = 256  # numbers that a text becomes
-CATEGORIES = 50  # numbers that a column of categories becomes, at most
-RARE = 200  # a category in less than one of so many rows is taken together with others
+TOPICS = 256  # dimensions of a text
+CATEGORIES = 50  # the maximum number of dimensions of a categorical column
+RARE = 200  # a category with less than 1/RARE of the rows is merged with other rare ones
 
 
 def encoded(
     frame: pl.DataFrame, columns: Mapping[str, Column], train: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Every row as numbers, ``(N, D)``: of a plain frame, whose columns are taken so.
+    """All rows of a plain frame as numbers, ``(N, D)``, according to the roles of the columns.
 
-    Numbers are imputed by the median, with a column that says so, and standardised. Categories are one-hot,
-    rare and unknown ones together. Texts are TF-IDF of words and pairs of words, in 256 dimensions.
+    Missing numbers are imputed by the median, with an indicator column, and numbers are standardised.
+    Categories are one-hot encoded; rare and unknown ones are merged. Texts are TF-IDF of words and word
+    pairs, reduced to 256 dimensions.
     """
     names = {
         kind: [name for name in columns if columns[name].kind == kind] for kind in ("number", "category")
@@ -44,7 +45,7 @@ def encoded(
         *((f"text of {name}", _text(fitted[name]), name) for name in texts),
     ]
     encoder = ColumnTransformer([step for step in steps if len(step[2])], sparse_threshold=0)
-    # The same numbers on any number of threads: it is by them that a study recognises its data.
+    # Independent of the number of threads, since a study recognises its data by these numbers.
     with threadpool_limits(1):
         encoder.fit(fitted)
         return np.asarray(encoder.transform(frame), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Labelled rows from tables: which column is the label, which rows have one, and what the others become."""
+"""Labelled rows from tables: the label column, the rows with a label, and the features."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ from labelsmooth.study.data.rows import Indices, Inputs, Rows, Shown, Sides, num
 from labelsmooth.study.data.tables import read_table
 
 LABELS = ("label", "labels", "target", "class", "category", "y", "quality", "species", "diagnosis", "outcome")
-LONGEST = 500  # letters of a row that a report shows
+LONGEST = 500  # characters of a row in the report
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableRows(Rows):
     """Rows of tables with the same columns."""
 
-    frame: pl.DataFrame  # of plain columns: numbers, strings, or what no model takes
-    types: Mapping[str, pl.DataType]  # as they were read
+    frame: pl.DataFrame  # plain columns: numbers, strings, or columns that are ignored
+    types: Mapping[str, pl.DataType]  # the original types
     places: Sequence[tuple[str, int]]
 
     def place(self, row: int) -> str:
@@ -38,9 +38,7 @@ class TableRows(Rows):
         notes = _notes(columns)
         taken = {name: column for name, column in columns.items() if column.kind != "ignored"}
         if not taken:
-            raise ValueError(
-                f"data must have a column to learn from besides the label, got none: {_listed(notes)}"
-            )
+            raise ValueError(f"data must have a feature column besides the label, got none: {_listed(notes)}")
         x = encoded(self.frame.select(*taken), taken, train)
         return Inputs(torch.from_numpy(x), torch.zeros(1), torch.ones(1), _about(taken), notes)
 
@@ -53,10 +51,10 @@ class TableRows(Rows):
 
 
 def read_tables(parts: Mapping[Side | None, Path], label: str | None, group: str | None) -> TableRows:
-    """The rows of one table, or of one for each side, that have a label.
+    """The labelled rows of one table, or of a table for each split.
 
     Raises:
-        ValueError: naming the file, the column and the row of what is wrong.
+        ValueError: if a table is invalid; the message names the file, the column and the row.
     """
     files, notes = _files(parts)
     name, first = files[0].name, files[0].frame
@@ -67,7 +65,7 @@ def read_tables(parts: Mapping[Side | None, Path], label: str | None, group: str
     labels = _spelled(frame[label])
     rows = np.flatnonzero(labels.is_not_null())
     if not len(rows):
-        raise ValueError(f"column {label!r} of {name} must hold a label, got none in any row")
+        raise ValueError(f"column {label!r} of {name} must hold labels, got none in any row")
     if left_out := len(frame) - len(rows):
         said.append(f"{left_out} rows have no label and are left out")
     features, sides, places = frame[rows].drop(label), sides[rows], [places[i] for i in rows]
@@ -77,13 +75,13 @@ def read_tables(parts: Mapping[Side | None, Path], label: str | None, group: str
         _check_named("group", group, frame.columns)
         groups = _groups(features, group, places)
         features = features.drop(group)
-        said.append(f"rows with the same {group!r} stay on one side, and the model does not see it")
+        said.append(f"rows with the same {group!r} are in the same split; the column is not a feature")
     if not sides.any() and (column := _split_column(features)) is not None:
         sides = np.array([side_of(str(value)) for value in features[column]], dtype="<U5")
         features = features.drop(column)
-        said.append(f"column {column!r} says which rows train, validate and test")
+        said.append(f"column {column!r} gives the training, validation and test rows")
     if features.width == 0:
-        raise ValueError(f"{name} must have a column to learn from besides the label {label!r}, got none")
+        raise ValueError(f"{name} must have a feature column besides the label {label!r}, got none")
     values = pl.DataFrame([plain(column) for column in features])
     _check_finite(values, places)
     return TableRows(
@@ -105,7 +103,7 @@ class _File(NamedTuple):
 
 
 def _files(parts: Mapping[Side | None, Path]) -> tuple[list[_File], list[str]]:
-    """What was read, and what is to be said of it, once."""
+    """The table that was read, and the notes about it without repetition."""
     files, notes = [], []
     for side, path in parts.items():
         frame, said = read_table(path)
@@ -115,7 +113,7 @@ def _files(parts: Mapping[Side | None, Path]) -> tuple[list[_File], list[str]]:
 
 
 def _label(columns: list[str], label: str | None, file: str) -> tuple[str, list[str]]:
-    """The column that was named, or the only one whose name says that it is the label."""
+    """The given label column, or the only column with a usual name of a label."""
     if label is not None:
         _check_named("label", label, columns)
         return label, []
@@ -149,7 +147,7 @@ def _check_columns(files: Sequence[_File], label: str) -> None:
 
 
 def _joined(files: Sequence[_File]) -> tuple[pl.DataFrame, Sides, list[tuple[str, int]]]:
-    """Below one another, by the columns of the first; a column of two types in strings."""
+    """The frames concatenated in the column order of the first; columns of two types become strings."""
     columns, frames = files[0].frame.columns, [file.frame for file in files]
     mixed = [name for name in columns if len({_family(frame[name]) for frame in frames}) > 1]
     alike = [frame.select(columns).with_columns(pl.col(mixed).cast(pl.String)) for frame in frames]
@@ -163,7 +161,7 @@ def _family(column: pl.Series) -> str:
 
 
 def _spelled(column: pl.Series) -> pl.Series:
-    """Labels as strings: whole numbers without a fraction, nothing where there is none."""
+    """Labels as strings: whole numbers without a fraction, null for missing labels."""
     if column.dtype.is_nested():
         raise ValueError(f"column {column.name!r} must hold one label in each row, got {column.dtype}")
     if column.dtype.is_float():
@@ -178,7 +176,7 @@ def _spelled(column: pl.Series) -> pl.Series:
 
 def _groups(frame: pl.DataFrame, group: str, places: Sequence[tuple[str, int]]) -> Indices:
     if group not in frame.columns:
-        raise ValueError(f"group must name another column than the label, got {group!r} for both")
+        raise ValueError(f"group must be another column than the label, got {group!r} for both")
     column = frame[group]
     if column.null_count():
         name, number = places[int(column.is_null().arg_max() or 0)]
@@ -187,7 +185,7 @@ def _groups(frame: pl.DataFrame, group: str, places: Sequence[tuple[str, int]]) 
 
 
 def _split_column(features: pl.DataFrame) -> str | None:
-    """A column named split that holds nothing but names of sides, and training rows among them."""
+    """The column named split, if it holds only names of splits and there are training rows."""
     for column in features.columns:
         if column.strip().lower() == "split" and features[column].dtype == pl.String:
             sides = {side_of(str(value)) for value in features[column].unique()}
@@ -212,7 +210,7 @@ def _hashes(values: pl.DataFrame) -> Sequence[int]:
 
 
 def _notes(columns: Mapping[str, Column]) -> list[str]:
-    """One line for all columns of which the same is to be said."""
+    """One line for all columns with the same note."""
     alike: dict[Column, list[str]] = {}
     for name, column in columns.items():
         if column.note:

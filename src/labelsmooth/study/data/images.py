@@ -18,13 +18,13 @@ from labelsmooth.study.data.paths import Side, visible
 from labelsmooth.study.data.rows import Indices, Inputs, Rows, Shown, numbered
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
-SMALLEST, LARGEST = 8, 32  # pixels a side, as a model sees them
-THUMBNAIL = 64  # pixels a side, at most, as a person does
+SMALLEST, LARGEST = 8, 32  # the range of the width and height for the model, in pixels
+THUMBNAIL = 64  # the maximum width and height in the report, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRows(Rows):
-    """Images of one size, ``(N, C, H, W)`` of bytes."""
+    """Images of one size, ``(N, C, H, W)``, uint8."""
 
     images: Tensor
     files: Sequence[Path]
@@ -41,7 +41,7 @@ class ImageRows(Rows):
 
 @dataclass(frozen=True)
 class Thumbnails(Sequence[bytes]):
-    """Images as PNG files, each made when it is asked for."""
+    """Images as PNG files, encoded on access."""
 
     images: Tensor  # (N, C, H, W) of bytes
 
@@ -64,7 +64,7 @@ class Thumbnails(Sequence[bytes]):
 
 
 def image_inputs(images: Tensor, train: Indices) -> Inputs:
-    """Images to be standardised by channel, by the pixels of training rows."""
+    """Images with the mean and standard deviation of each channel over the training rows."""
     pixels = images[torch.from_numpy(train)].transpose(0, 1).flatten(1)
     std, mean = torch.std_mean(pixels.double(), 1, correction=0)
     shape = (1, -1, 1, 1)
@@ -79,10 +79,10 @@ def image_inputs(images: Tensor, train: Indices) -> Inputs:
 
 
 def read_images(parts: Mapping[Side | None, Path]) -> ImageRows:
-    """The images of one folder per class, or of such folders for each side, in one size.
+    """The images in one folder per class, or in such folders for each split, resized to one size.
 
     Raises:
-        ValueError: naming the folder or file of what is wrong.
+        ValueError: if a folder or file is invalid; the message names it.
     """
     listed: list[tuple[Side | None, str, Path]] = []
     skipped: list[Path] = []
@@ -100,7 +100,7 @@ def read_images(parts: Mapping[Side | None, Path]) -> ImageRows:
     notes = []
     if skipped:
         notes.append(
-            f"{len(skipped)} files are no images and are left out: {', '.join(f.name for f in skipped[:3])}"
+            f"{len(skipped)} files are not images and are skipped: {', '.join(f.name for f in skipped[:3])}"
         )
     sizes = [_size(file) for _, _, file in listed]
     size = _common_size(sizes)
@@ -118,14 +118,14 @@ def read_images(parts: Mapping[Side | None, Path]) -> ImageRows:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every file of each class, in folders within it, too."""
+    """All files of each class, including subfolders."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} must be a folder with one folder of images per class")
+        raise ValueError(f"{folder} must be a folder with a subfolder of images for each class")
     for each in visible(folder):
         if each.is_dir():
             yield from ((each.name, file) for file in _within(each))
         elif each.suffix.lower() in SUFFIXES:
-            raise ValueError(f"{each} must be in a folder named by its class, got one in none")
+            raise ValueError(f"{each} must be in a subfolder named after its class")
 
 
 def _within(folder: Path) -> Iterator[Path]:
@@ -137,15 +137,15 @@ def _within(folder: Path) -> Iterator[Path]:
 
 
 def _size(file: Path) -> tuple[int, int]:
-    """Width and height, as the file's beginning tells them."""
+    """Width and height from the header of the file."""
     with _told(file), Image.open(file) as image:
         return image.size
 
 
 def _pixels(file: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An image of this size, ``(C, H, W)``, grey or in colour; of some that move, the first."""
+    """The image in this size, ``(C, H, W)``, grey or RGB; the first frame of an animation."""
     with _told(file), Image.open(file) as image:
-        image.draft("RGB", (2 * LARGEST, 2 * LARGEST))  # a large photograph is read faster
+        image.draft("RGB", (2 * LARGEST, 2 * LARGEST))  # reads a large photograph faster
         upright = ImageOps.exif_transpose(image)
         upright.load()
     seen = _plain(upright)
@@ -158,23 +158,23 @@ def _pixels(file: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 @contextmanager
 def _told(file: Path) -> Iterator[None]:
-    """Say which image cannot be read, and what to do about it."""
+    """Raise a ``ValueError`` that names the image that cannot be read."""
     try:
         yield
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(
-            f"{file} cannot be read as an image ({error}): save it anew as PNG or JPEG, or take it away"
+            f"{file} cannot be read as an image ({error}): save it again as PNG or JPEG, or remove it"
         ) from None
 
 
 def _alike(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """All in colour, ``(N, 3, H, W)``, unless all are grey, ``(N, 1, H, W)``."""
+    """RGB images, ``(N, 3, H, W)``, or grey images, ``(N, 1, H, W)``, if all are grey."""
     channels = max(len(image) for image in images)
     return np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images])
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """A grey image, or one in colour, as seen on white."""
+    """A grey or RGB image; transparency becomes white."""
     if image.mode.startswith("I"):
         return Image.fromarray(_bytes(np.asarray(image)))
     if image.has_transparency_data:
@@ -188,12 +188,12 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _bytes(deep: NDArray) -> NDArray[np.uint8]:
-    """16 bits a pixel, in 8."""
+    """A 16-bit image as 8-bit."""
     return (np.clip(deep.astype(np.int64), 0, 65535) // 257).astype(np.uint8)
 
 
 def _common_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The median width and height, made smaller or larger where need be, with its shape."""
+    """The median width and height, scaled into the allowed range with the same aspect ratio."""
     width, height = np.median(np.array(sizes), axis=0)
     scale = min(1.0, LARGEST / max(width, height))
     return _side(width * scale), _side(height * scale)

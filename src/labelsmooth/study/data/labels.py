@@ -1,24 +1,24 @@
-"""From labels as they are written to classes."""
+"""Conversion of labels to classes."""
 
 from collections.abc import Callable, Sequence
 from math import isfinite
 
-QUANTITY = 20  # so many different fractions are measured, not chosen
+QUANTITY = 20  # more distinct fractions are a continuous target, not classes
 
 
 def classes(labels: Sequence[str], ordinal: bool, place: Callable[[int], str]) -> list[str]:
-    """The classes in order: of their numbers, where they are whole numbers or ordinal, or of the alphabet.
+    """The classes in numerical order, if they are integers or ordinal, or else in alphabetical order.
 
     Raises:
-        ValueError: if there are fewer than two, or too many, or ordinal ones are no numbers.
+        ValueError: if there are fewer than two classes, or too many, or ordinal labels are not numbers.
     """
     names = set(labels)
     if len(names) < 2:
         raise ValueError(f"labels must be of two classes or more, got {min(names)!r} in every row")
     if len(names) > len(labels) / 2:
         raise ValueError(
-            f"labels must be classes with rows in common, got {len(names)} different ones in {len(labels)} "
-            "rows: a quantity, or a name of each row?"
+            f"labels must be classes with several rows each, got {len(names)} different labels in "
+            f"{len(labels)} rows: name another column if this one is a quantity or an identifier"
         )
     if (
         ordinal
@@ -29,7 +29,7 @@ def classes(labels: Sequence[str], ordinal: bool, place: Callable[[int], str]) -
         if len(names) > QUANTITY and not all(_is_whole(name) for name in names):
             raise ValueError(
                 f"labels must be classes, got {len(names)} different fractions such as "
-                f"{min(names)}: that is a quantity to predict, not a class; cut it into ranges first"
+                f"{min(names)}: that is a continuous target; cut it into ranges first"
             )
         return sorted(names, key=lambda name: (float(name), name))
     return sorted(names)

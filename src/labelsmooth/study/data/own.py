@@ -1,4 +1,4 @@
-"""One's own data, from a file or a folder to tensors."""
+"""The user's data, from a file or a folder to tensors."""
 
 from pathlib import Path
 
@@ -22,10 +22,10 @@ def read(
     group: str | None = None,
     test: str | Path | None = None,
 ) -> Data:
-    """Read rows, find their classes, part them in three, and make them what a model takes.
+    """Read rows, find their classes, split them, and encode them for a model.
 
     Raises:
-        ValueError: naming the file, the column and the row of what is wrong, and the rule.
+        ValueError: if the data are invalid; the message names the file, the column and the row.
     """
     rows = _rows(path, label, group, test)
     class_names = _class_names(rows, ordinal)
@@ -62,7 +62,7 @@ def _rows(path: str | Path, label: str | None, group: str | None, test: str | Pa
             for name, value in (("label", label), ("group", group)):
                 if value is not None:
                     raise ValueError(
-                        f"{name} is for tables, images have their class from their folder, got {value!r}"
+                        f"{name} requires a table (the class of an image is its folder), got {value!r}"
                     )
             return read_images(source.parts)
 

@@ -1,4 +1,4 @@
-"""What a path holds: one table, one file of arrays, a folder of tables, or folders of images."""
+"""The data at a path: one table, one file of arrays, a folder of tables, or folders of images."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,27 +16,27 @@ FORMATS = "CSV, TSV, Parquet, JSON Lines or .npz, or a folder of images with one
 
 
 class Source(NamedTuple):
-    """The files or folders of one kind, by the side that their rows are on; None where that is open."""
+    """Files or folders of one kind, by split; the key None means that the split is not given."""
 
     kind: Kind
     parts: dict[Side | None, Path]
 
 
 def find(path: str | Path, test: str | Path | None = None) -> Source:
-    """What is at a path, and at that of the test rows if these are elsewhere.
+    """The data at a path, and at the path of the test rows if it is given.
 
     Raises:
-        ValueError: if nothing is there, or nothing that can be read, naming the path and the formats.
+        ValueError: if there are no readable data; the message names the path and the formats.
     """
     source = _found(Path(path))
     if test is None:
         return source
     apart = _found(Path(test))
     if apart.kind != source.kind or source.kind == "arrays":
-        raise ValueError(f"test must be {source.kind} as the data is, and no .npz file, got {test}")
+        raise ValueError(f"test must be {source.kind} like the data, and not an .npz file, got {test}")
     for name, (_, parts) in ((path, source), (test, apart)):
         if [*parts] != [None]:
-            raise ValueError(f"test is for data that has no sides of its own, got {name} with {_told(parts)}")
+            raise ValueError(f"test requires data without splits, got {name} with {_told(parts)}")
     return Source(source.kind, {"train": source.parts[None], "test": apart.parts[None]})
 
 
@@ -45,7 +45,7 @@ def side_of(name: str) -> Side | None:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What a folder holds, in the order of names, but for what systems hide in it."""
+    """The contents of a folder in the order of names, without hidden files."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
 
 

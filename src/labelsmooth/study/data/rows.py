@@ -1,4 +1,4 @@
-"""Rows with a label each, as they are read, and as a model takes them."""
+"""Labelled rows, as read and as inputs of a model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Sides = NDArray[np.str_]  # of each row: train, val, test, or nothing where that is open
+Sides = NDArray[np.str_]  # the split of each row: train, val, test, or "" if it is not given
 Indices = NDArray[np.int64]
-Shown = Sequence[str | bytes]  # rows for a report: a line of text, or a PNG image
+Shown = Sequence[str | bytes]  # rows in the report: a line of text, or a PNG image
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model takes of all rows, once ``(x - mean) / std`` is found; by training rows alone."""
+    """The inputs of a model, ``(x - mean) / std``, with statistics of the training rows only."""
 
     x: Tensor
     mean: Tensor
@@ -26,31 +26,31 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows(ABC):
-    """Labelled rows of one kind, in the order in which they were read."""
+    """Labelled rows of one kind, in the order of reading."""
 
     labels: list[str]
     sides: Sides
-    copies: Indices  # rows with the same features have the same number
-    groups: Indices | None = None  # rows of one group have the same number
-    class_names: list[str] | None = None  # in order, where the file says so
+    copies: Indices  # the same number for rows with equal features
+    groups: Indices | None = None  # the same number for the rows of a group
+    class_names: list[str] | None = None  # in order, if the file has them
     notes: list[str] = field(default_factory=list)
 
     @abstractmethod
     def place(self, row: int) -> str:
-        """Where a row is found, for a message."""
+        """The place of a row, for messages."""
 
     @abstractmethod
     def inputs(self, train: Indices) -> Inputs:
-        """Every row as a model takes it, by statistics of these training rows alone."""
+        """All rows as inputs of a model, with statistics of the given training rows only."""
 
     @abstractmethod
     def shown(self, rows: Indices) -> Shown:
-        """These rows as a person reads them."""
+        """The given rows as the report shows them."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one side."""
+    """The rows of one split."""
 
     x: Tensor  # (N, ...)
     y: Tensor  # (N,)
@@ -61,7 +61,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Three sides, and what was found out about them."""
+    """The three splits, and notes about them."""
 
     train: Part
     val: Part

@@ -1,4 +1,4 @@
-"""Which rows train, which choose and which judge: always the same, and none seen on two sides."""
+"""Training, validation and test splits: always the same, and without overlap."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from labelsmooth.study.data.rows import Indices, Sides
 
-FOLDS = 5  # one for each side that is drawn, the others train
+FOLDS = 5  # one fold for each split that is drawn; the others are for training
 
 
 def split(y: Indices, given: Sides, copies: Indices, groups: Indices | None) -> tuple[Sides, list[str]]:
-    """The side of each row, and what to say of it: drawn by class where it is not given.
+    """The split of each row, and notes. Missing splits are drawn, stratified by class.
 
-    Rows that are copies, or of one group, stay together, but for those whose sides are given.
+    Duplicate rows and the rows of a group get the same split, except rows whose split is given.
 
     Raises:
-        ValueError: if there are too few rows or groups to draw from, or a given side has no rows.
+        ValueError: if there are too few rows or groups to draw from, or a given split has no rows.
     """
     is_open = given == ("train" if given.any() else "")
     drawn = [side for side in ("val", "test") if side not in given]
@@ -35,7 +35,7 @@ def split(y: Indices, given: Sides, copies: Indices, groups: Indices | None) -> 
 
 
 def _together(copies: Indices, groups: Indices) -> Indices:
-    """One number for all rows that are linked by being copies or of one group, however indirectly."""
+    """The same number for all rows that are connected by duplicates or groups."""
     count = int(copies.max()) + 1
     links = coo_array((np.ones(len(copies)), (copies, groups + count)), shape=(count + groups.max() + 1,) * 2)
     return connected_components(links, directed=False)[1][copies].astype(np.int64)
@@ -68,7 +68,7 @@ def _folds(
 
 
 def _learnable(y: Indices, sides: Sides, units: Indices, is_open: NDArray[np.bool_]) -> Sides:
-    """Let classes train that were drawn for other sides alone."""
+    """Move classes without training rows to the training split."""
     unlearnt = ~np.isin(y, y[sides == "train"])
     return np.where(np.isin(units, units[unlearnt]) & is_open, "train", sides)
 
@@ -76,9 +76,9 @@ def _learnable(y: Indices, sides: Sides, units: Indices, is_open: NDArray[np.boo
 def _told(sides: Sides, drawn: Sequence[str], *, grouped: bool) -> str:
     if not drawn:
         return "the training, validation and test rows are those that were given"
-    how = f"drawn by class{' and group' if grouped else ''}, always the same"
+    how = f"stratified by class{', kept together by group' if grouped else ''}, with a fixed seed"
     if len(drawn) == 2:
-        return f"three fifths of the rows train, a fifth validates and a fifth tests: {how}"
+        return f"three fifths of the rows are training rows, a fifth validation and a fifth test rows: {how}"
     name = "validation" if drawn == ["val"] else "test"
     return f"a fifth of the training rows are {name} rows ({how}); the others are those that were given"
 
@@ -91,15 +91,15 @@ def _copies_told(sides: Sides, copies: Indices) -> list[str]:
     if seen:
         number = (sides == "test").sum()
         return [f"warning: {seen} of {number} test rows are copies of training or validation rows"]
-    return [f"{number} rows are copies of another: each is on the same side as that one"]
+    return [f"{number} rows are copies of another row: copies are in the same split"]
 
 
 def rare(y: Indices, class_names: Sequence[str]) -> list[str]:
-    """A note on classes with so few rows that a side may lack them."""
+    """A note on classes with so few rows that a split may lack them."""
     counts = np.bincount(y, minlength=len(class_names))
     few = [f"{name} ({count})" for name, count in zip(class_names, counts, strict=True) if count < FOLDS]
     if not few:
         return []
     more = f" and {len(few) - 5} more" if len(few) > 5 else ""
     told = ", ".join(few[:5]) + more
-    return [f"classes of fewer than {FOLDS} rows may miss on a side, but not in training: {told}"]
+    return [f"classes of fewer than {FOLDS} rows may be missing in validation or test: {told}"]

@@ -1,4 +1,4 @@
-"""One table from one file, of any common format."""
+"""Reading a table from a file of any common format."""
 
 import csv
 import re
@@ -9,22 +9,22 @@ import polars as pl
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "?"]
-SNIFFED = 200  # records that tell the separator
+SNIFFED = 200  # records that are read to detect the separator
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 def read_table(path: Path) -> tuple[pl.DataFrame, list[str]]:
-    """A table with at least one row, and what was found out about its file.
+    """A table with at least one row, and notes about its file.
 
     Raises:
-        ValueError: naming the file, if it cannot be read, is empty, or has no names of columns.
+        ValueError: if the file cannot be read, is empty, or has no column names; the message names it.
     """
     try:
         frame, notes = _read(path)
     except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
         raise ValueError(f"{path.name} cannot be read as a table: {_first_line(error)}") from None
     if frame.is_empty():
-        raise ValueError(f"{path.name} must have at least one row below the names of its columns, got none")
+        raise ValueError(f"{path.name} must have at least one row below the column names, got none")
     return frame, notes
 
 
@@ -43,7 +43,7 @@ def _read(path: Path) -> tuple[pl.DataFrame, list[str]]:
 def _read_csv(path: Path) -> tuple[pl.DataFrame, list[str]]:
     text, notes = decoded(path)
     if not text.strip():
-        raise ValueError(f"{path.name} must have names of columns and rows below them, got an empty file")
+        raise ValueError(f"{path.name} must have column names and rows, got an empty file")
     separator = _separator(text)
     _check_header(path, next(csv.reader(StringIO(text), delimiter=separator)))
     if separator != ",":
@@ -67,18 +67,18 @@ def _parsed(text: str, separator: str, *, decimal_comma: bool) -> pl.DataFrame:
 
 
 def decoded(path: Path) -> tuple[str, list[str]]:
-    """UTF-8, or what office programs write in its place."""
+    """The text in UTF-8, or in Windows-1252, which office programs write."""
     raw = path.read_bytes()
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16"), []
     try:
         return raw.decode("utf-8-sig"), []
     except UnicodeDecodeError:
-        return raw.decode("cp1252"), ["the text is no UTF-8, so it is read as Windows-1252"]
+        return raw.decode("cp1252"), ["the text is not UTF-8, so it is read as Windows-1252"]
 
 
 def _separator(text: str) -> str:
-    """The one that gives every record the same number of fields, and most of them."""
+    """The separator with the same, largest number of fields in every record."""
 
     def fields(separator: str) -> int:
         records = csv.reader(StringIO(text), delimiter=separator)
@@ -91,12 +91,12 @@ def _separator(text: str) -> str:
 
 def _check_header(path: Path, names: list[str]) -> None:
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise ValueError(f"{path.name} must have columns with names of their own, got {twice[0]!r} twice")
+        raise ValueError(f"{path.name} must have different column names, got {twice[0]!r} twice")
     counted = [str(i) for i in range(len(names))]
     if names != counted and all(
         re.fullmatch(r"[+-]?\d+([.,]\d+)?(e[+-]?\d+)?", name.strip()) for name in names
     ):
-        raise ValueError(f"{path.name} must begin with the names of its columns, got {', '.join(names[:3])}")
+        raise ValueError(f"{path.name} must begin with the column names, got {', '.join(names[:3])}")
 
 
 def _has_decimal_commas(column: pl.Series) -> bool:

@@ -1,1 +1,1 @@
-"""What is to be said of predictions by themselves: how often they are right, and how far to be trusted."""
+"""Evaluation of saved predictions: accuracy and calibration."""

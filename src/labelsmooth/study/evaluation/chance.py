@@ -1,4 +1,4 @@
-"""What chance alone makes of a calibration error."""
+"""The distribution of a calibrated model's ECE."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ from labelsmooth.calibration._checks import CHUNK
 from labelsmooth.calibration._metrics import bin_of
 from labelsmooth.study.analysis.evidence import NUM_BINS
 
-DRAWS = 500  # of labels, from the confidences
+DRAWS = 500  # draws of labels from the confidences
 
 
 def chance_errors(sure: Tensor, draws: int = DRAWS) -> Tensor:
-    """The ECE of a calibrated model of these confidences, ``(draws,)``: labels are drawn from them."""
+    """The ECE of a calibrated model with the given confidences, ``(draws,)``, for drawn labels."""
     sure = sure.sort().values
     generator = torch.Generator().manual_seed(0)
     count = bin_of(sure, NUM_BINS).unique_consecutive(return_counts=True)[1].tolist()

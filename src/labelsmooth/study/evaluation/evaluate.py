@@ -1,4 +1,4 @@
-"""Evaluate predictions: of a file, of a folder of seeds, or as a fit returns them."""
+"""Evaluation of the predictions in a file, in a folder of seeds, or of a fit."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ from labelsmooth.study.evaluation.chance import chance_errors
 from labelsmooth.study.evaluation.figures import ClassScores, Evaluation, Scores
 from labelsmooth.study.trials.training import threads
 
-FEW_ROWS = 40  # of test rows, too few for a temperature
+FEW_ROWS = 40  # test rows, too few for a temperature
 UNIT = (0.0, 1.0)
-IMPOSSIBLE = 80.0  # nats: a probability of 0, as it is counted, has 87
+IMPOSSIBLE = 80.0  # nats; a probability of 0, replaced by 1e-38, has 87
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,28 @@ class _Run:
     scaled: AtTemperature | None
 
 
-# Rows are read in chunks that stay in a core's cache: more threads would wait for one another.
+# Rows are read in chunks that fit into a core's cache, so more threads would not be faster.
 @threads(1)
 def evaluate(
     source: str | Path | Mapping[str, Any], *, kind: Kind | None = None, label: str | None = None
 ) -> Evaluation:
-    """Tell what predictions are worth: accuracy, calibration with its noise floor, a temperature, classes.
+    """Evaluate predictions: accuracy, calibration with its noise floor, a temperature, and each class.
 
-    The temperature is fitted on the validation rows. Where there are none, one is fitted on each half of the
-    test rows and judged on the other, so that no row judges what was fitted on it.
+    The temperature is fitted on the validation rows. Without them, a temperature is fitted on each half of
+    the test rows and evaluated on the other half.
 
     Args:
-        source: A file of predictions; a folder of one file for each seed, all of the same rows; or what a fit
-            returns: ``{"test": (logits, labels)}``, with ``"val"`` where there are validation rows.
-        kind: What the columns of a table hold whose names do not tell, ``"logits"`` or ``"probabilities"``.
+        source: A file of predictions; a folder with one file for each seed, all with the same rows; or the
+            result of a fit: ``{"test": (logits, labels)}``, optionally with ``"val"``.
+        kind: ``"logits"`` or ``"probabilities"``, for a table whose column names do not say it.
         label: The column of the labels in a table; None is ``label``.
 
     Returns:
-        The numbers; printed, what they say.
+        The figures; ``print`` shows them in words.
 
     Raises:
-        ValueError: naming the file, the array or column, the row, and what to do.
+        ValueError: if the predictions are invalid; the message names the file, the array or column, and the
+            row.
         OSError: if a file cannot be opened.
 
     Example:
@@ -78,7 +79,7 @@ def evaluate(
 
 
 def _arrays(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What a fit returns, by the names that a file has."""
+    """The result of a fit, under the names of a file."""
     kind = "probabilities" if result.get("probabilities") else "logits"
     read = {key: result[key] for key in ("class_names", "ids", "features") if key in result}
     for split in SPLITS:
@@ -135,15 +136,15 @@ def _run(predictions: Predictions) -> _Run:
 
 
 def _temperatures(predictions: Predictions) -> Tensor | None:
-    """Of each test row, fitted on other rows; None where there are too few."""
+    """The temperature for each test row, fitted on other rows; None with too few rows."""
     logits, labels = predictions.result["test"]
     found = torch.empty(len(labels), dtype=torch.float64)
-    # With a wide prior: few rows, all right, do not make it 0.
+    # With a wide prior, in case all of a few rows are correct.
     if "val" in predictions.result:
         return found.fill_(fit_temperature(*predictions.result["val"], spread=1))
     if len(labels) < FEW_ROWS:
         return None
-    # At random: rows may be sorted, or take turns, by their class.
+    # Drawn at random, since rows may be sorted or alternate by class.
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     halves = order.chunk(2)
     for here, there in (halves, halves[::-1]):
@@ -171,19 +172,19 @@ def _share(right: Tensor) -> Estimate:
     estimate = _within(right, UNIT)
     if 0 < estimate.mean < 1:
         return estimate
-    # No row differs, which does not say that none would: the exact interval of a binomial share.
+    # All values are equal, so the variance is 0: the exact interval of a binomial share.
     bound = (LEVEL / 2) ** (1 / right.size(1))
     return Estimate(1.0, bound, 1.0) if estimate.mean else Estimate(0.0, 0.0, 1 - bound)
 
 
 def _within(values: Tensor, bounds: tuple[float, float]) -> Estimate:
-    """The interval of a mean that cannot lie outside."""
+    """The interval of a mean, limited to its range."""
     estimate = crossed(values).estimate()
     return Estimate(estimate.mean, max(estimate.low, bounds[0]), min(estimate.high, bounds[1]))
 
 
 def _classes(first: Predictions, labels: Tensor, runs: Sequence[_Run]) -> list[ClassScores]:
-    """Over all runs."""
+    """The figures over all runs."""
     num_classes = first.num_classes
     names = first.class_names or tuple(map(str, range(num_classes)))
     predicted = torch.cat([run.predicted for run in runs])

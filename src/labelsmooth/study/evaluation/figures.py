@@ -1,4 +1,4 @@
-"""The numbers of an evaluation, and how they read."""
+"""The figures of an evaluation, and their text."""
 
 import io
 import math
@@ -13,42 +13,42 @@ from rich.text import Text
 from labelsmooth.calibration._metrics import Reliability
 from labelsmooth.study.analysis.figures import Estimate
 
-MOST = 20  # classes that are shown
+MOST = 20  # the maximum number of classes that are shown
 WIDTH = 80
 
 
 @dataclass(frozen=True)
 class Scores:
-    """At one temperature; of several runs, the mean."""
+    """The metrics at one temperature; the mean over several runs."""
 
     nll: Estimate
     brier: Estimate  # summed over classes, in [0, 2]
     ece: Estimate
-    noise_floor: float  # the ECE that a calibrated model shows by chance
-    chance: float  # which it exceeds once in 20 times
-    confidence_gap: Estimate  # mean confidence less accuracy
+    noise_floor: float  # the mean ECE of a calibrated model
+    chance: float  # the 95 % quantile of the ECE of a calibrated model
+    confidence_gap: Estimate  # mean confidence minus accuracy
     reliability: Reliability = field(compare=False, repr=False)  # of all runs together
 
     @property
     def told(self) -> bool:
-        """Whether the ECE can be told from its noise floor."""
+        """Whether the ECE is significantly above its noise floor."""
         return self.ece.mean > self.chance
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class; None where there is no row to tell."""
+    """The figures of one class; None without rows."""
 
     name: str
-    rows: int  # of it
-    recall: float | None  # the share of them that is taken for it
-    precision: float | None  # the share of rows taken for it that is of it
-    confidence: float | None  # mean, of rows taken for it: its precision, if calibrated
+    rows: int  # rows of the class
+    recall: float | None  # the share of its rows that is predicted as the class
+    precision: float | None  # the share of its predictions that is correct
+    confidence: float | None  # the mean confidence of its predictions, equal to the precision if calibrated
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What predictions are worth; ``print(evaluation)`` tells it, and ``as_json()`` holds every number."""
+    """The figures of predictions; ``print`` shows them in words, ``as_json()`` has every number."""
 
     name: str
     files: list[str]
@@ -56,12 +56,12 @@ class Evaluation:
     validation_rows: int
     num_classes: int
     accuracy: Estimate
-    impossible: float  # rows a run whose class has a probability of 0, but for rounding
+    impossible: float  # rows per run with probability 0 for the label, up to rounding
     raw: Scores
-    scaled: Scores | None  # at its temperature
-    temperature: float | None  # of several runs, the geometric mean
+    scaled: Scores | None  # at the temperature
+    temperature: float | None  # the geometric mean over several runs
     fitted_on: Literal["validation rows", "halves of the test rows"] | None
-    nll_change: Estimate | None  # by the temperature, paired by row
+    nll_change: Estimate | None  # the change by the temperature, paired by row
     classes: list[ClassScores]
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class Evaluation:
         return console.file.getvalue().rstrip()
 
     def as_json(self) -> dict[str, Any]:
-        """Every number; None in the place of one that there is not."""
+        """Every number, with None for undefined ones."""
         scores = {"raw": self.raw, "scaled": self.scaled}
         said = {key: value for key, value in vars(self).items() if key not in scores}
         return {
@@ -81,7 +81,7 @@ class Evaluation:
 
 
 def render(evaluation: Evaluation) -> RenderableType:
-    """What to make of the numbers, the numbers, and the classes."""
+    """The interpretation, the figures, and the classes."""
     parts: list[RenderableType] = [
         Text(f"{printable(evaluation.name)}: {extent(evaluation)}", style="bold"),
         Text(" ".join(said(evaluation))),
@@ -94,7 +94,7 @@ def render(evaluation: Evaluation) -> RenderableType:
 
 
 def printable(name: str) -> str:
-    """What a terminal cannot take for a command of its own."""
+    """Text without control characters."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
@@ -110,10 +110,10 @@ def said(e: Evaluation) -> list[str]:
 
 
 def confidence(scores: Scores) -> str:
-    """Whether the model is too sure, or not sure enough, of itself."""
+    """Whether the model is over- or under-confident."""
     gap = scores.confidence_gap
     if gap.low <= 0 <= gap.high:
-        return f"On average it is as sure as it is right: by {points(gap)} within chance."
+        return f"Mean confidence agrees with accuracy within chance ({points(gap)})."
     low, high = sorted((abs(gap.low), abs(gap.high)))
     size = f"{abs(gap.mean) * 100:.1f} points [{low * 100:.1f}, {high * 100:.1f}]"
     return f"It is {'over' if gap.mean > 0 else 'under'}-confident by {size}."
@@ -123,33 +123,33 @@ def calibration(scores: Scores) -> str:
     ece, floor, chance = (f"{x * 100:.1f} %" for x in (scores.ece.mean, scores.noise_floor, scores.chance))
     if scores.told:
         return (
-            f"Its ECE, {ece}, is more than chance explains: a calibrated model shows {floor} "
-            f"(the noise floor) with so many rows, and seldom more than {chance}."
+            f"Its ECE, {ece}, is more than chance explains: with so many rows a calibrated model has {floor} "
+            f"on average (the noise floor), and rarely more than {chance}."
         )
     return (
-        f"Its ECE, {ece}, cannot be told from the noise floor: a calibrated model shows {floor} "
-        f"with so many rows, and often up to {chance}."
+        f"Its ECE, {ece}, is not significantly above the noise floor: with so many rows a calibrated model "
+        f"has {floor} on average, and often up to {chance}."
     )
 
 
 def impossible(e: Evaluation) -> str:
-    """A warning where the NLL is ruled by a few rows."""
+    """A warning if a few rows dominate the NLL."""
     if not e.impossible:
         return ""
-    each = " a run" if len(e.files) > 1 else ""
+    each = " per run" if len(e.files) > 1 else ""
     return (
-        f"Of {e.impossible:.3g} rows{each} the class has a probability of 0, taken as about 1e-38: they "
-        "rule the NLL and the temperature."
+        f"{e.impossible:.3g} rows{each} have probability 0 for their class, replaced by about 1e-38: they "
+        "dominate the NLL and the temperature."
     )
 
 
 def temperature(e: Evaluation) -> str:
-    """What a temperature does, and what it was fitted on."""
+    """The effect of a temperature, and the rows that it was fitted on."""
     if e.temperature is None or e.scaled is None or e.nll_change is None:
         return "No temperature: there are no validation rows, and the test rows are too few to fit one."
     where = f"the {e.fitted_on}"
     if e.fitted_on != "validation rows":
-        where = "halves of the test rows, each for the other, since there are no validation rows"
+        where = "each half of the test rows for the other half, since there are no validation rows"
     change = f"NLL {signed(e.nll_change)}, ECE {e.raw.ece.mean * 100:.1f} to {e.scaled.ece.mean * 100:.1f} %"
     worse = e.scaled.told and e.scaled.ece.mean > e.raw.ece.mean
     if e.nll_change.high < 0 and not worse:
@@ -157,15 +157,15 @@ def temperature(e: Evaluation) -> str:
     if e.nll_change.low > 0:
         word = "It harms"
     else:
-        word = "It mends the one and harms the other" if e.nll_change.high < 0 else "It is not sure to help"
+        word = "It improves NLL but not ECE" if e.nll_change.high < 0 else "It does not clearly help"
     return f"A temperature of {e.temperature:.2f} was fitted on {where}. {word}: {change}."
 
 
 def legend(e: Evaluation) -> str:
     over = "test rows and runs" if len(e.files) > 1 else "test rows"
     return (
-        f"[ , ]: 95 % over other {over} of the kind. Brier: summed over classes, 0 to 2. Confidence of a "
-        "class: mean where it is predicted; its precision, if calibrated."
+        f"[ , ]: 95 % interval over {over}. Brier: summed over classes, 0 to 2. Confidence of a class: "
+        "the mean over its predictions, equal to the precision if calibrated."
     )
 
 
@@ -223,7 +223,7 @@ def _classes(e: Evaluation) -> Table:
 
 
 def _plain(value: Any) -> Any:
-    """For JSON, which has no NaN."""
+    """A value for JSON, with None for NaN."""
     match value:
         case Estimate() | ClassScores() | Reliability():
             return _plain(vars(value))

@@ -1,4 +1,4 @@
-"""The picture of an evaluation: reliability as given, and at its temperature."""
+"""Reliability diagrams of an evaluation, before and after temperature."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def check_picture(path: str | Path) -> None:
 
 
 def save_picture(path: str | Path, evaluations: Sequence[Evaluation]) -> None:
-    """Draw each evaluation in a line of its own, and save it as what the path's ending says."""
+    """Draw each evaluation in one row, and save the figure in the format of the extension."""
     check_picture(path)
     with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
         figure = Figure(figsize=(2 * SIDE, (SIDE + 0.4) * len(evaluations)), layout="constrained")
@@ -38,6 +38,6 @@ def save_picture(path: str | Path, evaluations: Sequence[Evaluation]) -> None:
 
 
 def _short(name: str, most: int = 48) -> str:
-    """The end of a path, which tells it from others."""
+    """The end of a long path."""
     name = printable(name)
     return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -1,1 +1,1 @@
-"""A fit: what it is given, what it returns, and the study's own."""
+"""Fits: the criterion, the result, and the built-in fits."""

@@ -1,4 +1,4 @@
-"""Images at random: moved, and mirrored."""
+"""Random augmentation of images: shifts and horizontal flips."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 
 
 def cropped(images: Tensor, by: int, generator: torch.Generator) -> Tensor:
-    """Each image ``(C, H, W)`` moved by up to so many pixels, with zeros where there is nothing."""
+    """Each image ``(C, H, W)``, shifted by up to ``by`` pixels, padded with zeros."""
     count, _, height, width = images.shape
     padded = pad(images, (by, by, by, by))
     down, right = torch.randint(2 * by + 1, (2, count, 1), generator=generator)
@@ -16,6 +16,6 @@ def cropped(images: Tensor, by: int, generator: torch.Generator) -> Tensor:
 
 
 def flipped(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the images mirrored, left and right."""
+    """The images, half of them flipped horizontally."""
     mirror = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     return torch.where(mirror, images.flip(3), images)

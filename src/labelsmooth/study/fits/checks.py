@@ -1,4 +1,4 @@
-"""What a fit returned and called: each message names the fit, the entry, the value and the rule."""
+"""Validation of what a fit returned and called."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -22,11 +22,11 @@ from labelsmooth.study.arms.specs import Spec, by_epoch, facts_of
 from labelsmooth.study.fits.criterion import Criterion
 from labelsmooth.study.fits.result import FitResult
 
-FOLDS = 5  # of a linear probe
+FOLDS = 5  # folds of a linear probe
 
 
 def as_result(name: str, result: object, *, needed: Collection[str] = ("val", "test")) -> FitResult:
-    """What a fit returned, in tensors; a column of its own for each of two classes."""
+    """The result of a fit as tensors, with two columns for two classes."""
     form = 'fit must return {"val": (logits, labels), "test": (logits, labels)}'
     if not isinstance(result, Mapping):
         raise ValueError(f"{name}: {form}, got {type(result).__name__}")
@@ -61,7 +61,7 @@ def as_result(name: str, result: object, *, needed: Collection[str] = ("val", "t
 
 
 def check_names(name: str, fit: object, num_classes: int) -> None:
-    """Whether a fit's ``class_names``, if it has any, are one string for each class."""
+    """Raise a ``ValueError`` unless a fit's ``class_names`` are missing or one string for each class."""
     names = getattr(fit, "class_names", None)
     if names is None:
         return
@@ -72,7 +72,7 @@ def check_names(name: str, fit: object, num_classes: int) -> None:
 
 
 def check_calls(name: str, fit: object, arm: Spec, criterion: Criterion) -> None:
-    """Whether a fit called what it was given, as often as the arm needs it."""
+    """Raise a ``ValueError`` unless a fit called its criterion, and ``end_epoch()`` as the arm needs."""
     if not criterion.called:
         raise ValueError(f"{name}: fit must call criterion(logits, labels), got no call")
     if not by_epoch(criterion.loss):
@@ -89,7 +89,7 @@ def check_calls(name: str, fit: object, arm: Spec, criterion: Criterion) -> None
 
 
 def _as_pair(logits: object, labels: object, declared: bool, judged: bool) -> tuple[Tensor, Tensor]:
-    """Stricter than a metric: what is compared over many runs has no rows left out."""
+    """Logits and labels of all rows, since a comparison of runs must not ignore rows."""
     what = "probabilities" if declared else "logits"
     rows = as_labelled(logits, labels, ignore_index=None, name=what, binary=True)
     if rows.shape is None or len(rows.shape) != 1:
@@ -112,7 +112,7 @@ def _as_pair(logits: object, labels: object, declared: bool, judged: bool) -> tu
 
 
 def _as_unlabelled(name: str, logits: object, declared: bool) -> Tensor:
-    """Logits of rows of no class."""
+    """The logits of out-of-distribution rows."""
     try:
         rows = as_logits(logits, "probabilities" if declared else "logits")
         labels = torch.zeros(len(rows), dtype=torch.long)
@@ -122,7 +122,7 @@ def _as_unlabelled(name: str, logits: object, declared: bool) -> Tensor:
 
 
 def _as_extras(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """What a fit may return besides."""
+    """The optional entries of a fit's result."""
     rows, num_classes = result["test"][0].shape
     shapes: dict[str, tuple[int | None, ...]] = {"features": (rows, None), "head": (num_classes, None)}
     if "train" in result:
@@ -135,7 +135,7 @@ def _as_extras(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{name}: fit's {error}") from None
         if key == "head" and num_classes == 2 and value.dim() == 2 and len(value) == 1:
-            value = read[key] = torch.cat([torch.zeros_like(value), value])  # as the logits' columns
+            value = read[key] = torch.cat([torch.zeros_like(value), value])  # like the columns of the logits
         if value.dim() != len(shape) or len(value) != shape[0]:
             form = str(shape).replace("None", "D")
             raise ValueError(f"{name}: fit's {key!r} must be of shape {form}, got {tuple(value.shape)}")
@@ -158,7 +158,7 @@ def _as_extras(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_task(name: str, pair: Any) -> tuple[Tensor, Tensor]:
-    """Features of another task's rows, and their labels there."""
+    """The features and labels of the rows of another task."""
     rule = f"{name}: fit's 'transfer' must be (features, labels) of shapes (M, D) and (M,)"
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ValueError(f"{rule}, got {type(pair).__name__}")

@@ -1,4 +1,4 @@
-"""A fit that is any program: it is told which loss to train with, and where to leave its predictions."""
+"""A fit that starts a program, which loads its loss from a file and saves its predictions to another."""
 
 import hashlib
 import os
@@ -21,33 +21,33 @@ from labelsmooth.study.fits.criterion_file import read_receipt, receipt_of, writ
 PLACEHOLDERS = {
     "{criterion}": "the file of the loss, for labelsmooth.load_criterion",
     "{seed}": "the seed",
-    "{out}": "the file to leave the predictions in",
+    "{out}": "the file for the predictions",
 }
 FORM = "python train.py --loss {criterion} --seed {seed} --out {out}"
-LAST = 5  # lines of what a program said that are told
-LARGEST = 1 << 24  # bytes of a file that is part of what a fit is: a program, and no data
+LAST = 5  # lines of a program's output in an error
+LARGEST = 1 << 24  # bytes; larger files in a command are data and do not identify the fit
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommandFit:
-    """Train by a command, once for each run: any program, of any framework.
+    """Train each run with a command: any program, of any framework.
 
-    The program loads the file ``{criterion}`` by :func:`labelsmooth.load_criterion`, which tells that it was
-    called; trains with ``{seed}``; and leaves its predictions, of validation and test rows, in ``{out}``, as
-    :func:`labelsmooth.study.read_predictions` reads them. That is an ``.npz`` file, or of the type written
-    behind it, as in ``{out}.csv``. No shell takes part, and the program starts in the current folder.
+    The program loads the file ``{criterion}`` with :func:`labelsmooth.load_criterion`, trains with the seed
+    ``{seed}``, and saves its predictions for the validation and test rows to ``{out}``, in a format of
+    :func:`labelsmooth.study.read_predictions`: an ``.npz`` file, or the type of the extension in the command,
+    as in ``{out}.csv``. The command runs without a shell, in the current folder.
 
     Args:
-        command: With ``{criterion}``, ``{seed}`` and ``{out}``.
-        num_classes: The number of classes, for the arms that need to know it.
-        epochs: How often the program calls ``criterion.end_epoch()``, for the arms that need to know it.
-        counts: How many training rows each class has, for the arms that need to know it, K numbers.
+        command: The command, with ``{criterion}``, ``{seed}`` and ``{out}``.
+        num_classes: The number of classes, for arms that need it.
+        epochs: The number of calls of ``criterion.end_epoch()``, for arms that need it.
+        counts: The number of training rows of each class, K numbers, for arms that need it.
         kind: As in :func:`labelsmooth.study.read_predictions`.
         label: As in :func:`labelsmooth.study.read_predictions`.
-        folder: Where what is passed and said in each run is kept, or nothing is.
+        folder: A folder to keep the files and the output of each run; None keeps nothing.
 
     Raises:
-        ValueError: if the command lacks one of the three, or has no program.
+        ValueError: if the command lacks a placeholder, or has no program.
 
     Example:
         >>> CommandFit(command="python train.py --loss {criterion} --seed {seed} --out {out}").description
@@ -61,7 +61,7 @@ class CommandFit:
     kind: Kind | None = None
     label: str | None = None
     folder: str | Path | None = None
-    # Another program is another fit, whose runs are not those of this one.
+    # The contents of the program's files identify the fit.
     programs: dict[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class CommandFit:
             raise ValueError(f"command must have {{out}} end in {', '.join(TYPES)}, got {{out}}{ending}")
         for name, value in (("num_classes", self.num_classes), ("epochs", self.epochs)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         if self.counts is not None:
             object.__setattr__(self, "counts", torch.as_tensor(self.counts))
         object.__setattr__(self, "programs", _programs(_words(self.command)))
@@ -85,11 +85,11 @@ class CommandFit:
         """Run the command.
 
         Raises:
-            ValueError: if it has not called the criterion, or left no predictions that can be read.
-            OSError: if it cannot be started, or fails: with its exit code, and the last it said.
+            ValueError: if the program never called the criterion, or saved no valid predictions.
+            OSError: if it cannot be started, or fails; the message has its exit code and its last output.
         """
         if not criterion.arm:
-            raise ValueError("criterion must be one that knows its arm, as a study makes it")
+            raise ValueError("criterion must have an arm, as those of a study do")
         if self.folder is not None:
             Path(self.folder).mkdir(parents=True, exist_ok=True)
             return self._run(Path(self.folder), criterion, seed)
@@ -111,18 +111,16 @@ class CommandFit:
         criterion.called, criterion.epochs = read_receipt(loss)
         if not criterion.called:
             raise ValueError(
-                f"the program never called the criterion of {{criterion}}: criterion = "
+                f"the program must call the criterion in {{criterion}}: criterion = "
                 f"labelsmooth.load_criterion(path), and loss = criterion(logits, labels) ({self.command})"
             )
         if not out.exists():
-            raise ValueError(
-                f"the program ended well and left no predictions in {{out}}, {out.name} ({self.command})"
-            )
+            raise ValueError(f"the program must save its predictions to {{out}}, {out.name} ({self.command})")
         return read_predictions(out, kind=self.kind, label=self.label).result
 
     def _start(self, words: Sequence[str], start: Path) -> None:
         said, cried = Path(f"{start}.stdout.log"), Path(f"{start}.stderr.log")
-        # As many threads as the study takes: where it trains side by side, that is one.
+        # The study's number of threads, which is one if runs are trained in parallel.
         environment = {"OMP_NUM_THREADS": str(torch.get_num_threads()), **os.environ}
         try:
             with said.open("wb") as output, cried.open("wb") as errors:
@@ -139,8 +137,8 @@ class CommandFit:
                 f"command cannot be started: {words[0]!r}: {error.strerror} ({self.command})"
             ) from None
         if done.returncode:
-            last = _last_lines(cried) or _last_lines(said) or "it said nothing"
-            kept = f"; all it said is in {cried.name} and {said.name} in {self.folder}" if self.folder else ""
+            last = _last_lines(cried) or _last_lines(said) or "it printed nothing"
+            kept = f"; its output is in {cried.name} and {said.name} in {self.folder}" if self.folder else ""
             code = done.returncode
             how = f"exit code {code}" if code > 0 else f"signal {-code}"
             raise ChildProcessError(f"the command failed with {how}: {last} ({shlex.join(words)}){kept}")
@@ -165,12 +163,12 @@ def _written_ending(command: str) -> str:
 
 
 def _ending(command: str) -> str:
-    """Of the predictions' file."""
+    """The extension of the predictions' file."""
     return _written_ending(command).lower() or ".npz"
 
 
 def _programs(words: Sequence[str]) -> dict[str, str]:
-    """The files that the command names, by content; an interpreter is none of the user's own."""
+    """The digests of the files that the command names, without the interpreter."""
     files = [word for word in words if os.path.isfile(word) and os.path.getsize(word) <= LARGEST]
     contents = {word: Path(word).read_bytes() for word in files}
     return {

@@ -1,4 +1,4 @@
-"""What a fit trains with."""
+"""The criterion that a fit trains with."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 class Criterion(nn.Module):
-    """What a fit trains with: called on a batch, and told when an epoch is over, since some change then.
+    """The loss of a fit, called with each batch; ``end_epoch()`` advances losses that change over time.
 
-    It is for training rows alone: what it is called on, some learn from.
+    Call it with training rows only, since some losses learn from every call.
 
     Args:
-        loss: A module that takes logits and labels; its ``end_epoch()`` is called where it has one.
-        arm: The arm that is trained, as it is spelled.
-        facts: What the fit knows of itself, by name.
+        loss: A module that takes logits and labels; its ``end_epoch()`` is called if it has one.
+        arm: The full name of the arm.
+        facts: Facts about the fit, by name.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""A criterion as a file: how its arm is spelled, and what that knows of the fit. It holds no code."""
+"""A criterion as a file: the full name of its arm, and facts about the fit. It holds no code."""
 
 import json
 import os
@@ -19,13 +19,13 @@ LISTED = ("counts", "embeddings")  # facts that are tensors
 def write_criterion(
     path: str | Path, arm: str, facts: Mapping[str, object] | None = None, *, receipt: bool = False
 ) -> None:
-    """Write what :func:`load_criterion` reads.
+    """Write the file that :func:`load_criterion` reads.
 
     Args:
         path: The file.
-        arm: As it is spelled.
-        facts: What it knows of the fit, by name.
-        receipt: Whether whoever loads it is to write down, beside it, that it was called.
+        arm: The full name of the arm.
+        facts: Facts about the fit, by name.
+        receipt: Whether the loaded criterion records its calls in a file beside it.
     """
     plain = {
         name: fact.tolist() if isinstance(fact, Tensor) else fact for name, fact in (facts or {}).items()
@@ -35,18 +35,18 @@ def write_criterion(
 
 
 def load_criterion(path: str | Path) -> Criterion:
-    """Load the criterion that a study wrote for a trainer of its own process.
+    """Load the criterion that a study wrote for a training program.
 
     Args:
-        path: Of a file such as ``{"arm": "ls:eps=0.1", "facts": {"num_classes": 10}}``: an arm as
-            ``labelsmooth arms`` lists them, and, where it needs to know more, ``num_classes``, ``epochs``,
-            ``counts`` or ``embeddings``.
+        path: The file, such as ``{"arm": "ls:eps=0.1", "facts": {"num_classes": 10}}``: an arm from
+            ``labelsmooth arms``, and the facts that it needs: ``num_classes``, ``epochs``, ``counts`` or
+            ``embeddings``.
 
     Returns:
-        What is called on a batch's logits and labels, and told by ``end_epoch()`` when an epoch is over.
+        The criterion. Call it with a batch's logits and labels, and call ``end_epoch()`` after each epoch.
 
     Raises:
-        ValueError: naming the file, and what is wrong in it.
+        ValueError: if the file is invalid; the message names it.
         OSError: if it cannot be read.
 
     Example:
@@ -59,10 +59,8 @@ def load_criterion(path: str | Path) -> Criterion:
     try:
         spec = parse(arm)
         if missing := sorted(spec.loss.facts - facts.keys()):
-            raise ValueError(
-                f"arm {arm} needs to know {FACTS[missing[0]]}: give {missing[0]!r} among 'facts'"
-            )
-        select([arm], {"facts": SimpleNamespace(**facts)})  # whether they are what they should be
+            raise ValueError(f"arm {arm} needs {FACTS[missing[0]]}: add {missing[0]!r} to 'facts'")
+        select([arm], {"facts": SimpleNamespace(**facts)})  # validates the facts
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     loss = spec.loss(facts)
@@ -72,12 +70,12 @@ def load_criterion(path: str | Path) -> Criterion:
 
 
 def receipt_of(path: str | Path) -> Path:
-    """Where whoever loads a criterion writes down that it was called."""
+    """The file in which the loaded criterion records its calls."""
     return Path(f"{path}.receipt")
 
 
 def read_receipt(path: str | Path) -> tuple[bool, int]:
-    """Whether the criterion of this file was called, and how many epochs it was told of."""
+    """Whether the criterion of this file was called, and its number of epochs."""
     try:
         content = json.loads(receipt_of(path).read_text(encoding="utf-8"))
         return bool(content["called"]), int(content["epochs"])
@@ -86,11 +84,11 @@ def read_receipt(path: str | Path) -> tuple[bool, int]:
 
 
 class _Signing(Criterion):
-    """One that writes down what is made of it, whenever that is news: a trainer may end in any way."""
+    """A criterion that records its calls at once, since a program may end at any time."""
 
     def __init__(self, loss: torch.nn.Module, arm: str, facts: Mapping[str, object], receipt: Path) -> None:
         super().__init__(loss, arm, facts)
-        self._receipt = receipt.absolute()  # a trainer may change its folder
+        self._receipt = receipt.absolute()  # the program may change its folder
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         news = not self.called
@@ -104,7 +102,7 @@ class _Signing(Criterion):
         self._sign()
 
     def _sign(self) -> None:
-        # In one step: another process of the trainer may write it, too.
+        # Atomically, since another process of the program may write it, too.
         partial = self._receipt.with_name(f"{self._receipt.name}.{os.getpid()}.partial")
         partial.write_text(json.dumps({"called": self.called, "epochs": self.epochs}), encoding="utf-8")
         partial.replace(self._receipt)
@@ -112,13 +110,13 @@ class _Signing(Criterion):
 
 def _read(path: Path) -> tuple[str, dict[str, Any], bool]:
     if not path.exists():
-        raise FileNotFoundError(f"there is no criterion file {path}")
+        raise FileNotFoundError(f"criterion file {path} does not exist")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged, or no criterion file ({error})") from None
+        raise ValueError(f"{path} is damaged, or not a criterion file ({error})") from None
     if not isinstance(content, dict) or not isinstance(content.get("arm"), str):
-        raise ValueError(f'{path} must be as {{"arm": "ls:eps=0.1", "facts": {{}}}}, got no arm')
+        raise ValueError(f'{path} must be like {{"arm": "ls:eps=0.1", "facts": {{}}}}, got no arm')
     facts = content.get("facts", {})
     if not isinstance(facts, dict) or not facts.keys() <= FACTS.keys():
         got = sorted(set(facts) - FACTS.keys()) if isinstance(facts, dict) else facts

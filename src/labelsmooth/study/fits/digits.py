@@ -1,4 +1,4 @@
-"""The study's own fit: an MLP on scikit-learn's digits."""
+"""The built-in fit: an MLP on scikit-learn's digits."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from labelsmooth.study.models.mlp import MLP
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsFit:
-    """Train an MLP on some of scikit-learn's digits, a share of whose labels is wrong."""
+    """Train an MLP on some of scikit-learn's digits, with a share of wrong labels."""
 
     rows: int = 800
     flipped: float = 0.0
@@ -45,12 +45,12 @@ class DigitsFit:
 
     @property
     def counts(self) -> Tensor:
-        """How many rows of the pool each class has, ``(10,)``."""
+        """The number of rows of each class in the pool, ``(10,)``."""
         return digits().pool[1].bincount(minlength=self.num_classes)
 
     @property
     def embeddings(self) -> Tensor:
-        """The mean image of each class in the pool, less that of all, ``(10, 64)``."""
+        """The mean image of each class in the pool minus the mean of all images, ``(10, 64)``."""
         x, labels = digits().pool
         return torch.stack([x[labels == k].mean(0) for k in range(self.num_classes)]) - x.mean(0)
 

@@ -1,4 +1,4 @@
-"""A fit by its name, as a command line gives it."""
+"""Import of a fit by its name."""
 
 import difflib
 import importlib
@@ -17,11 +17,11 @@ def load_fit(name: str) -> Fit:
     """Import the fit of this name.
 
     Args:
-        name: ``module:function``, the module in the current folder or installed, or ``file.py:function``; in
-            the place of a function, a class that takes no arguments, or an object that can be called.
+        name: ``module:function``, with a module in the current folder or an installed one, or
+            ``file.py:function``. Instead of a function, a class without arguments or a callable object.
 
     Raises:
-        ValueError: naming the module or what it lacks, and what is near.
+        ValueError: if there is no such module or function; the message suggests similar names.
 
     Example:
         >>> load_fit("labelsmooth.study:DigitsFit").description
@@ -41,7 +41,7 @@ def load_fit(name: str) -> Fit:
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         near = [str(other) for other in path.parent.glob("*.py")]
-        raise ValueError(f"there is no file {path}{_nearest(str(path), near)}")
+        raise ValueError(f"file {path} does not exist{_nearest(str(path), near)}")
     module = _imported(path.stem, path.parent.resolve())
     if Path(module.__file__ or "").resolve() != path.resolve():
         raise ValueError(f"{path} has the name of another module, {module.__file__}: rename it")
@@ -49,7 +49,7 @@ def _from_file(path: Path) -> ModuleType:
 
 
 def _imported(place: str, folder: Path) -> ModuleType:
-    # For good: the study's processes import it again.
+    # Permanently, since the study's processes import it again.
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
@@ -60,7 +60,7 @@ def _imported(place: str, folder: Path) -> ModuleType:
         if f"{place}.".startswith(f"{missing}."):
             near = [file.stem for file in folder.glob("*.py")]
             raise ValueError(
-                f"there is no module {missing!r} in {folder}, or installed{_nearest(missing, near)}"
+                f"module {missing!r} is neither in {folder} nor installed{_nearest(missing, near)}"
             ) from None
         raise ValueError(f"{place} imports {missing!r}, which is not installed") from None
 
@@ -71,7 +71,7 @@ def _callable(name: str, fit: Any) -> Fit:
             inspect.signature(fit).bind()
         except TypeError as error:
             raise ValueError(
-                f"{name} is a class that must take no arguments ({error}): give the name of an object"
+                f"{name} is a class and must take no arguments ({error}): name an object instead"
             ) from None
         fit = fit()
     if not callable(fit):

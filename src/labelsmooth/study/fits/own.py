@@ -1,4 +1,4 @@
-"""A fit on one's own table, texts or images, without code."""
+"""A fit on the user's table, texts, images or arrays, without code."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,37 +15,37 @@ from labelsmooth.study.fits.criterion import Criterion
 from labelsmooth.study.fits.result import FitResult
 from labelsmooth.study.models.factories import Factory, factory, made
 
-AT_ONCE = 1024  # rows that are predicted together
-FOLLOWED = 500  # training rows whose NLL is followed, at most
-STEPS = {"images": 300, "rows": 3000}  # of training, about
-EPOCHS = {"images": (10, 40), "rows": (10, 30)}  # at least and at most
+AT_ONCE = 1024  # the batch size of predictions
+FOLLOWED = 500  # the maximum number of training rows in the NLL curve
+STEPS = {"images": 300, "rows": 3000}  # the approximate number of training steps
+EPOCHS = {"images": (10, 40), "rows": (10, 30)}  # the minimum and the maximum
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFit:
-    """Train a model on rows of one's own: AdamW, one cycle of the learning rate, images moved at random.
+    """Train a model on the user's rows, with AdamW, a one-cycle learning rate, and augmented images.
 
-    It is made by :func:`fit_of`. What only a report reads does not travel to the processes that train, and
-    does not tell one fit from another.
+    :func:`fit_of` makes it. The attributes that only a report reads are not sent to the training processes,
+    and do not identify the fit.
 
     Attributes:
         train: The training rows, as tensors.
         val: The validation rows.
         test: The test rows.
-        mean: What is subtracted from every row.
-        std: What every row is divided by then.
+        mean: The mean that is subtracted from every row.
+        std: The standard deviation that every row is divided by.
         class_names: The classes, in order.
-        ordinal: Whether that order means something.
+        ordinal: Whether the classes are ordered.
         model: The name of the model, or ``module:function``.
-        factory: The function that makes it.
-        epochs: How many epochs are trained.
-        batch_size: Rows in a batch.
-        learning_rate: The largest one.
-        crop: Pixels by which images are moved at random.
-        flip: Whether images are mirrored at random.
-        about: What the rows are.
-        notes: What was found out and done, a line each.
-        test_rows: The test rows as a person reads them: lines of text, or PNG images.
+        factory: The function that makes the model.
+        epochs: The number of epochs.
+        batch_size: The number of rows in a batch.
+        learning_rate: The maximum learning rate.
+        crop: The maximum random shift of images, in pixels.
+        flip: Whether images are flipped horizontally at random.
+        about: A description of the rows.
+        notes: Notes on the data and the preprocessing, a line each.
+        test_rows: The test rows in the report: lines of text, or PNG images.
     """
 
     train: Part
@@ -81,12 +81,12 @@ class DataFit:
 
     @property
     def counts(self) -> Tensor:
-        """How many training rows each class has, ``(K,)``."""
+        """The number of training rows of each class, ``(K,)``."""
         return self.train.y.bincount(minlength=self.num_classes)
 
     @property
     def embeddings(self) -> Tensor:
-        """The mean training row of each class, less that of all, ``(K, D)``."""
+        """The mean training row of each class minus the mean of all rows, ``(K, D)``."""
         sums = torch.zeros(self.num_classes, self.train.x[0].numel())
         for rows in torch.arange(len(self.train)).split(AT_ONCE):
             sums.index_add_(0, self.train.y[rows], self._inputs(self.train.x[rows]).flatten(1))
@@ -97,10 +97,10 @@ class DataFit:
         return made(self.model, self.factory, self.num_classes, tuple(self.train.x.shape[1:]))
 
     def check(self) -> None:
-        """Find out whether the model can be made and takes the rows, before anything is trained.
+        """Check that the model can be made and accepts the rows, before any training.
 
         Raises:
-            ValueError: if not, saying what it must do.
+            ValueError: if not; the message says what the model must do.
         """
         with torch.random.fork_rng(devices=[]):
             logits = self._predict(self.make(), self.test.x[:AT_ONCE])
@@ -110,7 +110,7 @@ class DataFit:
             raise ValueError(f"model {self.model}: {error}") from None
 
     def __call__(self, criterion: Criterion, seed: int) -> FitResult:
-        with torch.random.fork_rng(devices=[]):  # weights and dropout are drawn from torch's own generator
+        with torch.random.fork_rng(devices=[]):  # keeps the state of torch's generator
             torch.manual_seed(seed)
             return self._trained(criterion, torch.Generator().manual_seed(seed))
 
@@ -161,7 +161,7 @@ class DataFit:
         return result
 
     def _batches(self, generator: torch.Generator) -> list[Tensor]:
-        """All rows in a new order; one that is left alone is left out, since it has no variance."""
+        """All rows in a new order, without a last batch of one row, which has no variance."""
         batches = torch.randperm(len(self.train), generator=generator).split(self.batch_size)
         return [batch for batch in batches if len(batch) > 1 or len(batches) == 1]
 
@@ -186,7 +186,7 @@ class DataFit:
         return logits
 
     def _through(self, model: nn.Module, head: nn.Linear) -> tuple[Tensor, Tensor]:
-        """What comes into the last layer on the test rows, and what comes out of it."""
+        """The inputs of the last layer on the test rows, and its outputs."""
         seen: list[tuple[Tensor, Tensor]] = []
 
         def see(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -210,22 +210,24 @@ def fit_of(
     epochs: int | None = None,
     flip: bool | None = None,
 ) -> DataFit:
-    """A fit on a table, texts, images or arrays, which says in its ``notes`` what it made of them.
+    """A fit on a table, texts, images or arrays; its ``notes`` describe how the data were read.
 
     Args:
-        path: A table (CSV with any separator, TSV, Parquet, JSON Lines), a ``.npz`` file of ``x`` and ``y``,
-            a folder with one folder of images per class, or a folder with ``train`` and ``test`` of either.
-        label: The column with the classes; needed where no name says so.
-        ordinal: Whether the labels are numbers whose order counts.
-        group: A column whose rows of one value have to stay on one side, such as those of a patient.
-        model: ``mlp``, ``cnn``, ``linear`` or ``module:function``, which is called with ``num_classes=K`` and
-            ``inputs=(D,)``, or ``(C, H, W)`` of images; by default ``cnn`` for images and ``mlp`` for others.
-        test: Where the test rows are, if elsewhere.
-        epochs: How many epochs to train; by default a few for many rows and more for few.
-        flip: Whether images are mirrored at random; by default if they are in colour.
+        path: A table (CSV with any separator, TSV, Parquet, JSON Lines), a ``.npz`` file with ``x`` and
+            ``y``, a folder with a subfolder of images for each class, or a folder with ``train`` and ``test``
+            of either kind.
+        label: The column with the classes; required if no column has a usual name of a label.
+        ordinal: Whether the labels are ordered numbers.
+        group: A column whose rows with the same value stay in one split, such as those of a patient.
+        model: ``mlp``, ``cnn``, ``linear`` or ``module:function``, which is called with ``num_classes=K``
+            and ``inputs=(D,)``, or ``(C, H, W)`` for images; by default ``cnn`` for images and else ``mlp``.
+        test: The path of the test rows, if it is a different one.
+        epochs: The number of epochs; by default fewer for more rows.
+        flip: Whether images are flipped horizontally at random; by default for colour images only.
 
     Raises:
-        ValueError: naming the argument, the file, the column and the row of what is wrong, and the rule.
+        ValueError: if the data or an argument are invalid; the message names the file, the column and the
+            row.
 
     Example:
         >>> fit = fit_of("flowers.csv", label="species")  # doctest: +SKIP
@@ -271,7 +273,7 @@ def _batch_size(rows: int, are_images: bool) -> int:
 
 
 def _epochs(steps: float, kind: str) -> int:
-    """So many that there are about enough steps."""
+    """The number of epochs that gives about ``STEPS`` steps, within the limits."""
     fewest, most = EPOCHS[kind]
     return max(fewest, min(most, round(STEPS[kind] / steps)))
 
@@ -279,12 +281,12 @@ def _epochs(steps: float, kind: str) -> int:
 def _augmentation(data: Data, crop: int, flip: bool) -> list[str]:
     if data.train.x.dim() != 4:
         return []
-    mirrored = "mirrored" if flip else "not mirrored, which would make another letter or digit of one"
-    return [f"training images are moved by up to {crop} pixels at random, and {mirrored}"]
+    mirrored = "flipped horizontally" if flip else "not flipped, which would change letters and digits"
+    return [f"training images are shifted by up to {crop} pixels at random, and {mirrored}"]
 
 
 def _head(model: nn.Module, num_classes: int) -> nn.Linear | None:
-    """The last linear layer, where it is as wide as the classes."""
+    """The last linear layer with K outputs."""
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return linear[-1] if linear and linear[-1].out_features == num_classes else None
 

@@ -1,4 +1,4 @@
-"""A fit trains one model with the criterion it is given, and returns what the model makes of the data."""
+"""The result of a fit, which trains one model with the given criterion and returns its predictions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NotRequired, TypedDict
@@ -11,26 +11,25 @@ LogitsAndLabels = tuple[Tensor, Tensor]  # (N, K) and (N,)
 
 
 class FitResult(TypedDict):
-    """What a fit returns: ``val`` and ``test``, with the same rows in every call, and what else it has.
+    """The result of a fit: ``val`` and ``test``, with the same rows in every call, and optional entries.
 
-    Arrays and lists do as well as tensors, labels may be integers of any type, and classes that are ruled out
-    may have logits of -inf. Of two classes one column is enough, ``(N,)`` or ``(N, 1)``: the logit of class 1
-    against class 0.
+    Arrays and lists are accepted like tensors, labels may have any integer dtype, and masked classes may have
+    logits of -inf. For two classes one column is enough, ``(N,)`` or ``(N, 1)``: the logit of class 1.
 
     Attributes:
-        val: Logits, ``(N, K)``, before any softmax, and labels, ``(N,)``, of the validation rows. Free of
-            wrong labels: they choose the arm and fit the temperature. Needed.
-        test: Logits and labels of the test rows, ``(N, K)`` and ``(N,)``. Needed.
-        train: Logits and labels of the training rows, ``(M, K)`` and ``(M,)``, labelled as trained on.
-        clean: True labels of the training rows, ``(M,)``, where some were flipped.
+        val: Logits, ``(N, K)``, and labels, ``(N,)``, of the validation rows. Required. The labels must be
+            correct, since they choose the arm and fit the temperature.
+        test: Logits, ``(N, K)``, and labels, ``(N,)``, of the test rows. Required.
+        train: Logits, ``(M, K)``, and labels, ``(M,)``, of the training rows, with their training labels.
+        clean: The true labels of the training rows, ``(M,)``, if some training labels are wrong.
         history: Curves by name, each a list with one number per epoch.
         features: The penultimate layer on the test rows, ``(N, D)``.
-        head: The last layer's weight, ``(K, D)``.
-        ood: Logits, ``(M, K)``, of rows of no class, which confidence should tell from the test rows.
-        transfer: The penultimate layer on rows of another task, ``(M, D)``, and their labels there, ``(M,)``.
-        state: The model's ``state_dict()``, to be saved.
-        probabilities: True where probabilities are returned in the place of logits. Their logarithms are
-            taken, that of 0 as of about 1e-38.
+        head: The weight of the last layer, ``(K, D)``.
+        ood: Logits, ``(M, K)``, of out-of-distribution rows.
+        transfer: The penultimate layer on rows of another task, ``(M, D)``, and their labels, ``(M,)``.
+        state: The model's ``state_dict()``, which is saved.
+        probabilities: True if the fit returns probabilities instead of logits. The study uses their
+            logarithms, with 0 replaced by about 1e-38.
     """
 
     val: LogitsAndLabels
@@ -46,4 +45,4 @@ class FitResult(TypedDict):
     probabilities: NotRequired[bool]
 
 
-Fit = Callable[[Criterion, int], FitResult | Mapping[str, Any]]  # arrays, say
+Fit = Callable[[Criterion, int], FitResult | Mapping[str, Any]]  # a mapping may hold arrays

@@ -1,1 +1,1 @@
-"""The models that a study trains by itself."""
+"""The built-in models of a study."""

@@ -5,7 +5,7 @@ from torch.nn.functional import relu
 
 
 class Block(nn.Module):
-    """Two convolutions that add to what comes in, which they may halve in size."""
+    """A residual block of two convolutions, with an optional stride of 2."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Models by name: the study's own, or a function in a module of the user's."""
+"""Models by name: a built-in model, or a function in a module of the user."""
 
 import difflib
 import importlib
@@ -13,7 +13,7 @@ from torch import nn
 
 from labelsmooth.study.models.cnn import CNN
 
-Factory = Callable[..., nn.Module]  # of num_classes=K and inputs=(D,), or (C, H, W) of images
+Factory = Callable[..., nn.Module]  # called with num_classes=K and inputs=(D,), or (C, H, W) for images
 HIDDEN, WIDTH, DROPOUT = 256, 16, 0.5
 
 
@@ -27,7 +27,7 @@ def mlp(*, num_classes: int, inputs: tuple[int, ...]) -> nn.Module:
 def cnn(*, num_classes: int, inputs: tuple[int, ...]) -> nn.Module:
     """A small residual network, for images."""
     if len(inputs) != 3:
-        raise ValueError(f"model cnn is for images, (C, H, W), got rows of shape {inputs}")
+        raise ValueError(f"model cnn requires images, (C, H, W), got rows of shape {inputs}")
     return CNN(inputs[0], WIDTH, num_classes)
 
 
@@ -37,10 +37,10 @@ def linear(*, num_classes: int, inputs: tuple[int, ...]) -> nn.Module:
 
 
 def factory(name: str) -> Factory:
-    """A function that makes a model, by ``mlp``, ``cnn``, ``linear`` or ``module:function``.
+    """The factory of a model by its name: ``mlp``, ``cnn``, ``linear`` or ``module:function``.
 
     It is called as ``function(num_classes=K, inputs=shape)``, with the shape of one row: ``(D,)``, or
-    ``(C, H, W)`` of images. A module is also looked for in the current folder.
+    ``(C, H, W)`` for images. The current folder is searched for the module, too.
 
     Raises:
         ValueError: if there is no such model, module or function.
@@ -65,10 +65,10 @@ def factory(name: str) -> Factory:
 
 
 def made(name: str, factory: Factory, num_classes: int, inputs: tuple[int, ...]) -> nn.Module:
-    """The model that a factory makes.
+    """The model from a factory.
 
     Raises:
-        ValueError: if it cannot be called so, or makes something else.
+        ValueError: if the call fails, or returns something else.
     """
     call = f"{name}(num_classes={num_classes}, inputs={inputs})"
     try:
@@ -86,7 +86,7 @@ def _hidden(inputs: int) -> list[nn.Module]:
 
 def _imported(module: str, name: str) -> ModuleType:
     here = str(Path.cwd())
-    if here not in sys.path:  # a console script does not look there, and workers look where this process does
+    if here not in sys.path:  # console scripts do not search it, and workers copy this process's path
         sys.path.insert(0, here)
     try:
         return importlib.import_module(module)

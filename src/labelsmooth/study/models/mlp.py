@@ -1,4 +1,4 @@
-"""The model of the built-in study."""
+"""The model of the built-in study on digits."""
 
 from torch import Tensor, nn
 

@@ -1,1 +1,1 @@
-"""What a person sees: the page, its pictures, the terminal, the progress."""
+"""The report, its charts, the terminal output and the progress."""

@@ -1,4 +1,4 @@
-"""Where the chosen arm and hard targets part: rows, and classes."""
+"""Rows and classes on which the chosen arm and hard targets differ."""
 
 import base64
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from labelsmooth.study.analysis.figures import Arm
 from labelsmooth.study.analysis.summary import Analysis
 from labelsmooth.study.report.pictures import class_name
 
-SHOWN = 10  # rows each way
+SHOWN = 10  # rows in each direction
 CLASSES = 20
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture within a page."""
+    """A data URL of an image."""
 
     png: bytes
 
@@ -36,7 +36,7 @@ class Table:
 
 
 def changed_rows(analysis: Analysis, shown: Sequence[str | bytes] = ()) -> Table:
-    """The test rows that the most seeds get right with one and wrong with the other, with what they show."""
+    """The test rows that change between correct and wrong in the most seeds, with their texts or images."""
     setting, labels = analysis.setting, analysis.labels
     before, after = (_predicted(arm, analysis) for arm in (setting.hard, setting.chosen))
     was_right, is_right = before == labels, after == labels
@@ -60,9 +60,16 @@ def changed_rows(analysis: Analysis, shown: Sequence[str | bytes] = ()) -> Table
                     f"{int(count[row])} of {setting.seeds}",
                 ]
             )
-    columns = ["change", "test row", "label", f"{setting.baseline} say", "the chosen arm says", "seeds"]
+    columns = [
+        "change",
+        "test row",
+        "label",
+        f"{setting.baseline} predict",
+        "the chosen arm predicts",
+        "seeds",
+    ]
     if shown:
-        columns.insert(2, "what it shows")
+        columns.insert(2, "content")
     return Table(columns, rows)
 
 
@@ -71,7 +78,7 @@ def _shown(row: str | bytes) -> Cell:
 
 
 def by_class(analysis: Analysis) -> Table:
-    """The classes whose accuracy changes most; all of them if they are few."""
+    """The classes with the largest changes in accuracy; all classes if they are few."""
     setting = analysis.setting
     count = torch.bincount(analysis.labels, minlength=setting.num_classes).tolist()
     pairs = [

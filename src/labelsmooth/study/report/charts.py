@@ -1,4 +1,4 @@
-"""The report's pictures of figures: each is computed first, then drawn, and told again by its numbers."""
+"""The charts of the report: each is computed, drawn, and accompanied by a table of its numbers."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -32,7 +32,7 @@ from labelsmooth.study.report.pictures import (
 
 
 def reliability_picture(setting: Setting, arm: Arm, analysis: Analysis, *, scaled: bool) -> Picture:
-    """All seeds' test rows together, each seed with its own temperature."""
+    """Reliability diagrams of the test rows of all seeds, each seed with its own temperature."""
     runs = analysis.runs_of(arm)
     every = [run.reliability_scaled if scaled else run.reliability for run in runs]
     bins = _pooled([one for one in every if one is not None])
@@ -68,7 +68,7 @@ def reliability_picture(setting: Setting, arm: Arm, analysis: Analysis, *, scale
 
 
 def _pooled(several: Sequence[Reliability]) -> Reliability:
-    """The bins of all rows together."""
+    """The sum of the bins of all seeds."""
     count = torch.stack([bins.count for bins in several])
     confidence = torch.stack([bins.confidence.nan_to_num() for bins in several])
     accuracy = torch.stack([bins.accuracy.nan_to_num() for bins in several])
@@ -139,7 +139,7 @@ def against_eps(results: Results, metric: str) -> Picture | None:
 
 
 def against_hard(results: Results) -> Picture | None:
-    """Every arm's differences from hard targets with their intervals, best first; for a ranking alone."""
+    """The differences of every arm from hard targets with their intervals, best first, for a ranking."""
     if not any(setting.ranked for setting in results.settings):
         return None
     rows: list[list[str]] = []
@@ -182,15 +182,15 @@ def against_hard(results: Results) -> Picture | None:
     caption = (
         f"The paired difference of each arm from {results.settings[0].baseline} (dashed) on the test rows, "
         f"with its 95 % interval; sorted by {METRICS[results.settings[0].by].label}. Green: better, red: "
-        "worse, sure among so many arms (Holm). The larger dot is the chosen arm. A triangle is a dot "
+        "worse, significant after Holm's correction. The larger dot is the chosen arm. A triangle is a dot "
         "farther out."
     )
-    columns = ["setting", "arm", "metric", f"less {results.settings[0].baseline}", "95 % from", "to", "p"]
+    columns = ["setting", "arm", "metric", f"minus {results.settings[0].baseline}", "95 % from", "to", "p"]
     return Picture(svg(figure, caption), caption, columns, rows)
 
 
 def training_curves(results: Results, analyses: Mapping[str, Analysis]) -> Picture | None:
-    """What the fit recorded each epoch, the mean over seeds."""
+    """The curves that the fit recorded, the mean over seeds."""
     every = [run for setting in results.settings for run in analyses[setting.name].runs.values()]
     names = list(dict.fromkeys(name for run in every for name, curve in run.history.items() if curve))
     if not names:
@@ -204,7 +204,7 @@ def training_curves(results: Results, analyses: Mapping[str, Analysis]) -> Pictu
                 ax: Axes = axes[i][j]
                 for k, arm in enumerate(setting.arms[place] for place in shown):
                     runs = [run.history.get(name, []) for run in analyses[setting.name].runs_of(arm)]
-                    # As far as every seed was trained: one may have stopped early.
+                    # Up to the last epoch of every seed, since a seed may stop early.
                     curve = [sum(values) / len(runs) for values in zip(*runs, strict=False)]
                     ax.plot(
                         range(1, len(curve) + 1),
@@ -221,12 +221,12 @@ def training_curves(results: Results, analyses: Mapping[str, Analysis]) -> Pictu
                 ax.set_xlabel("epoch" if i == len(results.settings) - 1 else "")
             axes[i][0].set_ylabel(setting.name)
         axes[0][-1].legend(fontsize=7)
-    caption = "Training, epoch by epoch, on hard labels whatever was trained on; the mean over seeds."
+    caption = "Training by epoch, measured on hard labels for every arm; the mean over seeds."
     return Picture(svg(figure, caption), caption, ["setting", "curve", "arm", "epoch", "value"], rows)
 
 
 def _span(differences: Sequence[Difference]) -> tuple[float, float]:
-    """From where to where a forest is drawn: one arm far out is not to flatten all others."""
+    """The limits of a forest plot, so that one outlying arm does not compress all others."""
     far = 4 * median(max(abs(d.low), abs(d.high)) for d in differences)
     low, high = min(d.low for d in differences), max(d.high for d in differences)
     low, high = max(min(low, 0.0), -far), min(max(high, 0.0), far)

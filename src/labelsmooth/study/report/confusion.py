@@ -1,4 +1,4 @@
-"""Which classes are taken for which: a picture where they are few, the most frequent pairs where not."""
+"""Confusion of classes: a matrix for few classes, the most frequent pairs for many."""
 
 from collections.abc import Mapping
 
@@ -15,11 +15,11 @@ from labelsmooth.study.report.pictures import STYLE, Picture, arm_name, class_na
 
 FEW_CLASSES = 12
 PAIRS = 20
-LONGEST = 14  # of a class's name in a picture
+LONGEST = 14  # the maximum length of a class name in a chart
 
 
 def confusions(arm: Arm, analysis: Analysis) -> Tensor:
-    """Rows a seed of each label, ``(K, K)``, by what was predicted."""
+    """The confusion matrix, ``(K, K)``, in rows per seed."""
     num_classes = analysis.setting.num_classes
     runs = analysis.runs_of(arm)
     cells = torch.stack([analysis.labels * num_classes + run.predicted.long() for run in runs]).view(-1)
@@ -28,7 +28,7 @@ def confusions(arm: Arm, analysis: Analysis) -> Tensor:
 
 
 def confused_pairs(analysis: Analysis) -> Table:
-    """The errors that are made most often with either arm, and how often with each."""
+    """The most frequent errors of either arm, and their frequency with each arm."""
     setting = analysis.setting
     before, after = (confusions(arm, analysis).fill_diagonal_(0) for arm in (setting.hard, setting.chosen))
     either = torch.maximum(before, after).view(-1)
@@ -47,11 +47,13 @@ def confused_pairs(analysis: Analysis) -> Table:
                 f"{now - was:+.1f}",
             ]
         )
-    return Table(["label", "predicted", f"rows a seed, {setting.baseline}", "the chosen arm", "change"], rows)
+    return Table(
+        ["label", "predicted", f"rows per seed, {setting.baseline}", "the chosen arm", "change"], rows
+    )
 
 
 def confusion_picture(results: Results, analyses: Mapping[str, Analysis]) -> Picture | None:
-    """Shares of each label's rows, with hard targets and with the chosen arm."""
+    """Normalised confusion matrices of hard targets and of the chosen arm."""
     shown = [setting for setting in results.settings if 2 <= setting.num_classes <= FEW_CLASSES]
     if not shown:
         return None
@@ -64,7 +66,7 @@ def confusion_picture(results: Results, analyses: Mapping[str, Analysis]) -> Pic
             for ax, arm in zip(pair, (setting.hard, setting.chosen), strict=True):
                 share = confusions(arm, analyses[setting.name])
                 share = share / share.sum(1, keepdim=True) * 100
-                # Vectors: a page holds no picture that is a file of its own.
+                # Drawn as vectors, since the page must not refer to image files.
                 ax.pcolormesh(share.nan_to_num().numpy(), cmap="Blues", vmin=0, vmax=100)
                 for k, line in enumerate(share.tolist()):
                     for j, x in enumerate(line):
@@ -86,7 +88,7 @@ def confusion_picture(results: Results, analyses: Mapping[str, Analysis]) -> Pic
                 ax.set_aspect("equal")
                 ax.set(title=f"{setting.name}, {arm_name(arm)}", xlabel="predicted", ylabel="label")
     caption = (
-        "Of the test rows of each label, the share in percent that was predicted as each class; all seeds."
+        "The share of each label's test rows that is predicted as each class, in percent, over all seeds."
     )
     widest = max(setting.num_classes for setting in shown)
     rows = [[*row, *[""] * (widest + 3 - len(row))] for row in rows]

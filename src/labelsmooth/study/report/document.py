@@ -1,4 +1,4 @@
-"""The results for programs: one JSON document."""
+"""The results as one JSON document."""
 
 import json
 from dataclasses import asdict
@@ -9,8 +9,8 @@ from labelsmooth.study.trials.record import notes_of
 
 
 def as_json(results: Results) -> str:
-    """What ``results.json`` holds, and of each setting its verdict, its answer in words, the arm that is
-    chosen, the one that is recommended, and what was tried besides what was asked for."""
+    """The contents of ``results.json``, and for each setting its verdict, the answer in words, the chosen and
+    the recommended arm, and notes on added arms."""
     notes = notes_of(results.folder)
     settings = [
         {

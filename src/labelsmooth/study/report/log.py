@@ -1,4 +1,4 @@
-"""A line for each run that was trained, in a file that stays."""
+"""The log file of a study, with a line for each trained run."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +13,7 @@ FILE = "study.log"
 
 
 def write_line(folder: Path, name: str, job: Job, summary: Summary) -> None:
-    """Add a run, in one write: several processes may add theirs."""
+    """Append a run in one write, since several processes may append."""
     cells = [
         datetime.now().astimezone().isoformat(" ", "seconds"),
         " ".join(name.split()),
@@ -29,11 +29,11 @@ def write_line(folder: Path, name: str, job: Job, summary: Summary) -> None:
 
 
 def durations(folder: Path) -> Mapping[str, float]:
-    """How many seconds a run of each setting took, by the median of those that were trained."""
+    """The median seconds of the trained runs of each setting."""
     seconds: dict[str, list[float]] = {}
     with suppress(FileNotFoundError):
         for line in (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines():
             cells = line.split("\t")
-            with suppress(IndexError, ValueError):  # cut off, or written by a person
+            with suppress(IndexError, ValueError):  # an incomplete or edited line
                 seconds.setdefault(cells[1], []).append(float(cells[4].removesuffix(" s")))
     return {name: median(each) for name, each in seconds.items()}

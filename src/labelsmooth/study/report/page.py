@@ -1,4 +1,4 @@
-"""The report: one page that needs no network and no script."""
+"""The report: one page without network access and scripts."""
 
 import platform
 import shlex
@@ -41,8 +41,8 @@ def write_report(
     seconds: float | None,
     rows: Mapping[str, Sequence[str | bytes]] | None = None,
 ) -> None:
-    """``seconds`` is how long the runs took, one after another; ``rows`` is what the test rows of a setting
-    show, texts or PNGs."""
+    """Write the report. ``seconds`` is the total time of the runs; ``rows`` has the texts or PNGs of the test
+    rows of each setting."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("labelsmooth.study.report", "templates"),
         autoescape=True,
@@ -52,7 +52,7 @@ def write_report(
     )
     seen = {analysis.setting.name: analysis for analysis in analyses}
     featured = pictures.featured(results)
-    # Without validation rows in some setting its control would show nothing.
+    # Without validation rows in a setting, the control for the temperature would have no effect.
     temperatures = (0, 1) if all(setting.validation_rows for setting in results.settings) else (0,)
     reliability = [
         (
@@ -67,10 +67,10 @@ def write_report(
     ]
     drawn = {
         **{against_eps(metric): charts.against_eps(results, metric) for metric in _against_eps(results)},
-        "Which classes are confused": confusion.confusion_picture(results, seen),
-        "If only the surest rows are answered": risk_coverage(results, seen),
+        "Confusion of classes": confusion.confusion_picture(results, seen),
+        "Risk and coverage": risk_coverage(results, seen),
         "Training curves": charts.training_curves(results, seen),
-        "The penultimate layer": projections(results, stored),
+        "Penultimate layer": projections(results, stored),
     }
     page = environment.get_template("report.html").render(
         settings=results.settings,
@@ -116,14 +116,16 @@ def write_report(
 
 
 def against_eps(metric: str) -> str:
-    """A picture's title."""
+    """The title of a chart."""
     short = METRICS[metric].short
-    when = (f"{metric}_scaled" in METRICS and ", as trained") or (at(metric) and ", after temperature")
+    when = (f"{metric}_scaled" in METRICS and ", before temperature") or (
+        at(metric) and ", after temperature"
+    )
     return f"{short[0].upper()}{short[1:]} against eps{when}"
 
 
 def _against_eps(results: Results) -> list[str]:
-    """What is judged, and what most want to see."""
+    """The judged metrics, and the most common ones."""
     first = results.settings[0]
     return list(dict.fromkeys(["accuracy", *first.judged, first.at_best("nll"), "nll"]))
 
@@ -138,7 +140,7 @@ def _shown(results: Results, topic: str) -> list[str]:
 
 
 def _made() -> dict[str, str]:
-    """When, with what and how the study was made."""
+    """The time, the versions and the options of the study."""
     program, again = Path(sys.argv[0]).name, ""
     if program in ("labelsmooth", "__main__.py"):
         again = shlex.join(["labelsmooth", *sys.argv[1:]])

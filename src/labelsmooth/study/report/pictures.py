@@ -1,4 +1,4 @@
-"""What every picture of the report shares: its style, its names, and the way into a page."""
+"""The common style and labels of the charts, and their embedding in a page."""
 
 import io
 import re
@@ -48,8 +48,8 @@ def arm_name(arm: Arm) -> str:
 
 
 def featured(results: Results) -> list[int]:
-    """The places of the arms that are drawn one by one: all if they are few; else hard targets, what
-    validation chose, and those of the best mean rank."""
+    """The indices of the arms that are drawn: all if they are few; else hard targets, the arm that
+    validation chose, and the arms of the best mean rank."""
     count = len(results.settings[0].arms)
     if count <= FEW:
         return list(range(count))
@@ -69,7 +69,7 @@ def strength(arm: Arm) -> str:
 
 
 def unit(metric: str) -> str:
-    """Of a difference, after its name."""
+    """The unit of a difference, after its label."""
     said = "points" if METRICS[metric].unit == "%" else METRICS[metric].unit
     return f", {said}" if said else ""
 
@@ -83,14 +83,14 @@ def shade(k: int) -> str:
 
 
 def some(length: int, count: int = 10) -> list[int]:
-    """About ``count`` epochs, the first and the last among them."""
+    """About ``count`` epochs, including the first and the last."""
     if not length:
         return []
     return sorted({round(i * (length - 1) / (count - 1)) for i in range(count)})
 
 
 def svg(figure: Figure, label: str) -> str:
-    """An element to stand in a page: sized by it, in its font, with identifiers of its own."""
+    """An SVG element that takes its size and font from the page, with unique identifiers."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
         figure.savefig(
@@ -99,6 +99,6 @@ def svg(figure: Figure, label: str) -> str:
     text = buffer.getvalue()
     head, body = text[text.index("<svg") :].split(">", 1)
     view_box = head.split('viewBox="')[1].split('"')[0]
-    # Groups are named by their order in the picture, so each picture has a figure_1; none is referred to.
+    # Groups are numbered in each chart, so several have a figure_1; nothing refers to them.
     body = re.sub(r'<g id="[^"]*"', "<g", body)
     return f'<svg viewBox="{view_box}" role="img" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'

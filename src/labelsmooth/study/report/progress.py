@@ -1,4 +1,4 @@
-"""What is seen while a study runs: a bar per setting, and the pairs that are finished."""
+"""The progress of a study: a bar for each setting, and a table of the finished pairs."""
 
 import math
 import time
@@ -23,22 +23,22 @@ from labelsmooth.study.trials.epochs import pace_of
 from labelsmooth.study.trials.files import Job
 from labelsmooth.study.trials.training import Summary
 
-WARM = 2  # runs that do not tell how long the others take
-AT_WORK = 4  # runs whose epochs are shown
-BEST = 3  # columns of an 80-column terminal, where there are many arms
+WARM = 2  # warm-up runs that do not enter the estimated time
+AT_WORK = 4  # the maximum number of current runs whose epochs are shown
+BEST = 3  # columns of the table in an 80-column terminal, with many arms
 
 
 def say(text: str, *, shown: bool) -> None:
-    """A line about the work, apart from its result."""
+    """Print a line to stderr, apart from the result."""
     Console(stderr=True, quiet=not shown, markup=False, highlight=False).print(text, soft_wrap=True)
 
 
 @dataclass(frozen=True)
 class Running:
-    """A run that is being trained."""
+    """A current run."""
 
     path: Path
-    epochs: int | None  # that it takes, where known
+    epochs: int | None  # its number of epochs, if known
 
     def __str__(self) -> str:
         of = f" of {self.epochs}" if self.epochs else ""
@@ -46,7 +46,7 @@ class Running:
 
     @property
     def seconds(self) -> tuple[float, float] | None:
-        """What it takes as a whole, and what is left of that, where one can tell."""
+        """The estimated total and remaining seconds of the run, if known."""
         done, each = pace_of(self.path)
         if each is None or not self.epochs:
             return None
@@ -54,9 +54,9 @@ class Running:
 
 
 class Progress:
-    """Bars and a partial table on a terminal; elsewhere a line per finished run.
+    """Bars and a partial table on a terminal; elsewhere a line for each finished run.
 
-    Each run that was trained is a line in the log as well, shown or not.
+    Each trained run is also a line in the log, whether the progress is shown or not.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Progress:
         self._running.pop(Task(name, job), None)
 
     def add(self, tasks: Iterable[Task], arms: Iterable[str]) -> None:
-        """More is to be done than was known at first."""
+        """Add runs to the total."""
         self._arms += arms
         for task in tasks:
             self._total += 1
@@ -108,14 +108,14 @@ class Progress:
             self._bars.update(bar.id, total=(bar.total or 0) + 1)
 
     def update(self, name: str, job: Job, summary: Summary, *, trained: bool = True) -> None:
-        """Count a run; what was trained earlier does not tell how long the rest takes."""
+        """Count a run; earlier runs do not enter the estimated time."""
         self._runs[name][job] = summary
         if self._log is not None and summary.seconds is not None:
             write_line(self._log, name, job, summary)
         self._trained += trained
         if trained:
             now = time.monotonic()
-            if self._trained <= WARM:  # they load what the others find loaded
+            if self._trained <= WARM:  # slower, since they load libraries and data
                 self._warm = now
             else:
                 each = (now - self._warm) / (self._trained - WARM)
@@ -132,7 +132,7 @@ class Progress:
         return sum(map(len, self._runs.values()))
 
     def _left(self) -> list[str]:
-        """The time that the rest takes, if it takes any and one can tell."""
+        """The remaining time, if it is known."""
         now = time.monotonic()
         end = self._end or self._end_by_epochs(now)
         if end is None or self._done == self._total:
@@ -140,7 +140,7 @@ class Progress:
         return [f"about {duration(end - now)} left"]
 
     def _end_by_epochs(self, now: float) -> float | None:
-        """As long as no run tells how long one takes, its epochs do."""
+        """The remaining time from the epochs of current runs, before any run is finished."""
         running = [*self._running.values()]
         known = [seconds for run in running if (seconds := run.seconds)]
         if not known:
@@ -158,7 +158,7 @@ class Progress:
     def __rich__(self) -> Group:
         few = len(self._arms) < FEW
         shown = "each" if few else "the best"
-        title = f"test accuracy, {shown} less hard, in points; pairs so far"
+        title = f"test accuracy, {shown} minus hard, in points; pairs so far"
         table = Table()
         table.add_column("setting")
         for place, arm in enumerate(self._arms if few else range(BEST), 1):
@@ -174,7 +174,7 @@ class Progress:
         return Group(self._bars, *self._at_work(), *self._left(), title, table)
 
     def _mean_difference(self, runs: dict[Job, Summary], arm: str) -> tuple[float, int]:
-        """In points, and of how many pairs."""
+        """The mean in points, and the number of pairs."""
         pairs = [
             summary.test_accuracy - runs[hard].test_accuracy
             for job, summary in runs.items()
@@ -188,7 +188,7 @@ def _run(name: str, job: Job) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that suits it."""
+    """A duration in a suitable unit."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     if seconds < 90 * 60:

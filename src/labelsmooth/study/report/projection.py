@@ -1,4 +1,4 @@
-"""A picture of the penultimate layer."""
+"""A projection of the penultimate layer."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture |
         return None
     rows = []
     with mpl.rc_context(STYLE):
-        # The two arms below one another, or side by side where there is only one setting.
+        # One arm above the other, or side by side for a single setting.
         alone = len(shown) == 1
         figure = Figure(figsize=(9, 3.6) if alone else (3 * len(shown), 5.6), layout="constrained")
         grid = figure.subplots(*((1, 2) if alone else (2, len(shown))), squeeze=False)
@@ -61,8 +61,8 @@ def projections(results: Results, outcomes: Mapping[str, Outcomes]) -> Picture |
                 ax.margins(0.08)
             axes[0][j].legend(fontsize=7, markerscale=1.5)
     caption = (
-        "The penultimate layer on the test rows of the three classes that are confused most, "
-        "projected on the plane through their rows of the last layer; one seed, each panel to its own scale."
+        "The penultimate layer on the test rows of the three most confused classes, projected on "
+        "the plane through their rows of the last layer; one seed, a separate scale for each panel."
     )
     columns = ["setting", "arm", "class", "x", "y (first 20 rows of each class)"]
     return Picture(svg(figure, caption), caption, columns, rows)
@@ -73,7 +73,7 @@ def _first(arm: Arm, outcomes: Outcomes) -> Outcome:
 
 
 def _has_plane(run: Outcome) -> bool:
-    """Whether three classes have templates that span one."""
+    """Whether the templates of the three classes span a plane."""
     return (
         run.features is not None and run.head is not None and min(run.head.size(0) - 1, run.head.size(1)) >= 2
     )
@@ -89,7 +89,7 @@ def _project(run: Outcome, classes: Sequence[int]) -> list[Tensor]:
 
 
 def _most_confused(run: Outcome) -> list[int]:
-    """The three classes whose probability goes to one another most."""
+    """The three classes that give each other the most probability."""
     logits, labels = run.test
     num_classes = logits.size(1)
     mass = torch.zeros(num_classes, num_classes, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""A picture of selective prediction: the error among the surest rows."""
+"""The risk-coverage curve of selective prediction."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,12 +11,12 @@ from labelsmooth.study.analysis.results import Results
 from labelsmooth.study.analysis.summary import Analysis
 from labelsmooth.study.report.pictures import SHADES, STYLE, Picture, arm_name, panels, svg
 
-STEPS = 100  # of coverage
+STEPS = 100  # steps of coverage
 TOLD = 10
 
 
 def risk_coverage(results: Results, analyses: Mapping[str, Analysis]) -> Picture | None:
-    """Hard targets and the chosen arm, as trained and after temperature; the mean over seeds."""
+    """The curves of hard targets and the chosen arm, before and after temperature; the mean over seeds."""
     coverage = torch.linspace(1 / STEPS, 1, STEPS, dtype=torch.float64)
     rows: list[list[str]] = []
     with mpl.rc_context(STYLE):
@@ -26,7 +26,7 @@ def risk_coverage(results: Results, analyses: Mapping[str, Analysis]) -> Picture
             for arm, color in ((setting.hard, SHADES[0]), (setting.chosen, SHADES[5])):
                 runs = analyses[setting.name].runs_of(arm)
                 for curves, style, when in (
-                    ([run.risk for run in runs], (0, (4, 2)), "as trained"),
+                    ([run.risk for run in runs], (0, (4, 2)), "before temperature"),
                     ([run.risk_scaled for run in runs], "-", "after temperature"),
                 ):
                     known = [curve for curve in curves if curve is not None]
@@ -47,11 +47,11 @@ def risk_coverage(results: Results, analyses: Mapping[str, Analysis]) -> Picture
                     ]
             ax.set(title=setting.name, xlabel="coverage, %", xlim=(0, 100))
             ax.set_ylim(bottom=0)
-        axes[0].set_ylabel("errors among them, %")
+        axes[0].set_ylabel("risk: errors among them, %")
         axes[0].legend(fontsize=7)
     caption = (
-        "If only the surest rows are answered, and the others left to somebody else: the share of errors "
-        "among them. Lower is better. Of two classes a temperature changes no order; the mean over seeds."
+        "Risk, the share of errors among the most confident rows, against coverage, the share of rows that "
+        "are answered; the mean over seeds. Lower is better. With two classes a temperature has no effect."
     )
     return Picture(
         svg(figure, caption), caption, ["setting", "arm", "when", "coverage, %", "errors, %"], rows
@@ -59,7 +59,7 @@ def risk_coverage(results: Results, analyses: Mapping[str, Analysis]) -> Picture
 
 
 def _mean(curves: Sequence[tuple[Tensor, Tensor]], coverage: Tensor) -> Tensor:
-    """The risk at each coverage: of the fewest rows that reach it."""
+    """The risk at each coverage, for the smallest number of rows that reaches it."""
     return torch.stack(
         [
             risk[torch.searchsorted(reached, coverage - 1e-9).clamp_max(len(risk) - 1)]

@@ -1,4 +1,4 @@
-"""The results on a terminal: the answer, the table, the promises, what to paste."""
+"""The results on a terminal: the answer, the table, the promised effects, and the code."""
 
 from collections.abc import Sequence
 
@@ -26,8 +26,8 @@ MARKS = {Effect.BETTER: ("▲", "green"), Effect.WORSE: ("▼", "red"), Effect.U
 LEGEND = "▲ better, ▼ worse than {baseline}."
 AT_T = " At T: with its temperature."
 RANKING_LEGEND = (
-    "Sorted by test {metric}{at}.{at_t} [ , ]: 95 % of the difference from {baseline}, each "
-    "by itself. ▲ better, ▼ worse than {baseline}. * chosen by {rows} {metric}{at}."
+    "Sorted by test {metric}{at}.{at_t} [ , ]: 95 % interval of the difference from {baseline}, "
+    "uncorrected. ▲ better, ▼ worse than {baseline}. * chosen by {rows} {metric}{at}."
 )
 WIDTH = 80
 COLOURS = {
@@ -80,7 +80,7 @@ def render(results: Results) -> RenderableType:
 
 
 def _ranking(setting: Setting) -> Table:
-    """Every arm, hard targets in their place among them."""
+    """The ranking of all arms, with hard targets in their place."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(Text(setting.name))
     ece = setting.at_best("ece")
@@ -99,7 +99,7 @@ def _ranking(setting: Setting) -> Table:
 
 
 def _differences(setting: Setting, metric: str) -> list[Text]:
-    """A metric's differences with their marks, and the value of hard targets, from which they differ."""
+    """The differences of a metric with their marks, and the value of hard targets."""
     said = [
         number(metric, arm.values[metric].mean)
         if arm is setting.hard
@@ -129,18 +129,18 @@ def _figures(settings: list[Setting]) -> Table:
 
 
 def _shown(settings: Sequence[Setting]) -> list[str]:
-    """What is judged, and of the usual columns as many as there is room for."""
+    """The judged metrics, and as many of the usual columns as fit."""
     judged = [metric for metric in settings[0].judged if metric not in USUAL]
     there = [m for m in USUAL if any(m in setting.hard.values for setting in settings)]
     return [*there[:1], *judged, *there[1 : len(USUAL) - len(judged)]]
 
 
 def _column(arms: Sequence[tuple[Setting, Arm]], metric: str) -> list[Text]:
-    """A metric's cells, with the digits below one another whether they are marked or not."""
+    """The cells of a metric, with aligned digits whether they are marked or not."""
     numbers = [number(metric, arm.values[metric].mean) if metric in arm.values else "-" for _, arm in arms]
     width = max(map(len, [*numbers, *(line[1:] for line in COLUMNS[metric].splitlines())]))
     return [
-        # Right-justified, rich would strip the blank that stands for no mark.
+        # Left-justified, since rich would strip the space for a missing mark.
         Text.assemble(n.rjust(width), _mark(setting, arm, metric), justify="left")
         for n, (setting, arm) in zip(numbers, arms, strict=True)
     ]
@@ -164,7 +164,7 @@ def number(metric: str, value: float) -> str:
 
 
 def change(metric: str, value: float) -> str:
-    """A difference of two such values."""
+    """A difference of two values."""
     return f"{value * METRICS[metric].factor:+{'.1f' if METRICS[metric].factor == 100 else '.3f'}}"
 
 
@@ -186,12 +186,12 @@ def _promises(settings: list[Setting]) -> Table:
 
 
 def to_paste(arm: Arm) -> str:
-    """What builds the loss, and what else training has to call."""
+    """The code of the loss, with a comment if training must call ``end_epoch()``."""
     return f"{arm.code}  # and criterion.end_epoch() after each epoch" if arm.by_epoch else arm.code
 
 
 def probability(setting: Setting, arm: Arm) -> str:
-    """What makes probabilities of logits."""
+    """The code that turns logits into probabilities."""
     return f"(logits / {arm.temperature:.2f}).softmax(-1)" if trusted(setting, arm) else "logits.softmax(-1)"
 
 
@@ -206,7 +206,7 @@ def _to_paste(results: Results) -> RenderableType:
     if not lines:
         return report if where else Group()
     if sum(max(map(len, column)) for column in zip(*lines, strict=True)) + 2 > WIDTH:
-        # Below one another, since what is pasted is not to be broken.
+        # On separate lines, so that code is not broken.
         text = "\n".join(f"{name}\n  {loss}\n  {softmax}" for name, loss, softmax in lines)
         return Group(Text(text, no_wrap=True, overflow="ignore"), report)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)

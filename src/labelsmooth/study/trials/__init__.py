@@ -1,1 +1,1 @@
-"""Training runs: which are done, by whom, and where their tensors are."""
+"""Training runs: their claims, their files and their workers."""

@@ -1,4 +1,4 @@
-"""What a setting was recognised by, written down beside its runs, and what of it has changed since."""
+"""The recognised parts of a fit, saved beside its runs, and their changes."""
 
 import json
 import platform
@@ -8,7 +8,7 @@ from pathlib import Path
 from labelsmooth.study.trials.files import replacing
 
 FILE = "fit.json"
-MOST = 3  # changes that are named
+MOST = 3  # the maximum number of changes in a message
 
 
 def keep(folder: Path, parts: Mapping[str, str]) -> None:
@@ -21,7 +21,7 @@ def keep(folder: Path, parts: Mapping[str, str]) -> None:
 
 
 def why_anew(folder: Path, parts: Mapping[str, str]) -> str | None:
-    """How the parts differ from those of the newest other folder of the setting, ``<setting>-<digest>``."""
+    """The differences from the parts in the newest other folder of the setting, ``<setting>-<digest>``."""
     setting = folder.name.rpartition("-")[0]
     others = [
         path
@@ -49,7 +49,7 @@ def differences(earlier: Mapping[str, str], now: Mapping[str, str]) -> list[str]
         if before == after:
             continue
         if before is None or after is None:
-            found.append(f"{name} is {'new' if before is None else 'gone'}")
+            found.append(f"{name} was {'added' if before is None else 'removed'}")
         elif before.startswith("code ") and after.startswith("code "):
             found.append(f"the code of {name} changed")
         else:

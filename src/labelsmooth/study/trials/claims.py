@@ -1,4 +1,4 @@
-"""Who is at work: a claim shows signs of life, and one that shows none is another's to take."""
+"""Heartbeats of claims: a claim without a heartbeat can be taken over."""
 
 import os
 import socket
@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-BEAT = 5.0  # seconds between two signs of life
-GRACE = 60.0  # without one for so long, the owner is taken for dead
+BEAT = 5.0  # seconds between heartbeats
+GRACE = 60.0  # seconds without a heartbeat after which the owner is considered dead
 
 
 def _place() -> str:
-    """Where a process's number means something: a machine, and on Linux the container on it."""
+    """The scope of process ids: the machine, and on Linux the container."""
     with suppress(OSError):
         return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
     return socket.gethostname()
@@ -26,7 +26,7 @@ def owner() -> dict[str, object]:
 
 
 class Watch:
-    """Tells the dead from the living, by this machine's clock alone: those of others may differ."""
+    """Detects dead owners by this machine's clock only, since the clocks of machines may differ."""
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[object, float]] = {}
@@ -43,7 +43,7 @@ class Watch:
 
 
 def _is_alive(pid: int) -> bool:
-    if os.name != "posix":  # to ask for a process by a signal would end it
+    if os.name != "posix":  # the signal that tests for a process would end it
         return True
     try:
         os.kill(pid, 0)
@@ -56,7 +56,7 @@ def _is_alive(pid: int) -> bool:
 
 @contextmanager
 def beating(beat: Callable[[], None]) -> Iterator[None]:
-    """Call ``beat`` now and then, from a thread of its own."""
+    """Call ``beat`` periodically in a thread."""
     over = threading.Event()
 
     def go_on() -> None:

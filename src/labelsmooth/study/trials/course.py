@@ -1,4 +1,4 @@
-"""Which runs make a study: those that were asked for, and more where the validation rows ask for them."""
+"""The runs of a study: the requested ones, and those that extension and search add."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,19 +11,19 @@ from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.trials.files import Job
 from labelsmooth.study.trials.search import Family, Search, can_be
 
-LARGEST = 0.9  # the last strength that a study goes on with by itself
-SEARCH_SEEDS = (1000, 1001)  # no study has them: no run that is judged was chosen by its luck
+LARGEST = 0.9  # the largest strength that an extension adds
+SEARCH_SEEDS = (1000, 1001)  # outside the seeds of a study, so that no judged run was chosen by chance
 
 
 class Task(NamedTuple):
-    """A job of a setting."""
+    """A job in a setting."""
 
     name: str
     job: Job
 
 
 class Stage(NamedTuple):
-    """Runs that are trained before what follows them is known, the arms that they add, and why."""
+    """Runs to train next, the arms that they add, and a note."""
 
     tasks: Sequence[Task]
     arms: Sequence[str] = ()
@@ -32,19 +32,19 @@ class Stage(NamedTuple):
 
 @dataclass
 class Course:
-    """What a study trains. It follows from the scores of its runs alone, so that a study that is interrupted,
-    or shared by many processes, takes the same path."""
+    """The runs of a study. They depend only on the scores of finished runs, so that a study that is
+    interrupted, or shared by many processes, makes the same choices."""
 
     fits: Mapping[str, Fit]
-    arms: list[str]  # that are compared, hard targets first
+    arms: list[str]  # the compared arms, hard targets first
     seeds: int
     extend: bool = False
     families: Sequence[Family] = ()
     suggestions: int = 0
-    notes: dict[str, list[str]] = field(default_factory=dict)  # of each setting, what it tried besides
+    notes: dict[str, list[str]] = field(default_factory=dict)  # notes of each setting on added arms
 
     def further(self, scores: Mapping[Task, float]) -> Iterator[Stage]:
-        """What follows the runs that were asked for, by the validation NLL at T of all that are done."""
+        """The steps after the requested runs, given the validation NLL at T of the finished runs."""
         if self.extend:
             yield from self._stronger(scores)
         if self.suggestions:
@@ -103,7 +103,7 @@ class Course:
         ]
 
     def _means(self, scores: Mapping[Task, float], name: str) -> dict[str, float]:
-        """The mean score of each arm, over the seeds that no arm failed with."""
+        """The mean score of each arm, over the seeds without a failure."""
         seeds = [
             seed
             for seed in range(self.seeds)
@@ -119,7 +119,7 @@ class Course:
 
 
 def largest_chosen(means: Mapping[str, float]) -> float | None:
-    """The largest plain smoothing, where it is the best of them.
+    """The largest plain smoothing if it has the best score among them, else None.
 
     Example:
         >>> largest_chosen({"hard": 0.5, "ls:eps=0.1": 0.4, "ls:eps=0.2": 0.3, "ols:eps=0.5": 0.2})
@@ -134,7 +134,7 @@ def largest_chosen(means: Mapping[str, float]) -> float | None:
 
 
 def stronger(eps: float) -> float:
-    """The next tenth.
+    """The next larger multiple of a tenth.
 
     Example:
         >>> stronger(0.2), stronger(0.25), stronger(0.05)
@@ -151,6 +151,6 @@ def _went_on(strengths: Sequence[float]) -> str:
 
 
 def _found(family: Family, search: Search, suggestions: int) -> str:
-    by = f"Optuna's TPE, by validation NLL at T of {len(SEARCH_SEEDS)} runs each, with seeds of their own"
+    by = f"Optuna's TPE, by validation NLL at T of {len(SEARCH_SEEDS)} runs each, with separate seeds"
     how = f"{suggestions} suggestions for {family} ({by})"
     return f"{how}: the best was {search.best}" if search.best else f"{how}: none could be trained"

@@ -1,4 +1,4 @@
-"""What is looked at as soon as the first runs are done, lest hours go into a study that can tell nothing."""
+"""Checks of the first runs, which stop a study that cannot give a result."""
 
 import sys
 import warnings
@@ -17,7 +17,7 @@ FEW_ROWS = 50
 
 
 def first_jobs(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs, those first that tell whether the criterion matters and each seed has the same rows."""
+    """The jobs, starting with those that check the criterion and the rows of each seed."""
     first = jobs[0]
     pair = [job for job in jobs if job.seed == first.seed and job.arm != first.arm]
     seeds = [job for job in jobs if job.arm == first.arm and job.seed != first.seed]
@@ -25,7 +25,7 @@ def first_jobs(jobs: Sequence[Job]) -> list[Job]:
 
 
 class FirstRuns:
-    """Looks at the first runs of each setting, whatever the order that they are done in."""
+    """Checks the first runs of each setting, in whatever order they finish."""
 
     def __init__(self, hard: str, *, ood: bool = False) -> None:
         self._hard = hard
@@ -34,10 +34,10 @@ class FirstRuns:
         self._paired: set[str] = set()
 
     def see(self, name: str, job: Job, path: Path) -> None:
-        """Warn of rows that tell little.
+        """Warn of unsuitable validation rows.
 
         Raises:
-            ValueError: if the first arm that is done gave what hard targets gave, or a run lacks what judges.
+            ValueError: if the first arm gave the logits of hard targets, or a run lacks the judged entries.
         """
         if name in self._paired:
             return
@@ -45,7 +45,7 @@ class FirstRuns:
         runs = self._runs.setdefault(name, {})
         if self._ood and run.ood is None:
             raise ValueError(
-                f"{name}: care='ood' judges by rows of no class, whose logits fit must return as 'ood'"
+                f"{name}: care='ood' requires out-of-distribution rows: fit must return their logits as 'ood'"
             )
         if not runs:
             for said in _rows(run):
@@ -56,18 +56,18 @@ class FirstRuns:
             if same_logits(run, earlier):
                 arm = job.arm if other.arm == self._hard else other.arm
                 raise ValueError(
-                    f"{name}: {arm} and {self._hard} gave the same logits to the bit with seed {job.seed}: "
-                    "fit does not train with the criterion it is given; backward() must be called on what "
-                    "criterion(logits, labels) returns, and reach weights that the optimizer changes"
+                    f"{name}: {arm} and {self._hard} gave bitwise equal logits with seed {job.seed}: fit "
+                    "must train with its criterion: call backward() on the result of "
+                    "criterion(logits, labels), with weights that the optimizer updates"
                 )
             self._paired.add(name)
-            self._runs[name] = {}  # they may be large
+            self._runs[name] = {}  # frees their memory
             return
         runs[job] = run
 
 
 def check_repeated(name: str, fit: Fit, ledger: Ledger, job: Job, *, single_threaded: bool) -> bool:
-    """Whether a job that is trained twice agrees to the bit; warns if not. The first of the two is kept."""
+    """Whether training a job twice gives bitwise equal logits; warns if not. The first run is kept."""
     ledger.open()
     try:
         if ledger.read(job) is None:
@@ -83,20 +83,20 @@ def check_repeated(name: str, fit: Fit, ledger: Ledger, job: Job, *, single_thre
         same = same_logits(load(ledger.path(job)), load(again))
     if not same:
         warn(
-            f"{name}: {job.arm} with seed {job.seed}, trained once more, gave other logits, so that a pair "
-            "differs in more than its arm: let all that is random follow from seed, and see "
+            f"{name}: {job.arm} with seed {job.seed} gave other logits when trained again, so pairs differ "
+            "in more than their arm: make all randomness depend on seed, and see "
             "torch.use_deterministic_algorithms"
         )
     return same
 
 
 def same_logits(one: Outcome, other: Outcome) -> bool:
-    """To the bit, of the validation rows and the test rows."""
+    """Whether the logits of the validation and test rows are bitwise equal."""
     return torch.equal(one.validation[0], other.validation[0]) and torch.equal(one.test[0], other.test[0])
 
 
 def warn(message: str) -> None:
-    """Warn on behalf of the line that called labelsmooth."""
+    """Warn with the location of the call of labelsmooth."""
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "labelsmooth":
         level, frame = level + 1, frame.f_back
@@ -108,8 +108,8 @@ def _rows(run: Outcome) -> list[str]:
     said = []
     if torch.equal(logits, others) and torch.equal(labels, truth):
         said.append(
-            "fit's 'val' and 'test' are the same rows, so what is chosen by them is judged by them too: "
-            "return rows of their own as 'val'"
+            "fit's 'val' and 'test' are the same rows, so the same rows choose and judge the arm: "
+            "return different rows as 'val'"
         )
     if len(labels) < FEW_ROWS:
         said.append(
@@ -117,8 +117,5 @@ def _rows(run: Outcome) -> list[str]:
             f"return {FEW_ROWS} or more"
         )
     if len(present := labels.unique()) == 1:
-        said.append(
-            f"fit's 'val' holds class {int(present)} alone, which says nothing of the others: "
-            "draw its rows from all classes"
-        )
+        said.append(f"fit's 'val' holds only class {int(present)}: draw its rows from all classes")
     return said

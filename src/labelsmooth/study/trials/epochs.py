@@ -1,4 +1,4 @@
-"""How many epochs of a run are over, seen from any process: a file beside the run's holds when each ended."""
+"""The finished epochs of a run, for other processes: a file beside the run holds the time of each."""
 
 import time
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ from torch import nn
 
 from labelsmooth.study.fits.criterion import Criterion
 
-WIDTH = 15  # bytes of one end, alike for all
+WIDTH = 15  # bytes of one time, the same for all
 
 
 class Pace(NamedTuple):
-    """How far a run is, and how fast."""
+    """The progress and the speed of a run."""
 
-    epochs: int  # that are over
-    seconds: float | None  # that one takes, once there are two
+    epochs: int  # finished epochs
+    seconds: float | None  # seconds per epoch, from two epochs on
 
 
 class Watched(Criterion):
-    """A criterion that writes down each epoch."""
+    """A criterion that records each epoch."""
 
     def __init__(self, loss: nn.Module, arm: str, facts: Mapping[str, object], run: Path) -> None:
         super().__init__(loss, arm, facts)
@@ -30,19 +30,19 @@ class Watched(Criterion):
 
     def end_epoch(self) -> None:
         super().end_epoch()
-        with suppress(OSError), self._marks.open("ab") as marks:  # it is for show alone
+        with suppress(OSError), self._marks.open("ab") as marks:  # for display only
             marks.write(f"{time.time():014.3f}\n".encode())
 
 
 def pace_of(run: Path) -> Pace:
-    """Of a run that is being trained, by the path that it will have."""
+    """The progress of a current run, by its future path."""
     try:
         ends = _marks(run).read_bytes()
         epochs = len(ends) // WIDTH
         if epochs < 2:
             return Pace(epochs, None)
         first, last = float(ends[:WIDTH]), float(ends[(epochs - 1) * WIDTH : epochs * WIDTH])
-    except (OSError, ValueError):  # it has just ended
+    except (OSError, ValueError):  # the run has just ended
         return Pace(0, None)
     return Pace(epochs, (last - first) / (epochs - 1))
 
@@ -52,4 +52,4 @@ def forget(run: Path) -> None:
 
 
 def _marks(run: Path) -> Path:
-    return run.with_name(f"{run.name}.epochs.partial")  # removed as what a killed process has left
+    return run.with_name(f"{run.name}.epochs.partial")  # removed like other files of a killed process

@@ -1,4 +1,4 @@
-"""Training runs as files: one run's tensors, and a recommended model."""
+"""Files of training runs and of recommended models."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from labelsmooth.study.fits.result import Fit, FitResult
 
 @dataclass(frozen=True)
 class Job:
-    """One training run to be done: an arm, as it is spelled, and a seed."""
+    """A training run: the full name of an arm, and a seed."""
 
     arm: str
     seed: int
@@ -28,9 +28,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One training run that was done, as it is kept."""
+    """A finished training run, as it is saved."""
 
-    val: tuple[Tensor, Tensor] | None  # None where there are none
+    val: tuple[Tensor, Tensor] | None  # None without validation rows
     test: tuple[Tensor, Tensor]
     train: tuple[Tensor, Tensor] | None
     clean: Tensor | None
@@ -43,7 +43,7 @@ class Outcome:
 
     @classmethod
     def of(cls, result: FitResult) -> "Outcome":
-        """A checked result that is kept in memory."""
+        """The outcome of a checked result."""
         return cls(
             val=result.get("val"),
             test=result["test"],
@@ -59,23 +59,23 @@ class Outcome:
 
     @property
     def validation(self) -> tuple[Tensor, Tensor]:
-        """Of a study's own runs, which have validation rows."""
+        """The validation NLL at T of a study's run, which always has validation rows."""
         assert self.val is not None
         return self.val
 
     @cached_property
     def temperature(self) -> float | None:
-        """With a wide prior: few rows, all right, do not make it 0. None without validation rows."""
+        """The temperature, with a wide prior in case all of a few rows are correct; None without ``val``."""
         return None if self.val is None else fit_temperature(*self.val, spread=1)
 
 
 def save(path: Path, result: FitResult) -> None:
-    """Write a checked result; a file that is there is whole."""
+    """Write a checked result atomically."""
     tensors: dict[str, Tensor] = {}
     for split in ("val", "test", "train"):
         if pair := result.get(split):
             logits, labels = pair
-            # Not short: dividing by a temperature would round them again.
+            # At least float32, since a division in half precision would round again.
             tensors[f"{split}.logits"] = logits.to(torch.promote_types(logits.dtype, torch.float32))
             tensors[f"{split}.labels"] = labels.long()
     for name in ("clean", "features", "head", "ood"):
@@ -86,19 +86,19 @@ def save(path: Path, result: FitResult) -> None:
     tensors |= {f"state.{name}": tensor for name, tensor in result.get("state", {}).items()}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     history = json.dumps(result.get("history", {}))
-    # Under one key: of several, safetensors does not keep the order, and files would differ.
+    # In a single key: safetensors does not keep the order of several, and files would differ.
     run = {"history": history, "sha256": _checksum(tensors, history)}
     write_tensors(path, tensors, {"run": json.dumps(run)})
 
 
 def run_path(folder: Path, job: Job) -> Path:
-    """Where a run of a setting is kept, which has a folder of its own."""
-    # The colon is for no file's name; an arm's own name has no dash, so no two arms share a file.
+    """The path of a run in the folder of its setting."""
+    # A file name cannot have a colon; a method's name has no dash, so paths are unique.
     return folder / f"{job.arm.replace(':', '-')}-seed{job.seed}.safetensors"
 
 
 class WriteError(OSError):
-    """The disk is full, say: no fault of a fit, and no other run would fare better."""
+    """A file cannot be written, for example because the disk is full."""
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -112,9 +112,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which then takes the place of ``path``: what is there is always whole.
+    """A temporary path that atomically replaces ``path`` at the end, so that files are always complete.
 
-    Its name is like no other's: several processes may write the same file.
+    Its name is unique, since several processes may write the same file.
     """
     partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
     try:
@@ -125,13 +125,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_partials(path: Path) -> None:
-    """What a killed process has left of a file."""
+    """Remove the temporary files of a killed process."""
     for partial in path.parent.glob(f"{path.name}.*.partial"):
         partial.unlink(missing_ok=True)
 
 
 class DamageError(ValueError):
-    """A file in a run's place that is not as it was written, or was never a run."""
+    """The file of a run is damaged, or is not a run."""
 
 
 def load(path: Path) -> Outcome:
@@ -141,7 +141,7 @@ def load(path: Path) -> Outcome:
             run = json.loads((file.metadata() or {})["run"])
             expected, encoded = run["sha256"], run["history"]
     except (SafetensorError, LookupError, ValueError, TypeError) as error:
-        raise DamageError(f"{path} is damaged, or no run of a study") from error
+        raise DamageError(f"{path} is damaged, or not a run of a study") from error
     if expected != _checksum(tensors, encoded):
         raise DamageError(f"{path} is damaged: its checksum differs")
     history = json.loads(encoded)
@@ -151,7 +151,7 @@ def load(path: Path) -> Outcome:
         return None if found[0] is None or found[1] is None else (found[0], found[1])
 
     if (test := pair("test")) is None:
-        raise DamageError(f"{path} is no run of a study: it holds no test rows")
+        raise DamageError(f"{path} is not a run of a study: it holds no test rows")
 
     return Outcome(
         val=pair("val"),
@@ -169,7 +169,7 @@ def load(path: Path) -> Outcome:
 
 @dataclass(frozen=True)
 class Stored(Mapping[Job, Outcome]):
-    """Runs by their files, each read when it is asked for: together they may not fit in memory."""
+    """Runs by their files, which are read on access, since together they may not fit in memory."""
 
     paths: Mapping[Job, Path]
 
@@ -184,7 +184,7 @@ class Stored(Mapping[Job, Outcome]):
 
 
 def save_model(folder: Path, name: str, job: Job, outcome: Outcome, fit: Fit) -> None:
-    """Keep one trained model and its temperature as ``models/<name>.safetensors`` and ``.json``."""
+    """Save a trained model and its temperature as ``models/<name>.safetensors`` and ``.json``."""
     if not outcome.state:
         return
     path = folder / "models" / f"{slug(name)}.safetensors"
@@ -212,6 +212,6 @@ def _fields(fit: Fit) -> dict[str, object]:
 
 
 def slug(name: str) -> str:
-    """A name as part of a file's; empty if no letter or digit is in it."""
+    """A name as part of a file name; empty without a letter or digit."""
     kept: Iterator[str] = (c if c.isalnum() else "-" for c in name.lower())
     return "-".join(filter(None, "".join(kept).split("-")))[:60]

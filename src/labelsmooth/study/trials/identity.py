@@ -1,7 +1,7 @@
-"""What tells one fit from another, so that the runs of two are never mixed.
+"""The identity of a fit, so that the runs of different fits are never mixed.
 
-A fit is a graph of objects: its code and all that it refers to. Each node has a text of its own and others
-that it refers to; two fits are one if their graphs look the same from the fit on.
+A fit is a graph of objects: its code and everything that it refers to. Each node has a text and references to
+other nodes. Two fits are the same if their graphs are equal, starting from the fit.
 """
 
 import copyreg
@@ -34,9 +34,9 @@ SAID = (
     "ordinal",
     "test_rows",
 )  # attributes of a fit that only the report reads
-MOST = 20  # parts of one object that are written down one by one
-SHORT = 60  # letters of a text that is written down in full
-# What a class has that says nothing about what it computes.
+MOST = 20  # the maximum number of parts of an object that are listed
+SHORT = 60  # the maximum length of a text that is saved in full
+# Attributes of a class that do not affect what it computes.
 UNTOLD = {
     "__dict__", "__weakref__", "__module__", "__doc__", "__annotations__", "__annotate__", "__qualname__",
     "__abstractmethods__", "_abc_impl", "__firstlineno__", "__static_attributes__", "__dataclass_params__",
@@ -47,22 +47,22 @@ UNTOLD = {
 
 @dataclass(frozen=True)
 class Identity:
-    """A digest of all that was recognised, and its parts by name, for a person to read."""
+    """A digest of the recognised parts, and the parts by name in readable form."""
 
     digest: str
     parts: Mapping[str, str] = field(compare=False)
 
 
 def identify(value: object, name: str = "fit") -> Identity:
-    """Recognise a fit by its content, the same in every process.
+    """The identity of a fit by its content, the same in every process.
 
-    Functions, and classes with all that they inherit, count by their compiled code, in which comments do
-    not show, with their defaults, what they enclose and the globals they read, through the user's own
-    modules. Those of Python and of installed packages count by name and version. Data counts by its content
-    now: tensors and arrays by their numbers, anything else by what ``pickle`` would keep of it.
+    Functions, and classes with their bases, are recognised by their compiled code (without comments), their
+    defaults, their closures and the globals that they read, through the user's own modules; those of Python
+    and of installed packages by name and version. Data are recognised by their current content: tensors and
+    arrays by their numbers, other objects by their pickled state.
 
     Raises:
-        ValueError: naming what cannot be compared: an open file, say, a generator or a thread.
+        ValueError: if an object cannot be compared, such as an open file, a generator or a thread.
     """
     walk = _Walk()
     try:
@@ -79,16 +79,16 @@ def identify(value: object, name: str = "fit") -> Identity:
 
 
 class OpaqueError(TypeError):
-    """What has no content that could be compared, by its name and type."""
+    """An object whose content cannot be compared, with its name and type."""
 
 
-Child = tuple[str | None, object]  # what it is called, for a person, and what it is
+Child = tuple[str | None, object]  # a readable name, and the object
 
 
 @dataclass(frozen=True)
 class _Node:
     text: str
-    children: Sequence[Child] = ()  # the name of each, and what it is
+    children: Sequence[Child] = ()  # names and objects
     ordered: bool = True
 
 
@@ -98,25 +98,25 @@ class _Visit:
     value: object
     name: str | None
     node: _Node
-    found: list[str | int] = field(default_factory=list)  # of its children, so far
+    found: list[str | int] = field(default_factory=list)  # digests or numbers of the visited children
 
 
 @dataclass
 class _Walk:
-    """From an object to all that it refers to.
+    """A traversal from an object to all that it refers to.
 
-    What does not refer to itself has a digest as soon as it has been seen; the others have a number until all
-    have been.
+    Objects outside of reference cycles get a digest at once; objects in cycles have a number until all are
+    visited.
     """
 
     parts: dict[str, str] = field(default_factory=dict)
     _known: dict[int, tuple[object, str | int]] = field(
         default_factory=dict
-    )  # kept, or an id would come again
+    )  # keeps objects alive, so that ids stay unique
     _open: dict[int, _Visit] = field(default_factory=dict)
 
     def visit(self, value: object, name: str | None) -> str | int:
-        """Without recursion, since what refers to what may be a long way."""
+        """Visit an object without recursion, since chains of references may be long."""
         waiting: list[_Visit] = []
         result = self._meet(value, name, waiting)
         while waiting:
@@ -155,7 +155,7 @@ class _Walk:
         return digest
 
     def digest(self, root: str | int) -> str:
-        """Nodes in cycles are told apart by ever more of what they refer to, until no more of them differ."""
+        """Refine the digests of nodes in cycles by those of their children, until no more of them differ."""
         if isinstance(root, str):
             return _hash(root)
         colours, before = {number: visit.node.text for number, visit in self._open.items()}, 0
@@ -176,7 +176,7 @@ class _Walk:
         match value:
             case torch.Tensor() if (content := _tensor_bytes(value)) is not None:
                 return self._array(value, name, value.requires_grad, content)
-            case torch.UntypedStorage():  # pickle would keep its address
+            case torch.UntypedStorage():  # pickle would include its address
                 whole = torch.empty(0, dtype=torch.uint8, device=value.device).set_(value)
                 return _Node("storage", [(name, whole)])
             case torch.storage.TypedStorage():
@@ -241,7 +241,7 @@ class _Walk:
         name = place_of(value, name or "a function") if name != "fit" else name
         enclosed = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
         inside = [(f"{name}'s variable {x}", cell.cell_contents) for x, cell in enclosed if _is_filled(cell)]
-        # One of those that torch.compile adds is an address.
+        # torch.compile adds an attribute that holds an address.
         inside += [
             (f"{name}.{x}", part)
             for x, part in vars(value).items()
@@ -249,7 +249,7 @@ class _Walk:
         ]
         if is_importable(value):
             return _Node(f"function {installed(value.__module__, value.__qualname__)}")
-        if not is_own(value):  # a decorator's, say: what it wraps may be the user's own
+        if not is_own(value):  # a decorator, for example, which may wrap the user's own function
             return _Node(f"function {installed(value.__module__, value.__code__.co_qualname)}", inside)
         self._write(name, f"code {self.visit(value.__code__, None)!s:.8}")
         taking = value.__code__.co_varnames[: value.__code__.co_argcount]
@@ -275,7 +275,7 @@ class _Walk:
 
 
 def _pickled(value: Any, name: str | None) -> _Node:
-    """What pickle would keep: that is all of it, or it is refused."""
+    """The pickled state of an object; an object that pickle stores only by name is refused."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -284,17 +284,17 @@ def _pickled(value: Any, name: str | None) -> _Node:
     except Exception:
         if not isinstance(value, torch.nn.Module):
             raise OpaqueError(f"{name or 'an object'} (type {_type_name(value)})") from None
-        reduced = type(value), (), vars(value)  # a parametrised one is not for pickle, but holds no more
+        reduced = type(value), (), vars(value)  # parametrised modules refuse pickle, but hold no more state
     if isinstance(reduced, str):
         home = getattr(value, "__module__", None)
         if home and is_own_name(home) and type(value).__module__ != "typing":
-            raise OpaqueError(f"{name or 'an object'} (type {_type_name(value)}, told by its name alone)")
+            raise OpaqueError(f"{name or 'an object'} (type {_type_name(value)}, pickled by name only)")
         return _Node(f"named {installed(getattr(value, '__module__', None) or '', reduced)}")
     maker, arguments, state, *items = [*reduced, None, None, None][:5]
     children: list[Child] = [(None, maker), (name if arguments else None, arguments)]
     for some in state if isinstance(state, tuple) else (state,):
         if isinstance(some, dict) and all(isinstance(key, str) for key in some):
-            # What is private and empty would be in the way of what a person looks for.
+            # Private empty parts would hide the relevant ones.
             told = {key for key, part in some.items() if not (key.startswith("_") and _is_empty(part))}
             children.append((None, list(some)))
             children += [
@@ -318,7 +318,7 @@ def _code_text(code: types.CodeType) -> str:
 
 
 def _tensor_bytes(tensor: torch.Tensor) -> np.ndarray | None:
-    """The numbers, or None where they are not what makes a tensor: one that is sparse, say, or quantised."""
+    """The numbers of a tensor, or None for sparse, quantized and similar tensors."""
     odd = tensor.is_quantized or tensor.is_meta or tensor.is_nested
     if tensor.layout != torch.strided or odd:
         return None
@@ -331,7 +331,7 @@ def _is_empty(value: object) -> bool:
 
 
 def _is_plain(value: object, depth: int = 3) -> bool:
-    """Whether lists and tuples hold nothing but leaves, so that they can be read at once."""
+    """Whether lists and tuples hold only leaves, so that they can be read at once."""
     if type(value) in (list, tuple):
         return depth > 0 and all(_is_plain(part, depth - 1) for part in value)  # pyright: ignore[reportGeneralTypeIssues]
     return type(value) in LEAVES
@@ -340,7 +340,7 @@ def _is_plain(value: object, depth: int = 3) -> bool:
 def _is_filled(cell: types.CellType) -> bool:
     try:
         _ = cell.cell_contents
-    except ValueError:  # a name that is given later
+    except ValueError:  # a variable without a value yet
         return False
     return True
 
@@ -351,7 +351,7 @@ def _type_name(value: object) -> str:
 
 
 def _short(text: str) -> str:
-    """In full, or its beginning and a digest of it all."""
+    """The text in full, or its beginning and a digest."""
     return text if len(text) <= SHORT else f"{text[:40]}... {_hash(text)[:16]}"
 
 

@@ -1,7 +1,7 @@
-"""Who trains what: kept by Optuna, which no other file knows of, with the tensors beside it.
+"""The ledger of a setting's runs: which process trains which. Only this module uses Optuna's storage for it.
 
-A job's claim is a running trial. Optuna numbers the trials of a study in the order in which they come to
-be, so of two processes that claim one job, both see whose claim is the first.
+The claim on a job is a running trial. Optuna numbers trials in the order of their creation, so if two
+processes claim the same job, both see which claim is the first.
 """
 
 import hashlib
@@ -34,13 +34,13 @@ from labelsmooth.study.trials.identity import Identity, identify
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError, SafetensorError)
-HAS_ENDED = RuntimeError  # what Optuna raises of a trial that another has ended
-TRIES = 8  # to open a database, since several processes may make its tables at once
-LAG = 30.0  # seconds that a shared folder may take to show another machine's file
+HAS_ENDED = RuntimeError  # Optuna's error for a trial that another process has ended
+TRIES = 8  # attempts to open a database, since several processes may create its tables at once
+LAG = 30.0  # seconds until a shared folder shows another machine's file
 
 
 class Ledger:
-    """The runs of one setting: which are done, who is at work on which, and where their tensors are."""
+    """The runs of one setting: finished runs, claims, and the files of the tensors."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Ledger:
         self._fit_parts = known.parts if key is None else None
         self._label = f"{slug(name)}-{self.digest}"
         self.folder = folder / "trials" / self._label
-        # Quoted, since a path may hold what means something in a URL.
+        # Quoted, since a path may hold characters with a meaning in a URL.
         self._file = None if storage else (folder / "trials.db").absolute()
         self._url = storage or f"sqlite:///{quote(str(self._file))}"
         self._watch = Watch()
@@ -75,11 +75,11 @@ class Ledger:
         return run_path(self.folder, job)
 
     def why_anew(self) -> str | None:
-        """What has changed since this setting was last trained, if nothing of it is there as it is now."""
+        """The changes since this setting was last trained, if there is no run of its current version."""
         return why_anew(self.folder, self._parts)
 
     def changed(self, fit: Fit) -> str:
-        """What of a fit is no longer as it was at the start, in words; empty where a key stands for it."""
+        """The changes of a fit since the start, in words; empty with a key."""
         if self._fit_parts is None:
             return ""
         with suppress(ValueError):
@@ -87,7 +87,7 @@ class Ledger:
         return ""
 
     def read(self, job: Job) -> Outcome | None:
-        """The run if its file is whole, whoever wrote it; raises ``DamageError`` once if it is not."""
+        """The run if its file is complete, whoever wrote it; raises ``DamageError`` once if it is not."""
         path = self.path(job)
         try:
             changed = path.stat().st_mtime_ns
@@ -102,14 +102,14 @@ class Ledger:
             raise
 
     def held(self) -> set[Job]:
-        """What other processes are at work on."""
+        """The jobs that other processes train."""
         with self._told():
             others = {job: number for job, number in self._claims().items() if job not in self._mine}
         self._others |= others
         return set(others)
 
     def claim(self, job: Job) -> bool:
-        """Whether this process is to train the job: no other is at it."""
+        """Claim a job; whether this process is to train it."""
         with self._told():
             if self._claims().get(job) is not None or self._is_on_its_way(job):
                 return False
@@ -127,22 +127,22 @@ class Ledger:
             self._end(trial, TrialState.COMPLETE, [validation_nll])
 
     def fail(self, job: Job, why: str) -> None:
-        """Tell other processes too, which need not try what failed just now."""
+        """Record a failure, so that other processes need not try the job again."""
         if (trial := self._mine.pop(job, None)) is not None:
             with self._told(), suppress(HAS_ENDED):
                 self._store.set_trial_user_attr(trial, "error", why)
             self._end(trial, TrialState.FAIL)
 
     def drop(self, job: Job) -> None:
-        """Leave it to whoever claims it next."""
+        """Release the job for the next claim."""
         self._end(self._mine.pop(job), TrialState.FAIL)
 
     def _end(self, trial: int, state: TrialState, values: list[float] | None = None) -> None:
-        with self._told(), suppress(HAS_ENDED):  # taken over meanwhile; the file counts
+        with self._told(), suppress(HAS_ENDED):  # taken over by another process; the file is valid anyway
             self._store.set_trial_state_values(trial, state, values)
 
     def failures(self) -> dict[Job, str]:
-        """What failed since this process came, here or elsewhere; what failed before is tried again."""
+        """Failures since this process started, here or elsewhere; earlier failures are tried again."""
         with self._told():
             return {
                 _job(trial): trial.user_attrs["error"]
@@ -151,38 +151,38 @@ class Ledger:
             }
 
     def seconds(self) -> float:
-        """How long the runs took that are done, one after another, by the clocks of who trained them."""
+        """The total time of the finished runs, by the clocks of the processes that trained them."""
         with self._told():
             times = [trial.duration for trial in self._trials(TrialState.COMPLETE)]
         return sum(time.total_seconds() for time in times if time is not None)
 
     def beat(self) -> None:
-        """A sign of life for every claim of this process."""
+        """Send a heartbeat for every claim of this process."""
         for trial in [*self._mine.values()]:
             with suppress(*STORAGE_ERRORS, HAS_ENDED, KeyError):
                 beat = self._store.get_trial_user_attrs(trial)["beat"]
                 self._store.set_trial_user_attr(trial, "beat", beat + 1)
 
     def give_up(self) -> None:
-        # Ctrl-C in the midst of a write locks the database; others find out that this process is gone.
+        # Ctrl-C during a write locks the database; other processes detect that this process ended.
         while self._mine:
             _, trial = self._mine.popitem()
             with suppress(*STORAGE_ERRORS, HAS_ENDED):
                 self._store.set_trial_state_values(trial, TrialState.FAIL)
 
     def _claims(self) -> dict[Job, int]:
-        """The number of the first claim on each job by a process that lives."""
+        """The number of the first claim on each job by a living process."""
         claims: dict[Job, int] = {}
         for trial in self._trials(TrialState.RUNNING):  # in the order of their numbers
             if self._watch.is_dead(trial.number, trial.user_attrs):
-                with suppress(HAS_ENDED):  # another was faster, or it lives after all
+                with suppress(HAS_ENDED):  # another process was faster, or the owner is alive
                     self._store.set_trial_state_values(self._trial(trial.number), TrialState.FAIL)
             else:
                 claims.setdefault(_job(trial), trial.number)
         return claims
 
     def _is_on_its_way(self, job: Job) -> bool:
-        """Whether a machine that was seen at work has finished, and its file does not show here yet."""
+        """Whether another machine has finished the job, but its file is not visible here yet."""
         if (other := self._others.get(job)) is None:
             return False
         trial = self._store.get_trial(self._trial(other))
@@ -210,7 +210,7 @@ class Ledger:
             try:
                 return RDBStorage(self._url, options)
             except DBAPIError as error:
-                # "file is not a database" stays so; "table exists", where another was faster, does not.
+                # "file is not a database" is permanent; "table exists" is not: another process was faster.
                 if tries == TRIES - 1 or "not a database" in str(error) or "malformed" in str(error):
                     raise
                 time.sleep(random.uniform(0.05, 0.3))
@@ -231,7 +231,7 @@ class Ledger:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Say what is wrong with the database in words that name it, and keep its password."""
+        """Raise an error that names the database and hides its password."""
         try:
             yield
         except (*STORAGE_ERRORS, ImportError) as error:
@@ -239,8 +239,8 @@ class Ledger:
             reason = masked(str(cause or error).splitlines()[0])
             if self._file is not None:
                 raise ValueError(
-                    f"{self._file} cannot be used ({reason}); if it is damaged, delete it: the runs beside "
-                    "it are kept and not trained again"
+                    f"{self._file} cannot be used ({reason}); if it is damaged, delete it: the saved runs "
+                    "are kept and not trained again"
                 ) from None
             raise ValueError(
                 f"storage must be a database URL that opens, got {masked(self._url)!r} ({reason})"
@@ -252,8 +252,8 @@ def _job(trial: FrozenTrial) -> Job:
 
 
 def masked(text: str) -> str:
-    """An address without its password."""
-    # With an @ of its own, too, and where there is no scheme.
+    """A URL without its password."""
+    # Also if the password holds an @ or the URL has no scheme.
     text = re.sub(r"((?:^|://)[^:/@\s]*):(?!//)\S*@", r"\1:***@", text)
     return re.sub(r"(?<=password=)[^&\s]+", "***", text)
 

@@ -1,4 +1,4 @@
-"""Train what is not done yet, and let other processes and machines do their part of it."""
+"""The training loop, which shares the missing runs with other processes and machines."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -15,12 +15,12 @@ from labelsmooth.study.trials.ranks import Team, are_together
 from labelsmooth.study.trials.training import Summary, summarise_run, train
 from labelsmooth.study.trials.workers import Here, Pool, was_killed
 
-LOOK = 1.0  # seconds between two looks at what other processes do
-PAIRS = 2  # fewer say nothing
+LOOK = 1.0  # seconds between checks of other processes
+PAIRS = 2  # the minimum for an interval
 
 
 class Listener(Protocol):
-    """Who is told how it goes."""
+    """The listener that shows the progress."""
 
     def begin(self, name: str, job: Job, path: Path) -> None: ...
 
@@ -34,7 +34,7 @@ class Listener(Protocol):
 
 
 class Training:
-    """What is left to do, and what came of the rest."""
+    """The remaining and the finished runs of a study."""
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class Training:
         *,
         ood: bool = False,
     ) -> None:
-        """``ood`` is whether the runs are judged by rows of no class."""
+        """``ood`` says whether out-of-distribution rows judge the runs."""
         self._fits = fits
         self._ledgers = ledgers
         self._listener = listener
-        self.scores: dict[Task, float] = {}  # the validation NLL at T of what is done
+        self.scores: dict[Task, float] = {}  # the validation NLL at T of finished runs
         self._seeds = {job.seed for job in jobs}
-        # Every setting's first seed first: what an interruption leaves can be compared.
+        # The first seed of every setting comes first, so that an interrupted study can be compared.
         self._waiting = [Task(name, job) for job in jobs for name in fits]
         self._running: dict[Future, Task] = {}
         self._killed: set[Task] = set()
@@ -64,7 +64,7 @@ class Training:
     def run(
         self, workers: int | None, further: Callable[[Mapping[Task, float]], Iterable[Stage]] | None = None
     ) -> None:
-        """Train all jobs, then what follows from their scores."""
+        """Train all jobs, then the jobs that extension and search add."""
         for ledger in self._ledgers.values():
             ledger.open()
         try:
@@ -95,7 +95,7 @@ class Training:
         self._listener.add(self._waiting, stage.arms)
 
     def left_out(self, name: str) -> dict[int, str]:
-        """The seeds of a setting with which an arm failed, and why."""
+        """The seeds of a setting with a failure, and the reasons."""
         left_out: dict[int, str] = {}
         for task, error in self._errors.items():
             if task.name == name and task.job.seed in self._seeds:
@@ -107,7 +107,7 @@ class Training:
             ledger.beat()
 
     def _start(self, pool: Pool, *, single_threaded: bool) -> None:
-        """Count what others have done, and give work to whoever has none."""
+        """Count the runs of other processes, and start the next ones."""
         held = {} if pool.is_full else {name: ledger.held() for name, ledger in self._ledgers.items()}
         left = []
         for task in self._waiting:
@@ -116,13 +116,13 @@ class Training:
                 continue
             if pool.is_full or job in held[name] or not self._ledgers[name].claim(job):
                 left.append(task)
-            elif not self._is_done(task):  # another may have finished it just before
+            elif not self._is_done(task):  # another process may have just finished it
                 path = self._ledgers[name].path(job)
                 self._listener.begin(name, job, path)
                 self._running[pool.submit(train, name, self._fits[name], job, path, single_threaded)] = task
         self._waiting = left
         if left and pool.is_empty and not self._said_waiting:
-            self._listener.say(f"waiting for other processes, which train what is left ({len(left)})")
+            self._listener.say(f"waiting for other processes, which train the remaining runs ({len(left)})")
             self._said_waiting = True
 
     def _end(self, pool: Pool) -> None:
@@ -148,11 +148,11 @@ class Training:
                 self._fail(task, error)
 
     def _is_done(self, task: Task, *, trained: bool = True) -> bool:
-        """Whether the run's file is whole; if so, it is counted."""
+        """Whether the run's file is complete; if so, it is counted."""
         try:
             outcome = self._ledgers[task.name].read(task.job)
         except DamageError as error:
-            self._listener.say(f"{error}; it is trained again")
+            self._listener.say(f"{error}; training it again")
             return False
         if outcome is not None:
             self._count(task, summarise_run(outcome), trained=trained)
@@ -169,15 +169,15 @@ class Training:
         self._listener.update(task.name, task.job, summary, trained=trained)
 
     def _look_back(self, name: str) -> None:
-        """Warn, after the first run of a setting, of what it has left behind for the next."""
+        """Warn, after the first run of a setting, of changed objects, which affect the next runs."""
         if name in self._looked_back:
             return
         self._looked_back.add(name)
         if changed := self._ledgers[name].changed(self._fits[name]):
             warn(
-                f"{name}: training has changed what fit refers to ({changed}), so the next run does not "
-                "start as this one did, and called again the study trains anew: make it within fit, or, if "
-                "it is a log, give study.run(..., key='name of this version')"
+                f"{name}: training has changed an object that fit refers to ({changed}), so the next run "
+                "starts from another state, and a later call trains again: create it within fit, or, if it "
+                "is a log, pass key='name of this version'"
             )
 
     def _hear_of_failures(self) -> None:
@@ -187,13 +187,13 @@ class Training:
                     self._fail(task, RuntimeError(f"{why} (in another process)"))
 
     def _fail(self, task: Task, error: Exception) -> None:
-        """Leave a seed out, since it has no pairs of every arm; what is left of it need not be trained."""
+        """Leave out a seed, since an arm failed with it; its remaining runs are not trained."""
         name, job = task
         self._ledgers[name].fail(job, _reason(error))
         self._errors[task] = error
-        if job.seed not in self._seeds:  # of a search, which goes on without it
+        if job.seed not in self._seeds:  # a run of a search
             self._waiting = [t for t in self._waiting if t != task]
-            self._listener.say(f"{name}: {job.arm} failed, and the search goes on: {_reason(error)}")
+            self._listener.say(f"{name}: {job.arm} failed, and the search continues: {_reason(error)}")
             return
         self._waiting = [t for t in self._waiting if (t.name, t.job.seed) != (name, job.seed)]
         if len(self._seeds - self.left_out(name).keys()) < PAIRS:

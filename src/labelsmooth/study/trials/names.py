@@ -1,4 +1,4 @@
-"""What code reads by name, and whose code it is."""
+"""The globals that code reads, and whether code belongs to the user or to an installed package."""
 
 import dis
 import importlib
@@ -14,7 +14,7 @@ from types import CodeType, FunctionType, ModuleType
 
 import labelsmooth
 
-# The study's ledger holds labelsmooth's version, also where it runs from its sources.
+# The study's ledger holds labelsmooth's version, even if it runs from its sources.
 INSTALLED = (
     sysconfig.get_path("stdlib"),
     sysconfig.get_path("platstdlib"),
@@ -25,10 +25,10 @@ MISSING = object()
 
 
 def read_by(function: FunctionType) -> Iterator[tuple[str, object]]:
-    """The globals that a function's code names, the code within it too: where each is found, and what it is.
+    """The globals that a function's code reads, including nested code: their names and values.
 
-    Of a module of the user's own only the attribute that is read counts, ``helpers.width``, or all of them
-    where it is not seen which. What is not there yet is left out; so are builtins.
+    For a module of the user, only the attributes that are read are included, such as ``helpers.width``, or
+    all of them if the code does not show which. Undefined names and builtins are left out.
     """
     scope = function.__globals__
     home = scope.get("__name__", "")
@@ -51,13 +51,13 @@ def read_by(function: FunctionType) -> Iterator[tuple[str, object]]:
 
 
 def _chains(code: CodeType, scope: dict[str, object]) -> Iterator[tuple[str | ModuleType, tuple[str, ...]]]:
-    """A global's name, or a module that the code imports itself, and the attributes that are read of it."""
+    """The name of a global, or of a module that the code imports, and the attributes that the code reads."""
     start: str | ModuleType | None = None
     read: tuple[str, ...] = ()
     constants: list[object] = [
         0,
         None,
-    ]  # of an import: how many dots it has, and what it takes from the module
+    ]  # of an import: the number of dots, and the imported names
     for step in dis.get_instructions(code):
         if start is not None and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             read += (str(step.argval),)
@@ -70,9 +70,9 @@ def _chains(code: CodeType, scope: dict[str, object]) -> Iterator[tuple[str | Mo
         elif step.opname == "IMPORT_NAME" and (module := _imported(str(step.argval), constants[-2], scope)):
             taken = constants[-1]
             for name in taken if isinstance(taken, tuple) else ():
-                _imported(f"{module.__name__}.{name}", 0, scope)  # it may be a module, not imported so far
+                _imported(f"{module.__name__}.{name}", 0, scope)  # may be a module that is not imported yet
                 yield module, (name,) if name != "*" else ()
-            if not taken:  # bound to a name of the function's, where what is read of it is not seen
+            if not taken:  # bound to a local name, whose attributes are not tracked
                 yield module, ()
                 yield sys.modules[module.__name__.partition(".")[0]], ()
         elif step.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
@@ -85,7 +85,7 @@ def _chains(code: CodeType, scope: dict[str, object]) -> Iterator[tuple[str | Mo
 
 
 def _imported(name: str, level: object, scope: dict[str, object]) -> ModuleType | None:
-    """The module, where it is the user's own or can be found at all."""
+    """The module, if it belongs to the user or can be found."""
     try:
         if level:
             name = resolve_name("." * int(str(level)) + name, str(scope.get("__package__") or ""))
@@ -101,16 +101,16 @@ def _within(module: str, name: str) -> str:
 
 
 def place_of(value: FunctionType | type, otherwise: str) -> str:
-    """Where a function or class is defined, or how it was reached if it has no name of its own there."""
+    """The qualified name of a function or class, or a readable name if it has none."""
     return otherwise if "<" in value.__qualname__ else _within(value.__module__ or "", value.__qualname__)
 
 
 def is_own(value: FunctionType | type) -> bool:
-    """Whether a function or class is the user's, and not Python's or an installed package's."""
+    """Whether a function or class is the user's, not Python's or an installed package's."""
     if isinstance(value, FunctionType):
         return _is_own_file(value.__code__.co_filename)
     module = value.__module__
-    if module == "builtins":  # or a class that exec made
+    if module == "builtins":  # also a class that exec made
         return bool(value.__flags__ & 1 << 9)  # Py_TPFLAGS_HEAPTYPE
     return is_own_name(module)
 
@@ -120,7 +120,7 @@ def is_own_module(module: ModuleType) -> bool:
 
 
 def is_importable(value: FunctionType) -> bool:
-    """Whether a function is an installed package's and can be found there by its name."""
+    """Whether a function belongs to an installed package and can be found there by its name."""
     found: object = sys.modules.get(value.__module__ or "")
     for name in value.__qualname__.split("."):
         found = getattr(found, name, None)
@@ -128,7 +128,7 @@ def is_importable(value: FunctionType) -> bool:
 
 
 def is_compiled(module: str) -> bool:
-    """Whether a module is the user's own, but no Python code, so that its content is not seen."""
+    """Whether a module is the user's but not Python code, so that its content is unknown."""
     file = getattr(sys.modules.get(module), "__file__", None) or ""
     return file.endswith(tuple(EXTENSION_SUFFIXES)) and is_own_name(module)
 
@@ -153,7 +153,7 @@ def _is_own_file(file: str) -> bool:
 
 
 def installed(module: str, name: str = "") -> str:
-    """What is not the user's own counts by its name and its package's version."""
+    """The name of an object of an installed package, with the package's version."""
     return f"{module}.{name} {_version(module.partition('.')[0])}"
 
 

@@ -1,4 +1,4 @@
-"""One run over several processes, as torchrun starts them: the first keeps the study, all take part."""
+"""Runs that several processes train together, as under torchrun; the first process leads the study."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ Answer = TypeVar("Answer")
 
 
 def are_together() -> bool:
-    """Whether a process group was made before the study was asked for."""
+    """Whether a process group existed before the study."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def lead_or_follow(fits: Mapping[str, Fit], study: Callable[[], Answer]) -> Answer:
-    """Make the study in the first process; each returns what it returns, or raises what it raises."""
+    """Run the study in the first process; every process returns its result, or raises its error."""
     if not are_together():
         return study()
     if dist.get_rank() == 0:
@@ -35,7 +35,7 @@ def lead_or_follow(fits: Mapping[str, Fit], study: Callable[[], Answer]) -> Answ
     while isinstance(said := _share(), _Run):
         try:
             fit_once(said.name, fits[said.name], said.job, single_threaded=False)
-        except Exception as error:  # what the first process makes of the run is what counts
+        except Exception as error:  # the first process reports the error of the run
             logging.getLogger(__name__).warning("process %d of a run failed: %r", dist.get_rank(), error)
     if isinstance(said, BaseException):
         raise said
@@ -43,7 +43,7 @@ def lead_or_follow(fits: Mapping[str, Fit], study: Callable[[], Answer]) -> Answ
 
 
 class Team(Here):
-    """All processes together, as a pool that does one thing at a time."""
+    """All processes together, as a pool with a single worker."""
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future:
         name, _, job, *_ = args
@@ -60,7 +60,7 @@ class _Run:
 
 
 def _share(what: object = None) -> Any:
-    """What the first process says, in each."""
+    """Broadcast an object from the first process."""
     said = [what]
     dist.broadcast_object_list(said)
     return said[0]

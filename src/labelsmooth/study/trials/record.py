@@ -1,4 +1,4 @@
-"""What a report needs beside the runs, kept in the study's folder: it can be made again without the fits."""
+"""The facts that a report needs beside the runs, saved in the study's folder, so that fits are not needed."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ from labelsmooth.study.arms.specs import facts_of
 from labelsmooth.study.trials.files import Job, Stored, replacing, run_path
 
 FILE, ROWS = "study.json", "rows.json"
-SHORT = 1000  # numbers of a fact that is kept
+SHORT = 1000  # the maximum length of a fact that is saved
 MOST_ROWS = 20_000
 MOST_LETTERS = 500
 PNG = b"\x89PNG"
@@ -25,22 +25,22 @@ class Kept:
     """A setting without its fit."""
 
     name: str
-    folder: str  # of its runs, within the study's
+    folder: str  # the folder of its runs, within the study's
     arms: list[str]
     seeds: list[int]
     description: str = ""
     class_names: list[str] | None = None
     facts: dict[str, Any] = field(default_factory=dict)  # numbers, and tensors as lists
-    ordinal: bool = False  # whether the classes are in an order
-    left_out: dict[str, str] = field(default_factory=dict)  # seeds with which an arm failed, and why
-    notes: list[str] = field(default_factory=list)  # what was tried besides what was asked for
+    ordinal: bool = False  # whether the classes are ordered
+    left_out: dict[str, str] = field(default_factory=dict)  # seeds with a failure, and the reasons
+    notes: list[str] = field(default_factory=list)  # notes on arms that were added
 
     @property
     def known(self) -> dict[str, object]:
         return {k: torch.tensor(v) if isinstance(v, list) else v for k, v in self.facts.items()}
 
     def rows(self, output: Path) -> list[str | bytes]:
-        """What each test row shows, a text or a PNG; none where nothing is kept that can be read."""
+        """The saved text or PNG of each test row; empty if there are none."""
         try:
             content = json.loads((output / self.folder / ROWS).read_text())
             pictures, rows = content["kind"] == "png", content["rows"]
@@ -49,7 +49,7 @@ class Kept:
             return []
 
     def stored(self, output: Path) -> Stored:
-        """The runs of every seed that all arms have."""
+        """The runs of the seeds that all arms have."""
         paths = {
             seed: {Job(arm, seed): run_path(output / self.folder, Job(arm, seed)) for arm in self.arms}
             for seed in self.seeds
@@ -63,9 +63,9 @@ class Record:
     """A study without its fits."""
 
     digest: str
-    seconds: float  # that its runs took
+    seconds: float  # the total time of its runs
     settings: list[Kept]
-    care: str = "overall"  # what its verdict is about
+    care: str = "overall"  # the metrics of the verdict
 
     def save(self, output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class Record:
 
     @classmethod
     def load(cls, output: Path) -> "Record":
-        """Read it back.
+        """Read the record in a folder.
 
         Raises:
             ValueError: if there is none, or it is damaged.
@@ -93,7 +93,7 @@ class Record:
 
 
 def notes_of(output: Path) -> dict[str, list[str]]:
-    """What each setting tried besides what was asked for; none where there is no record to be read."""
+    """The notes of each setting on added arms; empty without a readable record."""
     try:
         return {setting.name: setting.notes for setting in Record.load(output).settings}
     except ValueError:
@@ -101,7 +101,7 @@ def notes_of(output: Path) -> dict[str, list[str]]:
 
 
 def said_of(fit: object) -> dict[str, Any]:
-    """What a record holds of a fit itself."""
+    """The attributes of a fit that a record holds."""
     names = getattr(fit, "class_names", None)
     return {
         "description": str(getattr(fit, "description", "")),
@@ -118,7 +118,7 @@ def _plain(value: object) -> object:
 
 
 def rows_of(name: str, fit: object) -> dict[str, object] | None:
-    """A fit's ``test_rows`` as they are kept: texts, or pictures.
+    """A fit's ``test_rows`` as they are saved: texts or images.
 
     Raises:
         ValueError: if they are neither.
@@ -135,7 +135,7 @@ def rows_of(name: str, fit: object) -> dict[str, object] | None:
         encoded = [base64.b64encode(picture).decode() for picture in pictures[:MOST_ROWS]]
         return {"kind": "png", "of": len(rows), "rows": encoded}
     got = ", ".join(sorted({type(row).__name__ for row in rows})) if listed else type(rows).__name__
-    raise ValueError(f"{name}: test_rows must be texts alone, or PNG files as bytes alone, got {got}")
+    raise ValueError(f"{name}: test_rows must all be texts, or all be PNG files as bytes, got {got}")
 
 
 def keep_rows(folder: Path, rows: Mapping[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""The options of an arm, chosen by Optuna."""
+"""Hyperparameter search: Optuna chooses the options of an arm."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from labelsmooth.study.arms.options import Choice, Option
 from labelsmooth.study.arms.specs import facts_of, parse
 from labelsmooth.study.arms.table import ARMS
 
-TOGETHER = 4  # suggestions that are trained side by side, before any of them is known
+TOGETHER = 4  # suggestions that are trained in parallel, before their scores are known
 DECADE = 10.0
 
 
 @dataclass(frozen=True)
 class Family:
-    """A method, and its options that are given: a search chooses the others. ``str`` is as it was written."""
+    """A method and its given options; a search chooses the others. ``str`` is the original text."""
 
     method: str
     given: str = ""
@@ -29,7 +29,7 @@ class Family:
 
     @cached_property
     def scales(self) -> Mapping[str, BaseDistribution]:
-        """Of each option that is chosen, what it is chosen from."""
+        """The distribution of each option that the search chooses."""
         held = {said.partition("=")[0] for said in self.given.split(",")}
         options = ARMS[self.method].options
         return {
@@ -47,18 +47,18 @@ class Family:
         }
 
     def arm(self, values: Mapping[str, float | str]) -> str:
-        """As it is spelled, with numbers of two digits: more cannot be told apart, and are hard to read."""
+        """The full name of an arm, with numbers of two digits, which are precise enough."""
         said = [f"{name}={v if isinstance(v, str) else f'{v:.2g}'}" for name, v in values.items()]
         text = f"{self.method}:{','.join([*filter(None, [self.given]), *said])}"
         try:
             return str(parse(text))
-        except ValueError:  # rounded to an end that is not allowed
+        except ValueError:  # rounded to an excluded end of the range
             return text
 
 
 def scale(option: Option) -> BaseDistribution | None:
-    """A choice among all words; a number within a tenth and ten times its default, on a log scale, or from
-    all that is allowed where its default is 0. None where there is no default to start from.
+    """The distribution of an option: all words; or numbers from a tenth to ten times the default on a log
+    scale, or the whole range if the default is 0; None for a number without a default.
 
     Example:
         >>> from labelsmooth.study.arms.options import Number
@@ -76,7 +76,7 @@ def scale(option: Option) -> BaseDistribution | None:
 
 
 def can_be(arm: str, fit: object) -> bool:
-    """Whether the options are allowed, each and together."""
+    """Whether the options are valid, individually and together."""
     try:
         parse(arm).loss(facts_of(fit))
     except ValueError:
@@ -85,7 +85,7 @@ def can_be(arm: str, fit: object) -> bool:
 
 
 class Search:
-    """Suggestions for a family in one setting: the same ones for the same scores."""
+    """Suggestions for a family in one setting, deterministic given the scores."""
 
     def __init__(self, family: Family, suggestions: int) -> None:
         self._family = family
@@ -96,7 +96,7 @@ class Search:
         self._asked: list[tuple[Trial, str]] = []
 
     def ask(self) -> list[str]:
-        """The next few arms, none once all suggestions are made; :meth:`tell` must follow."""
+        """The next arms, empty after the last suggestion; :meth:`tell` must follow."""
         number = min(TOGETHER, self._left)
         self._left -= number
         trials = [self._study.ask(dict(self._family.scales)) for _ in range(number)]
@@ -104,7 +104,7 @@ class Search:
         return [*dict.fromkeys(arm for _, arm in self._asked)]
 
     def tell(self, scores: Mapping[str, float | None]) -> None:
-        """The score of each arm that was asked for, the less the better; None where it failed."""
+        """Report the score of each suggested arm, lower is better; None for a failure."""
         for trial, arm in self._asked:
             trial.set_user_attr("arm", arm)
             score = scores[arm]
@@ -115,6 +115,6 @@ class Search:
 
     @property
     def best(self) -> str | None:
-        """The arm of the best score, as it is spelled in a study."""
+        """The full name of the arm with the best score."""
         done = self._study.get_trials(states=(TrialState.COMPLETE,))
         return self._study.best_trial.user_attrs["arm"] if done else None

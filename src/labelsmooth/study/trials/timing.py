@@ -1,4 +1,4 @@
-"""How long a run takes, by its first epochs."""
+"""Estimation of the time of a run from its first epochs."""
 
 import time
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from labelsmooth.study.fits.result import Fit
 from labelsmooth.study.trials.files import Job
 from labelsmooth.study.trials.training import seeded
 
-EPOCHS = 2  # at least: the first waits for what the others find loaded
-SECONDS = 1.0  # at least: short epochs vary
+EPOCHS = 2  # at least, since the first epoch includes loading
+SECONDS = 1.0  # at least, since the time of short epochs varies
 
 
 class EnoughError(BaseException):
-    """Ends a fit, which may catch an Exception."""
+    """Ends a fit. It is not an ``Exception``, which the fit might catch."""
 
 
 class Stopwatch(Criterion):
@@ -36,9 +36,9 @@ class Stopwatch(Criterion):
 
 
 def time_run(fit: Fit, job: Job, *, single_threaded: bool) -> float | None:
-    """Seconds of a run by its first epochs, or None of a fit that does not say how many it takes.
+    """The estimated seconds of a run, or None for a fit without the attribute ``epochs``.
 
-    Nothing is kept of what is trained.
+    The training is discarded.
     """
     facts = facts_of(fit)
     epochs = facts.get("epochs")
@@ -52,4 +52,4 @@ def time_run(fit: Fit, job: Job, *, single_threaded: bool) -> float | None:
             start, first, *_, last = [*criterion.times, criterion.times[-1]]
             each = (last - first) / max(criterion.epochs - 1, 1)
             return last - start + (epochs - criterion.epochs) * each
-    return time.perf_counter() - criterion.times[0]  # it called end_epoch() less often than it says
+    return time.perf_counter() - criterion.times[0]  # fewer calls of end_epoch() than fit.epochs

@@ -1,4 +1,4 @@
-"""One training run: seeded, checked, and written down."""
+"""One training run: seeded, checked, and saved."""
 
 import hashlib
 import random
@@ -23,12 +23,12 @@ from labelsmooth.study.trials.files import Job, Outcome, load, save
 
 @dataclass(frozen=True)
 class Summary:
-    """One run, as far as the partial table shows it."""
+    """The figures of one run for the progress table."""
 
     validation_nll: float
     test_accuracy: float
-    rows: str  # a digest of the labels: they are the same in every run
-    seconds: float | None = None  # that it took to train, if that was just now
+    rows: str  # a digest of the labels, which must be the same in every run
+    seconds: float | None = None  # the training time, if the run was just trained
 
 
 def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> Summary:
@@ -47,7 +47,7 @@ def train(name: str, fit: Fit, job: Job, path: Path, single_threaded: bool) -> S
 def fit_once(
     name: str, fit: Fit, job: Job, *, single_threaded: bool, path: Path | None = None
 ) -> tuple[Criterion, Any]:
-    """What the fit was given, and what it returned, whatever that is; with a path, epochs show beside it."""
+    """The criterion of a fit and its unchecked result; with a path, epochs are recorded beside it."""
     facts = facts_of(fit)
     loss = parse(job.arm).loss(facts)
     criterion = Watched(loss, job.arm, facts, path) if path else Criterion(loss, job.arm, facts)
@@ -69,7 +69,7 @@ def summarise_run(run: Outcome) -> Summary:
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """So many of torch's threads, or as many as there are; whatever is done to them, they are put back."""
+    """Set the number of torch's threads, or keep it, and restore it afterwards."""
     before = torch.get_num_threads()
     try:
         if number is not None:
@@ -81,7 +81,7 @@ def threads(number: int | None) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, single_threaded: bool) -> Iterator[None]:
-    """Seed every common generator, and put them and torch's threads back afterwards."""
+    """Seed all common generators, and restore them and torch's threads afterwards."""
     old, older = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with threads(1 if single_threaded else None), torch.random.fork_rng(devices=[]):

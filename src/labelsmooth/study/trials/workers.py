@@ -1,4 +1,4 @@
-"""The processes that train side by side."""
+"""The worker processes that train in parallel."""
 
 import multiprocessing
 import os
@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
-WATCH = 0.5  # seconds between two looks for the parent
-# One thread each: what is loaded in a worker reads these when it is loaded.
+WATCH = 0.5  # seconds between checks of the parent process
+# One thread per worker: libraries read these variables when they are loaded.
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
     "1",
@@ -21,9 +21,9 @@ ONE_THREAD = dict.fromkeys(
 
 
 class Pool:
-    """So many processes, each with a pool of its own: one that is killed takes no other's work with it.
+    """Worker processes, each in its own pool, so that a killed worker does not affect the others.
 
-    An executor is one that does one thing at a time, as this very process does.
+    Each executor does one task at a time.
     """
 
     def __init__(self, workers: int | Executor) -> None:
@@ -54,7 +54,7 @@ class Pool:
         return future
 
     def wait(self, seconds: float) -> Collection[Future]:
-        """What has ended since, after so long at the latest."""
+        """The tasks that have ended, after waiting for at most ``seconds``."""
         if not self._busy:
             time.sleep(seconds)
         ended = wait(self._busy, seconds, FIRST_COMPLETED).done
@@ -80,7 +80,7 @@ class Here(Executor):
 
 
 def was_killed(future: Future) -> bool:
-    """Whether the process is gone that was at work, for want of memory, say."""
+    """Whether a worker process was killed, for example for lack of memory."""
     return isinstance(future.exception(), BrokenProcessPool)
 
 
@@ -88,7 +88,7 @@ def _start() -> Executor:
     method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
     executor = ProcessPoolExecutor(1, initializer=_prepare, initargs=(os.getpid(), method), env=ONE_THREAD)
     with deaf_workers():
-        executor.submit(os.getpid)  # the first work starts the process
+        executor.submit(os.getpid)  # the first task starts the process
     return executor
 
 
@@ -98,7 +98,7 @@ def _stop(executor: Executor) -> None:
 
 
 def _prepare(parent: int, method: str) -> None:
-    """In a new worker: end with its parent, however that ends, and start processes as the parent does."""
+    """In a new worker: end with the parent process, and use its start method for processes."""
 
     def follow() -> None:
         while os.getppid() == parent:
@@ -106,13 +106,13 @@ def _prepare(parent: int, method: str) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    # Loky has set its own, which others cannot be started by.
+    # loky sets its own start method, which other libraries do not support.
     multiprocessing.set_start_method(method, force=True)
 
 
 @contextmanager
 def deaf_workers() -> Iterator[None]:
-    """Processes started in here do not hear Ctrl-C: this one does, and stops them, and they print nothing."""
+    """Start processes that ignore Ctrl-C silently; this process receives it and stops them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,1 +1,1 @@
-"""Metrics as functions: of the evidence of one run, the numbers of its rows whose mean the metric is."""
+"""Metrics as functions from the evidence of one run to the numbers of its rows whose mean is the metric."""

@@ -1,4 +1,4 @@
-"""Metrics of the probabilities: how far they are from how often they come true."""
+"""Calibration metrics."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,16 @@ from labelsmooth.calibration._metrics import bin_of, chance_gap, chance_gaps
 from labelsmooth.study.analysis.evidence import NUM_BINS, AtTemperature, Cells, Evidence
 from labelsmooth.study.analysis.measures.influence import leaving_out
 
-DRAWS = 200  # of a noise floor
+DRAWS = 200  # draws for a noise floor
 
 
 def top_label(run: Evidence, at: AtTemperature) -> Tensor:
-    """What each row adds to the ECE, of which this is the mean: its gap, signed as its bin's is."""
+    """The contribution of each row to the ECE: its gap with the sign of its bin."""
     return signed(at.confidence - run.right, bin_of(at.confidence, NUM_BINS))
 
 
 def equal_mass(run: Evidence, at: AtTemperature) -> Tensor:
-    """The ECE with bins that hold as many rows."""
+    """The contributions to the ECE with bins of equally many rows."""
     return signed(at.confidence - run.right, _by_rank(at.confidence))
 
 
@@ -26,12 +26,12 @@ def class_wise(_: Evidence, at: AtTemperature) -> Tensor:
 
 
 def reliability(_: Evidence, at: AtTemperature) -> Tensor:
-    """How much of the Brier score is miscalibration, by bins of each class's probability."""
+    """The reliability component of the Brier score, by bins of each class's probability."""
     return _jackknifed(_reliability, at.cells)
 
 
 def resolution(_: Evidence, at: AtTemperature) -> Tensor:
-    """How far the bins' shares of a class lie from its share of all rows: what the Brier score gains."""
+    """The resolution component of the Brier score: the variance of a class's share between bins."""
     return _jackknifed(_resolution, at.cells)
 
 
@@ -40,7 +40,7 @@ def over_confidence(run: Evidence) -> Tensor:
 
 
 def top_label_floor(at: AtTemperature) -> float:
-    """The ECE that chance alone would show."""
+    """The noise floor of the ECE."""
     return chance_gap(at.confidence, NUM_BINS, DRAWS)
 
 
@@ -50,8 +50,8 @@ def equal_mass_floor(at: AtTemperature) -> float:
 
 
 def class_wise_floor(at: AtTemperature) -> float:
-    """What chance alone would show: a cell's hits are a binomial number at its mean probability, whose mean
-    distance from what is expected is De Moivre's."""
+    """The noise floor of the class-wise ECE: the count of a cell is binomial at its mean probability, with
+    De Moivre's mean absolute deviation."""
     cells = at.cells.together
     n, p = cells.count, (cells.probability / cells.count).nan_to_num(0.0).clamp(0, 1)
     most = (n * p).floor() + 1
@@ -63,12 +63,12 @@ def class_wise_floor(at: AtTemperature) -> float:
 
 
 def signed(gap: Tensor, bins: Tensor) -> Tensor:
-    """Gaps with the sign of the sum in their bins: their mean is the calibration error."""
+    """Gaps with the sign of the sum in their bins; their mean is the calibration error."""
     return gap * gap.new_zeros(NUM_BINS).index_add_(0, bins, gap).sign()[bins]
 
 
 def _by_rank(sure: Tensor) -> Tensor:
-    """The bin of each row by its rank; rows as sure as one another may part."""
+    """The bin of each row by its rank; ties may fall into different bins."""
     place = torch.empty(len(sure), dtype=torch.long).scatter_(
         0, sure.argsort(stable=True), torch.arange(len(sure))
     )

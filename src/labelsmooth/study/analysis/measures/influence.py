@@ -1,6 +1,6 @@
-"""Numbers whose mean is a metric that is no mean itself, so that one analysis serves them all.
+"""Metrics that are not means of rows, written as means so that one analysis applies to all metrics.
 
-A ratio or an area under a curve is nearly a mean: its value, and how much each row moves it.
+A ratio or an area under a curve is approximated by the mean of its value plus the influence of each row.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 def leaving_out(value: float, without: Callable[[int], float], groups: int) -> Tensor:
-    """The jackknife: ``value`` as the mean of one number for each group of rows, ``(groups,)``.
+    """The jackknife: ``value`` as the mean of one pseudo-value for each group of rows, ``(groups,)``.
 
-    ``without(g)`` is the metric of all rows but those of group ``g``. Groups in which it cannot be found are
-    left out.
+    ``without(g)`` is the metric without the rows of group ``g``. Groups without a defined value are left
+    out.
 
     Reference:
         Efron and Stein, *The jackknife estimate of variance*, Annals of Statistics 1981.
@@ -26,6 +26,6 @@ def leaving_out(value: float, without: Callable[[int], float], groups: int) -> T
 
 
 def by_groups(metric: Callable[[Tensor], float], groups: Tensor) -> Tensor:
-    """The same of a metric of some rows, by their numbers; ``groups`` is the group of each row, ``(N,)``."""
+    """The jackknife of a metric of row indices; ``groups`` is the group of each row, ``(N,)``."""
     every = torch.arange(len(groups))
     return leaving_out(metric(every), lambda g: metric(every[groups != g]), int(groups.max()) + 1)

@@ -11,7 +11,7 @@ def accuracy(run: Evidence) -> Tensor:
 
 
 def balanced_accuracy(run: Evidence) -> Tensor:
-    """The mean recall of the classes that have rows."""
+    """The mean recall of the classes with rows."""
     count = _count(run.labels, run)
     recall = _sums(run.labels, run.right, run) / count
     by_class = len(run.labels) / ((count > 0).sum() * count)
@@ -19,9 +19,9 @@ def balanced_accuracy(run: Evidence) -> Tensor:
 
 
 def macro_f1(run: Evidence) -> Tensor:
-    """The mean F1 of the classes that are a label or a prediction."""
+    """The mean F1 of the classes that occur as a label or a prediction."""
     both = _count(run.labels, run) + _count(run.predicted, run)
-    f1 = 2 * _sums(run.labels, run.right, run) / both  # NaN of a class that is neither
+    f1 = 2 * _sums(run.labels, run.right, run) / both  # NaN for a class that does not occur
     share = len(run.labels) / ((both > 0).sum() * both)
     moved = 2 * run.right * share[run.labels]
     for k in (run.labels, run.predicted):
@@ -30,12 +30,12 @@ def macro_f1(run: Evidence) -> Tensor:
 
 
 def absolute_error(run: Evidence) -> Tensor | None:
-    """How many classes the prediction is off, where classes are in order."""
+    """The absolute error in ranks, for ordinal classes."""
     return (run.predicted - run.labels).abs().double() if run.ordinal else None
 
 
 def weighted_kappa(run: Evidence) -> Tensor | None:
-    r"""Cohen's kappa with quadratic weights, where classes are in order:
+    r"""Cohen's kappa with quadratic weights, for ordinal classes:
 
     .. math::
         1 - E(y - \hat y)^2 / E_\text{independent}(y - \hat y)^2
@@ -44,7 +44,7 @@ def weighted_kappa(run: Evidence) -> Tensor | None:
         return None
     y, guess = run.labels.double(), run.predicted.double()
     squared = (y - guess).square()
-    # The same of a label and a prediction drawn apart: its value, and how much each row moves it.
+    # The expected squared error of independent labels and predictions, and each row's influence on it.
     expected = (y.square() + guess.square()).mean() - 2 * y.mean() * guess.mean()
     if not expected:
         return None

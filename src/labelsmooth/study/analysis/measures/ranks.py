@@ -1,4 +1,4 @@
-"""Metrics of an order: of rows by confidence, or by a class's probability."""
+"""Ranking metrics: rows ordered by confidence, or by a class's probability."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,16 @@ from labelsmooth.calibration._metrics import confidence
 from labelsmooth.study.analysis.evidence import AtTemperature, Evidence, groups_of
 from labelsmooth.study.analysis.measures.influence import by_groups
 
-RISK = 0.05  # errors among the accepted rows
-ACCEPTED = 0.95  # of the rows of known classes
-MANY = 4_000_000  # logits beyond which a sort for each class is made only if it is asked for
+RISK = 0.05  # the share of errors among the accepted rows
+ACCEPTED = 0.95  # the share of accepted in-distribution rows
+MANY = 4_000_000  # with more logits, the sort for each class is made only for care="ranking"
 
 
 def risk_coverage(run: Evidence, at: AtTemperature) -> Tensor:
-    r"""AURC, the mean over rows of the risk if all rows at least as sure are accepted.
+    r"""AURC: the area under the risk-coverage curve, a mean over rows.
 
-    With :math:`R_i` the errors' share among the rows at least as sure as row i, a row adds
-    :math:`R_i + \sum_{j: c_j \le c_i} (e_i - R_j) / n_j`: as the last accepted, and as one of those.
+    With :math:`R_i` the share of errors among the rows that are at least as confident as row i, a row
+    contributes :math:`R_i + \sum_{j: c_j \le c_i} (e_i - R_j) / n_j`: its risk, and its influence on others.
 
     Reference:
         Geifman, Uziel and El-Yaniv, *Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers*, ICLR
@@ -24,14 +24,14 @@ def risk_coverage(run: Evidence, at: AtTemperature) -> Tensor:
     """
     error = 1 - run.right
     home, size, accepted, risk = _by_confidence(at.confidence, error)
-    # From the least sure up: what a row takes part in.
+    # Sums from the least confident row up.
     weight = (size / accepted).flip(0).cumsum(0).flip(0)
     weighted = (size * risk / accepted).flip(0).cumsum(0).flip(0)
     return risk[home] + error * weight[home] - weighted[home]
 
 
 def coverage_at_risk(run: Evidence, at: AtTemperature) -> Tensor:
-    """The largest share of rows, the surest first, among which at most ``RISK`` are wrong."""
+    """The largest share of most confident rows with an error of at most ``RISK``."""
     error = 1 - run.right
 
     def coverage(rows: Tensor) -> float:
@@ -43,13 +43,13 @@ def coverage_at_risk(run: Evidence, at: AtTemperature) -> Tensor:
 
 
 def curve(confidence: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Coverage and risk, from the surest row to all of them."""
+    """Coverage and risk, from the most confident row to all rows."""
     *_, accepted, risk = _by_confidence(confidence, 1 - right)
     return accepted / len(right), risk
 
 
 def class_auroc(run: Evidence) -> Tensor | None:
-    """The area under the ROC curve of each class against the others, the mean over classes with both."""
+    """The one-vs-rest area under the ROC curve, the mean over classes with positives and negatives."""
     if run.logits.numel() > MANY and not run.wide:
         return None
     temperature = run.temperature or 1.0
@@ -64,14 +64,14 @@ def class_auroc(run: Evidence) -> Tensor | None:
 
 
 def unknown_auroc(run: Evidence) -> Tensor | None:
-    """How well confidence tells the test rows from rows of no class: the area under the ROC curve."""
+    """Out-of-distribution AUROC: the area under the ROC curve of the confidence."""
     if (both := _with_unknown(run)) is None:
         return None
     return _auroc(*both)
 
 
 def unknown_accepted(run: Evidence) -> Tensor | None:
-    """FPR95: the share of rows of no class that are as sure as 95 % of the test rows."""
+    """FPR95: the share of out-of-distribution rows above the confidence that 95 % of the test rows exceed."""
     if (both := _with_unknown(run)) is None:
         return None
     sure, known = both
@@ -84,7 +84,7 @@ def unknown_accepted(run: Evidence) -> Tensor | None:
 
 
 def _with_unknown(run: Evidence) -> tuple[Tensor, Tensor] | None:
-    """Confidence of the test rows and of those of no class, and which are the test rows."""
+    """The confidence of the test and the out-of-distribution rows, and a mask of the test rows."""
     if run.outcome.ood is None:
         return None
     unknown = confidence(run.outcome.ood.double() / (run.temperature or 1.0))
@@ -93,7 +93,7 @@ def _with_unknown(run: Evidence) -> tuple[Tensor, Tensor] | None:
 
 
 def _auroc(score: Tensor, positive: Tensor) -> Tensor | None:
-    """The share of pairs in the right order, ties by half, as DeLong's numbers of each row.
+    """The share of correctly ordered pairs, with ties as half, as DeLong's values of each row.
 
     Reference:
         DeLong, DeLong and Clarke-Pearson, *Comparing the areas under two or more correlated receiver
@@ -102,8 +102,8 @@ def _auroc(score: Tensor, positive: Tensor) -> Tensor | None:
     up, down = score[positive].sort().values, score[~positive].sort().values
     if not len(up) or not len(down):
         return None
-    below = _share_below(score, down)  # of a positive: the negatives that it is above
-    above = 1 - _share_below(score, up)  # of a negative: the positives that are above it
+    below = _share_below(score, down)  # for a positive: the share of negatives below it
+    above = 1 - _share_below(score, up)  # for a negative: the share of positives above it
     share = len(up) / len(score)
     area = below[positive].mean()
     return area + torch.where(positive, (below - area) / share, (above - area) / (1 - share))
@@ -115,9 +115,9 @@ def _share_below(score: Tensor, others: Tensor) -> Tensor:
 
 
 def _by_confidence(sure: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The level of confidence of each row, the surest first, and of each level its rows, those at least as
-    sure, and their risk. Rows that are equally sure are accepted together."""
-    # Rows with the same logits in another order differ by rounding alone.
+    """The level of confidence of each row, the most confident first; for each level, its rows, the rows that
+    are at least as confident, and their risk. Rows of equal confidence are accepted together."""
+    # The confidence of equal logits in another order differs by rounding only.
     levels, home, size = torch.unique(-sure.round(decimals=12), return_inverse=True, return_counts=True)
     accepted = size.cumsum(0).double()
     wrong = error.new_zeros(len(levels)).index_add_(0, home, error).cumsum(0)

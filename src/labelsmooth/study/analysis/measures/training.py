@@ -1,4 +1,4 @@
-"""What a run makes of its training rows, and what its penultimate layer is worth."""
+"""Metrics of the training rows and of the penultimate layer."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def generalisation_gap(run: Evidence) -> Tensor | None:
 
 
 def memorised(run: Evidence) -> Tensor | None:
-    """The share of wrong training labels that the model gives back."""
+    """The share of wrong training labels that the model predicts."""
     wrong = wrong_labels(run)
     if wrong is None or run.outcome.train is None or not bool(wrong.any()):
         return None
@@ -25,14 +25,14 @@ def memorised(run: Evidence) -> Tensor | None:
 
 
 def wrong_labels(run: Evidence) -> Tensor | None:
-    """Which training labels are known to be wrong."""
+    """A mask of the training labels that are known to be wrong."""
     if run.outcome.train is None or run.outcome.clean is None:
         return None
     return run.outcome.train[1] != run.outcome.clean
 
 
 def class_separation(run: Evidence) -> Tensor | None:
-    r"""How tight classes are in the penultimate layer; the tighter, the less useful for other tasks.
+    r"""Class separation in the penultimate layer; a larger value transfers less well to other tasks.
 
     .. math::
         R^2 = 1 - \bar d_\text{within} / \bar d_\text{total} \quad \text{of cosine distances}
@@ -56,7 +56,7 @@ def class_separation(run: Evidence) -> Tensor | None:
 
 
 def linear_probe(run: Evidence) -> Tensor | None:
-    """Whether a linear model of the features of another task's rows, fitted without a row, gets it right."""
+    """Whether a linear probe of another task's features, fitted on the other folds, is correct, by row."""
     if run.outcome.transfer is None:
         return None
     from sklearn.linear_model import LogisticRegression

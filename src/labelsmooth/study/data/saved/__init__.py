@@ -1,1 +1,1 @@
-"""Predictions that some program has saved, read and paired."""
+"""Reading and pairing of saved predictions."""

@@ -1,4 +1,4 @@
-"""Files of arrays by name: what is known of them is read, and nothing is unpickled."""
+"""Reading of files with named arrays. Nothing is unpickled."""
 
 import json
 import zipfile
@@ -18,10 +18,10 @@ OLD = {"test_ids": "ids", **{what: f"test_{what}" for what in (*KINDS, "labels")
 
 
 def read_npz(path: Path) -> dict[str, Any]:
-    """The arrays that are known, under one spelling of each name."""
+    """The arrays with known names, under the canonical names."""
     try:
-        if not zipfile.is_zipfile(path):  # NumPy would take it for pickled
-            raise zipfile.BadZipFile("it is no zip file")
+        if not zipfile.is_zipfile(path):  # NumPy would try to unpickle it
+            raise zipfile.BadZipFile("it is not a zip file")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[key] for key, name in _known(file)}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
@@ -32,23 +32,23 @@ def read_npz(path: Path) -> dict[str, Any]:
                 f"{path} holds Python objects, which are not read: save arrays of numbers, "
                 "and names as strings, np.array(names, dtype=str)"
             ) from None
-        raise ValueError(f"{path} is damaged, or not what np.savez writes ({error})") from None
+        raise ValueError(f"{path} is damaged, or was not written by np.savez ({error})") from None
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
-    """The same of tensors; their names may be those of a study's own runs. Strings lie in the metadata."""
+    """The tensors with known names, also of a study's runs. Strings are in the metadata."""
     try:
         with safe_open(path, framework="pt") as file:
             read = {name: file.get_tensor(key) for key, name in _known(file.keys())}
             said = file.metadata() or {}
         strings = {name: json.loads(said[key]) for key, name in _known(said)}
     except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file ({error})") from None
+        raise ValueError(f"{path} is damaged, or not a safetensors file ({error})") from None
     return read | strings
 
 
 def _known(keys: Any) -> Iterator[tuple[str, str]]:
-    """Each key that is known, with its one spelling: ``test.logits`` is ``logits`` too."""
+    """The known keys and their canonical names: ``test.logits`` is ``logits``."""
     for key in keys:
         name = key.replace(".", "_")
         if (name := OLD.get(name, name)) in KNOWN:

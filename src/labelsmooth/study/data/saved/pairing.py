@@ -1,4 +1,4 @@
-"""Whether runs can be compared row by row: the same rows, in one order."""
+"""Pairing of runs: the same rows in the same order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from labelsmooth.study.data.saved.predictions import Predictions, seed_of
 
-Runs = Sequence[tuple[str, Predictions]]  # of one arm, a seed each
+Runs = Sequence[tuple[str, Predictions]]  # the runs of one arm, one for each seed
 SPLITS = {"test": "test", "val": "validation"}
 
 
 def check_paired(runs_by_arm: Mapping[str, Runs]) -> dict[str, list[tuple[str, Predictions]]]:
-    """The runs with their rows in the order of the first run's, to be compared row by row.
+    """The runs with their rows in the order of the first run.
 
     Args:
-        runs_by_arm: Of each arm, a run for each seed, in the same order of seeds.
+        runs_by_arm: The runs of each arm, one for each seed, in the same order of seeds.
 
     Raises:
-        ValueError: if there is no run, the arms differ in their seeds, or two files in their classes, rows or
-            labels: naming both, and the first row that differs.
+        ValueError: if there is no run, the arms differ in their seeds, or two files differ in their classes,
+            rows or labels; the message names both and the first row that differs.
     """
     _check_seeds(runs_by_arm)
     _, first = next(iter(runs_by_arm.values()))[0]
@@ -46,12 +46,12 @@ def _check_seeds(runs_by_arm: Mapping[str, Runs]) -> None:
             if None not in seeds and seeds[0] != seeds[1]:
                 raise ValueError(
                     f"files must be paired by seed, got {run.path} beside {its_run.path}: "
-                    "give every arm the same seeds"
+                    "save every arm with the same seeds"
                 )
 
 
 def _like(first: Predictions, run: Predictions) -> Predictions:
-    """The run in the order of the first one's rows."""
+    """The run with its rows in the order of the first run."""
     if run is first:
         return run
     both = f"{first.path} and {run.path}"
@@ -78,7 +78,7 @@ def _like(first: Predictions, run: Predictions) -> Predictions:
         if (differ := (labels != its_labels).nonzero()).numel():
             row = int(differ[0])
             hint = (
-                "" if _ids(first, split) and _ids(run, split) else "; if their order differs, give both ids"
+                "" if _ids(first, split) and _ids(run, split) else "; if their order differs, save both ids"
             )
             raise ValueError(
                 f"{both} must have the same labels, got {int(labels[row])} and {int(its_labels[row])} in "

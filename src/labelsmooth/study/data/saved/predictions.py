@@ -1,4 +1,4 @@
-"""What a model said of its test rows, as it was saved: by this study, or by any other program."""
+"""Predictions that this study or another program has saved."""
 
 import re
 import warnings
@@ -32,11 +32,11 @@ PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".npy")
 
 @dataclass(frozen=True)
 class Predictions:
-    """One run's predictions, checked; ``str(path)`` is what messages call it."""
+    """The validated predictions of one run; messages call it ``str(path)``."""
 
-    result: dict[str, Any]  # as a fit returns it, in logits: of probabilities, their logarithms
+    result: dict[str, Any]  # the result of a fit, with logits: the logarithms of probabilities
     class_names: tuple[str, ...] | None = None
-    ids: tuple[str, ...] | None = None  # of the test rows
+    ids: tuple[str, ...] | None = None  # the ids of the test rows
     val_ids: tuple[str, ...] | None = None
     path: str = "predictions"
 
@@ -46,23 +46,22 @@ class Predictions:
 
 
 def read_predictions(path: str | Path, *, kind: Kind | None = None, label: str | None = None) -> Predictions:
-    """Read one run's predictions; nothing in a file is ever carried out.
+    """Read the predictions of one run. Reading never executes code from a file.
 
-    An ``.npz`` or ``.safetensors`` file holds arrays by name: ``logits`` or ``probabilities``, ``(N, K)``,
-    and ``labels``, ``(N,)``, of the test rows; the same as ``val_logits`` and so on of validation rows;
-    ``ids``, ``class_names``, ``features`` and ``ood_logits`` where there are any. A run's file of a study is
-    such a file. A ``.csv``, ``.tsv`` or ``.parquet`` table has a row for each example: its label, a column
-    ``logit_<class>`` or ``probability_<class>`` for each class, and, where there are any, its ``id`` and its
-    ``split``, test or val.
+    An ``.npz`` or ``.safetensors`` file holds named arrays: ``logits`` or ``probabilities``, ``(N, K)``, and
+    ``labels``, ``(N,)``, for the test rows; ``val_logits`` and so on for the validation rows; optionally
+    ``ids``, ``class_names``, ``features`` and ``ood_logits``. The file of a study's run is such a file. A
+    ``.csv``, ``.tsv`` or ``.parquet`` table has a row for each example: its label, a column ``logit_<class>``
+    or ``probability_<class>`` for each class, and optionally its ``id`` and its ``split``, test or val.
 
     Args:
         path: The file.
-        kind: What the columns of a table hold whose names do not tell, ``"logits"`` or ``"probabilities"``:
-            all but label, id and split are classes then.
-        label: The column of the labels, as names of classes or their indices; None is ``label``.
+        kind: ``"logits"`` or ``"probabilities"``, for a table whose column names do not say it; then all
+            columns except label, id and split are classes.
+        label: The column of the labels, which are class names or indices; None is ``label``.
 
     Raises:
-        ValueError: naming the file, the array or column, the row, and what to do.
+        ValueError: if the file is invalid; the message names the file, the array or column, and the row.
         OSError: if the file cannot be opened.
 
     Example:
@@ -76,11 +75,11 @@ def read_predictions(path: str | Path, *, kind: Kind | None = None, label: str |
         raise ValueError(f"kind must be 'logits' or 'probabilities', got {kind!r}")
     suffix = path.suffix.lower()
     if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(f"file {path} does not exist")
     if path.is_dir():
         raise ValueError(f"{path} must be a file, got a folder")
     if suffix not in TYPES:
-        hint = "; pickled files are not read: save arrays by np.savez" if suffix in PICKLES else ""
+        hint = "; pickled files are not read: save arrays with np.savez" if suffix in PICKLES else ""
         raise ValueError(f"{path} must end in {', '.join(TYPES[:-1])} or {TYPES[-1]}{hint}")
     match suffix:
         case ".npz":
@@ -95,13 +94,13 @@ def read_predictions(path: str | Path, *, kind: Kind | None = None, label: str |
 def read_runs(
     path: str | Path, *, kind: Kind | None = None, label: str | None = None
 ) -> list[tuple[str, Predictions]]:
-    """A file, or a folder of one file for each seed, seed 2 before seed 10, by name.
+    """The runs in a file, or in a folder with one file for each seed, in the order of seeds.
 
     Warns:
-        UserWarning: naming the files in a folder that are of no type that is read.
+        UserWarning: if a folder has files of other types; the message names them.
 
     Raises:
-        ValueError: as :func:`read_predictions`, or if a folder has no file to read, or two of one name.
+        ValueError: as :func:`read_predictions`, or if a folder has no predictions, or two files for a seed.
     """
     path = Path(path)
     if not path.is_dir():
@@ -112,12 +111,12 @@ def read_runs(
         raise ValueError(f"{path} must hold a file for each seed, ending in {', '.join(TYPES)}, got none")
     seen_seeds: dict[object, Path] = {}
     for file in files:
-        # By the seed in its name, if there is one: runs of several arms may lie in one folder.
+        # Named by the seed in the file's name, if there is one, since a folder may hold several arms.
         seed = seed_of(file.stem)
         if (other := seen_seeds.setdefault(file.stem if seed is None else seed, file)) is not file:
             raise ValueError(
                 f"{path} must hold one file for each seed, got {other.name} and {file.name}: "
-                "give every arm a folder of its own"
+                "put each arm into its own folder"
             )
     if others := [p.name for p in seen if p not in files]:
         warnings.warn(f"{path}: not read: {', '.join(others[:5])}{' ...' * (len(others) > 5)}", stacklevel=2)
@@ -125,18 +124,18 @@ def read_runs(
 
 
 def seed_of(name: str) -> int | None:
-    """What a file's name says of its seed."""
+    """The seed in a file's name."""
     found = re.search(r"seed[-_=. ]?(\d+)", name, re.IGNORECASE)
     return int(found[1]) if found else None
 
 
 def natural(name: str) -> list[str | int]:
-    """A key to sort by: numbers in names count as numbers."""
+    """A sort key that compares numbers in names as numbers."""
     return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def as_predictions(path: str, arrays: Mapping[str, Any], kind: str | None = None) -> Predictions:
-    """Predictions from arrays by name, once they are found to be sound."""
+    """Validated predictions from named arrays."""
     names = _class_names(path, arrays.get("class_names"))
     result: dict[str, Any] = {}
     for split in SPLITS:
@@ -185,7 +184,7 @@ def _pair(
         raise ValueError(f"{path} has '{said}{found[0]}' and no '{said}labels'")
     if len(found) == 2 and kind is None:
         raise ValueError(
-            f"{path} has '{said}logits' and '{said}probabilities': say which to read by kind= (--kind logits)"
+            f"{path} has '{said}logits' and '{said}probabilities': choose one with kind= (--kind logits)"
         )
     if kind is not None and kind not in found:
         raise ValueError(f"{path} holds '{said}{found[0]}' and no '{said}{kind}'")
@@ -197,7 +196,7 @@ def _pair(
 
 
 def _indices(labels: Any, names: tuple[str, ...] | None) -> Any:
-    """Labels that are texts, as indices."""
+    """The indices of labels that are class names."""
     texts = labels if isinstance(labels, Tensor) else np.asarray(labels)
     if isinstance(texts, np.ndarray) and texts.dtype.kind in "US":
         return class_indices("labels", texts.astype(str).ravel(), names)
@@ -205,7 +204,7 @@ def _indices(labels: Any, names: tuple[str, ...] | None) -> Any:
 
 
 def _checked(scores: Any, labels: Any, kind: str, *, judged: bool) -> tuple[Tensor, Tensor]:
-    """Stricter than a metric: what is compared over many runs has no rows left out."""
+    """Logits and labels of all rows, since a comparison of runs must not ignore rows."""
     rows = as_labelled(scores, labels, ignore_index=None, name=kind, binary=True)
     if rows.shape is None or len(rows.shape) != 1:
         got = (*(rows.shape or ()), rows.logits.size(1))
@@ -225,7 +224,7 @@ def _checked(scores: Any, labels: Any, kind: str, *, judged: bool) -> tuple[Tens
 
 
 def _unlabelled(path: str, scores: Any, kind: str, num_classes: int) -> Tensor:
-    """Rows of no class of the model's."""
+    """The logits of out-of-distribution rows."""
     try:
         rows = Rows(as_logits(scores, f"ood_{kind}"))
         if rows.logits.dim() != 2 or rows.logits.size(1) != num_classes:

@@ -1,4 +1,4 @@
-"""Tables: a label, and a column for each class."""
+"""Reading of tables with a label and a column for each class."""
 
 import csv
 import difflib
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 PREFIXES = {"logit_": "logits", "probability_": "probabilities", "prob_": "probabilities"}
 SPLIT_NAMES = {"test": "test", "val": "val", "valid": "val", "validation": "val", "train": "train"}
 SEPARATORS = ",;\t"
-TOLD = ("id", "split")  # columns with a meaning of their own
+TOLD = ("id", "split")  # columns that are not classes
 TRUTH = {"false": "0", "true": "1"}
 
 
 def read_table(path: Path, kind: str | None, label: str | None) -> dict[str, Any]:
-    """Arrays by name, as a file of arrays has them."""
+    """The table as named arrays."""
     import polars as pl
 
     try:
         return _arrays(path, _frame(path, label or "label"), kind, label)
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         why = next(iter(str(error).strip().splitlines()), "it is empty")
-        raise ValueError(f"{path} is damaged, empty, or no table ({why})") from None
+        raise ValueError(f"{path} is damaged, empty, or not a table ({why})") from None
 
 
 def _arrays(path: Path, frame: "pl.DataFrame", kind: str | None, label: str | None) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _arrays(path: Path, frame: "pl.DataFrame", kind: str | None, label: str | No
 
 
 def class_indices(where: str, labels: np.ndarray, names: Sequence[str] | None) -> np.ndarray:
-    """Labels by the names of the classes if all of them are names, else as indices; ``labels`` are texts."""
+    """Class indices of labels, strings that are all class names or all indices."""
     known = {name: i for i, name in enumerate(names or ())}
     distinct, place = np.unique(labels, return_inverse=True)
     said = distinct.tolist()
@@ -69,9 +69,9 @@ def class_indices(where: str, labels: np.ndarray, names: Sequence[str] | None) -
     )
     row = _first(labels == odd)
     if not known:
-        raise ValueError(f"{where} must hold integers where classes have no names, got {odd!r} {_in(row)}")
+        raise ValueError(f"{where} must hold integers if classes have no names, got {odd!r} {_in(row)}")
     raise ValueError(
-        f"{where} must hold names of classes, or their indices, got {odd!r} {_in(row)}"
+        f"{where} must hold class names or class indices, got {odd!r} {_in(row)}"
         f"{nearest(odd, known)}; classes: {listed(known)}"
     )
 
@@ -96,16 +96,16 @@ def _frame(path: Path, label: str) -> "pl.DataFrame":
     from labelsmooth.study.data.tables import decoded
 
     if path.suffix.lower() == ".parquet":
-        # Of a path, polars would take brackets for a pattern.
+        # polars would read brackets in a path as a pattern.
         return pl.read_parquet(io.BytesIO(path.read_bytes()))
     content = decoded(path)[0].encode()
     columns, separator = _header(content)
     if twice := [name for i, name in enumerate(columns) if name in columns[:i]]:
-        raise ValueError(f"{path}: column {twice[0]!r} is there twice: rename one")
+        raise ValueError(f"{path}: column {twice[0]!r} occurs twice: rename one")
     theirs = pl.read_csv(content, separator=separator, n_rows=0).columns
     if len(theirs) != len(columns):
-        raise ValueError(f"{path} must start with the names of its columns, one line of them")
-    # As they are written: 01 is no 1.
+        raise ValueError(f"{path} must start with one line of column names")
+    # Strings as written: 01 differs from 1.
     texts = {its: pl.String for its, name in zip(theirs, columns, strict=True) if name in (label, *TOLD)}
     frame = pl.read_csv(content, separator=separator, infer_schema_length=None, schema_overrides=texts)
     frame.columns = columns
@@ -113,7 +113,7 @@ def _frame(path: Path, label: str) -> "pl.DataFrame":
 
 
 def _header(content: bytes) -> tuple[list[str], str]:
-    """The names of a table's columns, and what is between them. Of polars' a quoted quote would be two."""
+    """The column names and the separator of a table. polars would double a quoted quote in a name."""
     first, _, _ = content.partition(b"\n")
     separator = max(SEPARATORS, key=first.decode("utf-8-sig").count)
     lines = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
@@ -124,14 +124,14 @@ def _label(path: Path, columns: Sequence[str], label: str | None) -> str:
     name = label or "label"
     if name not in columns:
         raise ValueError(
-            f"{path} has no column {name!r}{nearest(name, columns)}: name the labels' column by label= "
+            f"{path} has no column {name!r}{nearest(name, columns)}: name the label column with label= "
             f"(--label COLUMN); columns: {listed(columns)}"
         )
     return name
 
 
 def _class_columns(path: Path, columns: Sequence[str], kind: str | None) -> tuple[str, dict[str, str]]:
-    """What they hold, and each class's column with its name."""
+    """The kind of the class columns, and the column of each class name."""
     found: dict[str, dict[str, str]] = {}
     for column in columns:
         for prefix, what in PREFIXES.items():
@@ -141,7 +141,7 @@ def _class_columns(path: Path, columns: Sequence[str], kind: str | None) -> tupl
         (kind,) = found
     if kind in found:
         return kind, found[kind]
-    # One without a name is the index that pandas writes.
+    # A column without a name is the index that pandas writes.
     plain = {column: column for column in columns if column and column not in TOLD}
     if kind is not None and not found and plain:
         return kind, plain
@@ -150,12 +150,12 @@ def _class_columns(path: Path, columns: Sequence[str], kind: str | None) -> tupl
         raise ValueError(f"{path} holds {other}, by its columns {listed(found[other])}, and no {kind}")
     if found:
         raise ValueError(
-            f"{path} has columns of logits and of probabilities: say which to read by kind= "
+            f"{path} has columns of logits and of probabilities: choose one with kind= "
             "(--kind logits or --kind probabilities)"
         )
     raise ValueError(
-        f"{path} does not tell its classes' columns: name them logit_<class> or probability_<class>, or, if "
-        "all but the label, id and split are classes, say what they hold by kind= (--kind logits or "
+        f"{path} must have columns named logit_<class> or probability_<class>; if all columns "
+        "except the label, id and split are classes, say what they hold with kind= (--kind logits or "
         f"--kind probabilities); columns: {listed(plain)}"
     )
 
@@ -190,7 +190,7 @@ def _texts(column: "pl.Series") -> np.ndarray:
 
 
 def _two_classes(name: str, labels: np.ndarray) -> list[str] | None:
-    """Of one column, which is that of class 1: its name, and what else the labels are called."""
+    """The class names for a single column, which is that of class 1."""
     others = [text for text in np.unique(labels).tolist() if text != name]
     if name in labels and len(others) == 1:
         return [others[0], name]
@@ -209,7 +209,7 @@ def _splits(path: Path, frame: "pl.DataFrame") -> np.ndarray:
 
 
 def _whole(text: str) -> int | None:
-    """Of ``3``, ``3.0`` or ``true``."""
+    """The integer in ``3``, ``3.0`` or ``true``."""
     try:
         number = float(TRUTH.get(text.strip().lower(), text))
         return int(number) if number == int(number) else None
@@ -218,6 +218,6 @@ def _whole(text: str) -> int | None:
 
 
 def _first(bad: Any) -> int | None:
-    """The first row where it is so, counted from 0."""
+    """The first row with a true value, counted from 0."""
     places = np.flatnonzero(np.asarray(bad))
     return int(places[0]) if len(places) else None
