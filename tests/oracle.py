@@ -24,7 +24,6 @@ from labelsmooth.formulas import (
 from labelsmooth.priors import PerSample
 from labelsmooth.schedules import ByClass, Schedule
 
-
 PLAIN = LabelSmoothing()
 
 
@@ -41,13 +40,14 @@ def spread(t: Tensor, prior: Tensor, others: bool, valid: Tensor) -> tuple[Tenso
     """
     whole, share = torch.zeros_like(t), torch.zeros_like(t)
     for k in t.sum(0).nonzero().flatten().tolist():
+        label = torch.arange(t.size(1)) == k
         row = (prior[k] if prior.dim() == 2 else prior.squeeze(-2) if prior.dim() == 3 else prior) * valid
         if others:
-            row = row * (torch.arange(t.size(1)) != k)
+            row = row * ~label
         total = row.sum(-1, keepdim=True)
         row = torch.where(total > 0, row / total.masked_fill(total == 0, 1.0), 0.0)
         share = share + t[:, k : k + 1] * row
-        row = torch.where(total > 0, row, torch.eye(t.size(1), dtype=t.dtype)[k])
+        row = torch.where(total > 0, row, label.to(t.dtype))
         whole = whole + t[:, k : k + 1] * row
     return whole, share
 
