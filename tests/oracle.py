@@ -1,4 +1,4 @@
-"""The textbook: every loss as its paper has it, of whole targets, in plain torch that autograd differentiates.
+"""The textbook: every loss as its paper has it, of whole targets, in plain torch for autograd.
 
 In float64 it is what the library is tested against; in a shorter type it is the naive code, whose error is
 the measure of ours. It takes the arguments of ``functional.cross_entropy`` and shares no code with it.
@@ -54,17 +54,16 @@ def spread(t: Tensor, prior: Tensor, others: bool, valid: Tensor) -> tuple[Tenso
 
 def likelihood(t: Tensor, w: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
     """log q_y and 1 - q_y; of several labels, <t, log q> by their mass in place of log q_y."""
-    single = (t != 0).sum(-1) == 1
-    a = torch.where(single.unsqueeze(-1), t, t * w)
+    single = (t != 0).sum(-1, keepdim=True) == 1
+    a = torch.where(single, t, t * w)
     log = dot(a, log_q) / a.sum(-1)
-    others = (log_q.exp() * (t == 0)).sum(-1)
-    return log, torch.where(single, others, -torch.expm1(torch.where(single, -1.0, log)))
+    return log, -torch.expm1(log)
 
 
 def row_losses(
     formula: Formula, z: Tensor, t: Tensor, pi: Tensor, share: Tensor, w: Tensor, eps: Tensor
 ) -> Tensor:
-    """Of rows of logits ``z``, targets ``t``, priors ``pi`` and strengths ``eps``, and class weights ``w``."""
+    """Of rows of logits, targets t, priors pi and strengths, and class weights w."""
     log_q = z.log_softmax(-1)
     mass = dot(t, w)
     nll = -dot(w * t, log_q)

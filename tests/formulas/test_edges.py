@@ -21,7 +21,6 @@ from labelsmooth import (
     priors,
     schedules,
 )
-from labelsmooth.engines import available
 from labelsmooth.formulas import (
     BackwardCorrection,
     ConfidencePenalty,
@@ -36,12 +35,12 @@ from labelsmooth.formulas import (
     RowStatistics,
     times,
 )
-from tests.formulas.oracle import CASES
+from tests.cases import ENGINES
+from tests.cases import FORMULAS as CASES
 
 cross_entropy: Any = functional.cross_entropy  # which take options from dictionaries here
 linear_cross_entropy: Any = functional.linear_cross_entropy
 
-ENGINES = ["reference", *(["dense"] if available()["dense"].present else [])]
 INF, NAN = math.inf, math.nan
 EACH = [LabelSmoothing(), NegativeSmoothing(), MaxSup(), MarginSmoothing(margin=1), LabelRelaxation()]
 EACH += [ConfidencePenalty(), ConfidencePenalty(0.5), Focal(), ForwardCorrection(), BackwardCorrection()]
