@@ -304,6 +304,9 @@ def z_losses() -> Iterator[Case]:
         options = {"formula": FORMULAS[f][0], "label_smoothing": 0.1, "z_loss": 0.03}
         name = f"z_loss-{t}-{w}-{r}-{f}-{'-'.join(map(str, how.values()))}"
         yield Case(name, Z, targets[t], {**options, **WEIGHTS[w], **rows[r], **how}, HEAD)
+    for t, offset, reduction in product(targets, (-7.0, 300.0), REDUCTIONS):
+        options = {"label_smoothing": 0.1, "z_loss": 0.01, "reduction": reduction}
+        yield Case(f"z_loss-{t}-{offset}-{reduction}", Z + offset, targets[t], options)
 
 
 def shapes() -> Iterator[Case]:
