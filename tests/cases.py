@@ -35,6 +35,10 @@ N, K, D = 7, 5, 3
 kernel = pytest.mark.skipif(not DENSE, reason=str(available()["dense"]))
 
 
+CHUNKED = hasattr(torch.nn, "LinearCrossEntropyOptions")
+needs_chunks = pytest.mark.skipif(not CHUNKED, reason="this torch has no LinearCrossEntropyOptions")
+
+
 def random(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
 
@@ -48,8 +52,7 @@ def distribution(*shape: int) -> Tensor:
 
 def chunks(rows: int) -> dict[str, Any]:
     """The option of a linear head that has it make so many rows of logits at once."""
-    kind = getattr(torch.nn, "LinearCrossEntropyOptions", None)
-    return {} if kind is None else {"options": kind(batch_chunk_size=rows)}
+    return {"options": torch.nn.LinearCrossEntropyOptions(batch_chunk_size=rows)} if CHUNKED else {}
 
 
 def gradients(loss: Tensor, leaves: list[Tensor], **how: Any) -> list[Tensor]:
