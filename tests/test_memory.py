@@ -37,8 +37,6 @@ def allocations(call: Callable[[], object]) -> tuple[list[int], int]:
     return sorted((e.nbytes() for e in events if e.nbytes() > 0), reverse=True), peak
 
 
-# --- logits
-
 WIDE = 5000
 LOGITS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -128,8 +126,6 @@ def test_few_of_many_classes(options: dict[str, Any], reduction: str) -> None:
     assert_close(loss, expected.float())
     assert_close(grads, [x.float() for x in gradients(expected, [exact])])
 
-
-# --- a linear head
 
 N, D, K, ROWS = 256, 8, 2000, 16
 CHUNK = ROWS * K * 4
