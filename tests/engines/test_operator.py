@@ -15,18 +15,14 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 from labelsmooth import functional
-from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures
-from labelsmooth._engines import dense, route
-from labelsmooth.engines import available
-from tests.cases import random
+from tests.cases import kernel, random
+from tests.engines.private import DIFFERENTIABLE, STATISTICS, Measures, compute_dtype, dense, route
 from tests.small import EPS, HARD, IGNORING, INPUT, MATRIX, SCHEDULE, WEIGHT, Graphs
 
 cross_entropy: Any = functional.cross_entropy  # which takes options from dictionaries here
 
-DENSE = available()["dense"]
 pytestmark = [
-    pytest.mark.skipif(not DENSE.present, reason=str(DENSE)),
+    kernel,
     # torch's own forward-mode differentiation does that when first used.
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning"),
     # A batch of gradients goes through the operator one at a time.
