@@ -21,11 +21,8 @@ def assert_equals_oracle(input: Tensor, target: Tensor, weight: Tensor | None = 
     loss, nll = cross_entropy(leaf, target, weight, return_nll=True, **options)
     truth, plain = oracle.cross_entropy(other, target, weight, **options)
     accuracy = PRECISE if input.dtype == torch.float64 else {}
-    for ours, theirs in (
-        (loss, truth),
-        (nll, plain),
-        *zip(gradients(loss, [leaf]), gradients(truth, [other])),
-    ):
+    found = [loss, nll, *gradients(loss, [leaf])]
+    for ours, theirs in zip(found, [truth, plain, *gradients(truth, [other])], strict=True):
         assert_close(ours, theirs.to(input.dtype), equal_nan=True, **accuracy)
 
 
