@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from labelsmooth.functional import cross_entropy
 from tests import oracle
-from tests.cases import PRECISE, gradients
+from tests.cases import ENGINES, PRECISE, gradients
 
 INF, NAN = torch.inf, torch.nan
 
@@ -250,3 +250,16 @@ def test_learnable_strength_and_prior(target: Tensor, off_target: Any) -> None:
         for prior in (logits(4), logits(4, 4)):
             learnt = (eps.double(), prior, WEIGHT + 1, PER_ROW + 1)
             assert torch.autograd.gradcheck(loss, [x.clone().requires_grad_() for x in learnt])
+
+
+@pytest.mark.parametrize("weighting", ["torch", "sample"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_scale_of_the_weights_cancels(engine: Any, weighting: Any) -> None:
+    """Of the z-loss too, which is weighted as its row."""
+    one, ten = (
+        cross_entropy(
+            logits(6, 4), TARGET, w, label_smoothing=0.1, weighting=weighting, z_loss=0.03, engine=engine
+        )
+        for w in (WEIGHT, 10 * WEIGHT)
+    )
+    assert_close(one, ten)

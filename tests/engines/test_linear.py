@@ -175,7 +175,7 @@ def test_operators_are_as_torch_wants_them(name: str) -> None:
     ]
     counted = torch.arange(N) != 1
     measures = (given["target"], counted, given["prior"], given["weight"], "exclude_target" in given)
-    arguments: list[Any] = [*HEAD.leaves(), given["softcap"], torch.float64, None, *measures]
+    arguments: list[Any] = [*HEAD.leaves(), given["softcap"], torch.float64, None, None, *measures]
     found = torch.ops.labelsmooth.linear.default(*arguments)
     torch.library.opcheck(torch.ops.labelsmooth.linear.default, arguments)
     grad = random(5, N)
