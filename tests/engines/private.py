@@ -22,7 +22,6 @@ from tests.cases import random
 
 cross_entropy: Any = functional.cross_entropy  # which takes options from dictionaries here
 BLOCK = 1024  # of the kernel
-AT_ONCE = "_Uniform"  # what a profiler shows of the pass that does all at once
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
