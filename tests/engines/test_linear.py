@@ -175,11 +175,11 @@ def test_operators_are_as_torch_wants_them(name: str) -> None:
     ]
     counted = torch.arange(N) != 1
     measures = (given["target"], counted, given["prior"], given["weight"], "exclude_target" in given)
-    arguments: list[Any] = [*HEAD.leaves(), given["softcap"], torch.float64, None, None, *measures]
+    arguments: tuple[Any, ...] = (*HEAD.leaves(), given["softcap"], torch.float64, None, None, *measures)
     found = torch.ops.labelsmooth.linear.default(*arguments)
     torch.library.opcheck(torch.ops.labelsmooth.linear.default, arguments)
     grad = random(5, N)
-    arguments = [x.detach() if isinstance(x, Tensor) else x for x in arguments]
+    arguments = tuple(x.detach() if isinstance(x, Tensor) else x for x in arguments)
     assert found.shape == (10, N)
     for needs in ([True, True, True], [True, False, False], [False, True, False], [False, False, True]):
         torch.library.opcheck(torch.ops.labelsmooth.linear_backward.default, (grad, needs, *arguments))

@@ -110,7 +110,10 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         lambda: BCEWithLogitsLoss(pos_weight=torch.tensor([1j])),
         "pos_weight must hold real numbers, got torch.complex64",
     ),
-    (lambda: by_class([0.1]), "by_class: eps must be a tensor, got list"),
+    (
+        lambda: by_class([0.1]),  # pyright: ignore[reportArgumentType]
+        "by_class: eps must be a tensor, got list",
+    ),
     (lambda: by_class(t(0.1, torch.inf)), "by_class: eps must lie in (-inf, inf), got inf"),
     (lambda: by_class(t(0.1, NAN)), "by_class: eps must lie in (-inf, inf), got nan"),
     (
