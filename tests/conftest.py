@@ -1,11 +1,9 @@
-"""What all tests share: one thread, and a linear head in small chunks."""
+"""What all tests share: one thread."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
-
-from labelsmooth._engines import linear
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,10 +13,3 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two rows."""
-    monkeypatch.setattr(linear, "BUDGET", 0)
-    monkeypatch.setattr(linear, "LEAST", 2)

@@ -12,6 +12,7 @@ import pytest
 
 import labelsmooth
 from labelsmooth import formulas, functional, priors, schedules
+from labelsmooth._targets.options import CrossEntropyOptions, ModuleOptions
 
 ROOT = Path(__file__).parent.parent
 SOURCE = Path(labelsmooth.__file__).parent
@@ -79,7 +80,9 @@ def test_methods_are_documented(name: str) -> None:
         assert re.search(rf"^{section}:$", doc, re.MULTILINE), f"{name} has no section {section}"
     assert ">>>" in doc
     # Options in common are explained where the docstring says.
-    refers = re.search(r"^    (\*\*)?(options|others): .*(cross_entropy|CrossEntropyLoss)`", doc, re.MULTILINE)
+    refers = re.search(
+        r"^    (\*\*)?(options|others): .*(cross_entropy|CrossEntropyLoss)`", doc, re.MULTILINE
+    )
     common = ModuleOptions.__annotations__ | CrossEntropyOptions.__annotations__ if refers else {}
     for parameter in parameters:
         assert parameter in common or re.search(rf"^    {parameter}: ", doc, re.MULTILINE), (

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.testing._internal.common_methods_invocations import op_db
 
-from labelsmooth._engines import linear
 from labelsmooth.functional import linear_cross_entropy
+from tests.cases import chunks
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 THEIRS = F.linear_cross_entropy
@@ -45,8 +45,9 @@ class Sample(NamedTuple):
     def run(self, loss_function: Any, label_smoothing: float) -> list[Tensor]:
         """The loss, and its gradients by whatever wants one."""
         given = (self.input, self.linear_weight, self.target)
-        # How torch's own is chunked does not matter here, and it warns where it cannot be.
-        options = {k: v for k, v in self.options.items() if k != "options" or loss_function is not THEIRS}
+        # How torch's own is chunked does not matter here, and it warns where it cannot be; ours has two rows.
+        options = {k: v for k, v in self.options.items() if k != "options"}
+        options |= {} if loss_function is THEIRS else {**chunks(2), **self.options}
         loss = loss_function(*given, label_smoothing=label_smoothing, **options)
         leaves = [x for x in (*given, *self.options.values()) if isinstance(x, Tensor) and x.requires_grad]
         return [loss.detach(), *torch.autograd.grad(loss.sum(), leaves)]
@@ -80,12 +81,6 @@ def name(sample: Sample) -> str:
 
 
 NAMES = list(map(name, samples(torch.float64)))
-
-
-@pytest.fixture(autouse=True)
-def two_rows_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "BUDGET", 0)
-    monkeypatch.setattr(linear, "LEAST", 2)
 
 
 def test_samples_are_many_and_never_smooth() -> None:

@@ -1,4 +1,4 @@
-"""What holds for every batch, and needs no oracle."""
+"""What holds for every batch."""
 
 from typing import Any, NamedTuple
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from labelsmooth.functional import cross_entropy, label_smoothing_loss
-
-from . import oracle
+from tests import oracle
+from tests.cases import ENGINES, PRECISE, gradients
 
 examples = settings(
     max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -158,14 +158,10 @@ def test_the_conventions_convert_into_each_other(batch: Batch) -> None:
 @given(batches(), st.floats(0, 1))
 def test_divergence_is_cross_entropy_less_entropy(batch: Batch, smoothing: float) -> None:
     K = batch.input.size(-1)
-    entropies = [
-        oracle.entropy(oracle.smooth([float(c == k) for c in range(K)], smoothing, None, False, [True] * K))
-        for k in batch.hard.tolist()
-    ]
+    p = (1 - smoothing) * F.one_hot(batch.hard, K).double() + smoothing / K
+    entropy = torch.special.entr(p).sum(-1).mean()
     divergence = label_smoothing_loss(batch.input, batch.hard, smoothing)
-    expected = F.cross_entropy(batch.input, batch.hard, label_smoothing=smoothing) - sum(entropies) / len(
-        entropies
-    )
+    expected = F.cross_entropy(batch.input, batch.hard, label_smoothing=smoothing) - entropy
     assert_close(divergence, expected)
     assert divergence > -1e-12
 
@@ -233,3 +229,43 @@ def test_smoothing_a_mixture_is_mixing_the_smoothed(batch: Batch) -> None:
     N, K = batch.input.shape
     each_class = torch.stack([batch.loss(torch.full((N,), k)) for k in range(K)], dim=-1)
     assert_close(batch.loss(batch.soft), (batch.soft * each_class).sum(-1))
+
+
+@examples
+@given(batches(), st.sampled_from(["none", "mean", "sum"]), st.data())
+def test_equals_the_textbook(batch: Batch, reduction: str, data: st.DataObject) -> None:
+    N, K = batch.input.shape
+    z = batch.input.masked_fill(
+        torch.tensor(data.draw(st.lists(st.booleans(), min_size=N * K, max_size=N * K))).reshape(N, K),
+        -torch.inf,
+    )
+    options: dict[str, Any] = {**batch.options, "reduction": reduction}
+    options["sample_weight"] = data.draw(st.sampled_from([None, torch.linspace(0, 1, N).double()]))
+    if data.draw(st.booleans()):
+        options["label_smoothing"] = options["label_smoothing"][0]
+    weight = data.draw(st.sampled_from([None, torch.linspace(0, 2, K).double()]))
+    options["weighting"] = data.draw(st.sampled_from(["torch"] if weight is None else ["torch", "sample"]))
+    target = data.draw(st.sampled_from([batch.hard, batch.soft]))
+    if target is batch.soft:
+        if options["off_target"] == "others" or (
+            options["prior"] is not None and options["prior"].dim() == 2
+        ):
+            target = batch.hard
+        else:  # no mass where the logit is masked, or the loss is infinite
+            target = target * (z > -torch.inf)
+    if target is batch.hard:
+        z = z.scatter(-1, target[:, None], batch.input.gather(-1, target[:, None]))
+        options["ignore_index"] = data.draw(st.integers(-1, K - 1))
+    else:
+        z[:, 0], target[:, 0] = batch.input[:, 0], batch.soft[:, 0]
+        target /= target.sum(-1, keepdim=True)
+    leaf = z.clone().requires_grad_()
+    loss, nll = oracle.cross_entropy(leaf, target, weight, **options)
+    if reduction == "mean" and not loss.isfinite():  # the weights of the labels add to 0, which divides
+        return
+    (by_z,) = gradients(loss, [leaf])
+    for engine in ENGINES:
+        leaf = z.clone().requires_grad_()
+        given: Any = {"engine": engine, "return_nll": True, **options}
+        found = cross_entropy(leaf, target, weight, **given)
+        assert_close((*found, *gradients(found[0], [leaf])), (loss, nll, by_z), equal_nan=True, **PRECISE)

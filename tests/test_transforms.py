@@ -1,6 +1,5 @@
 """Every way of differentiating, mapping and compiling gives the derivative of the same function."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,46 +12,10 @@ from torch.testing import assert_close
 
 from labelsmooth import CrossEntropyLoss, LabelSmoothingLoss, by_class
 from labelsmooth.functional import cross_entropy, label_smoothing_loss
+from tests.small import EPS, HARD, IGNORING, INPUT, MASKED, MATRIX, SCHEDULE, SOFT, WEIGHT, Graphs, K
 
 # torch's own forward-mode differentiation does that when first used.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
-
-N, K = 4, 3
-GENERATOR = torch.Generator().manual_seed(0)
-INPUT = torch.randn(N, K, dtype=torch.float64, generator=GENERATOR)
-MASKED = INPUT.masked_fill(torch.eye(N, K, dtype=torch.bool), -torch.inf)
-SOFT = torch.randn(N, K, dtype=torch.float64, generator=GENERATOR).softmax(-1)
-HARD = torch.tensor([1, 2, 0, 0])
-IGNORING = torch.tensor([1, -100, 0, 0])
-EPS = torch.tensor([0.1, 0.4, 0.7, 0.9], dtype=torch.float64)
-WEIGHT = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
-MATRIX = torch.randn(K, K, dtype=torch.float64, generator=GENERATOR).softmax(-1)
-
-# One of each kind of target, prior and weighting: the branches a derivative can take. The logits are the
-# only thing differentiated here; test_cross_entropy does strengths and priors.
-CASES: dict[str, tuple[Tensor, Tensor, dict[str, Any]]] = {
-    "hard": (INPUT, HARD, {}),
-    "soft": (INPUT, SOFT, {}),
-    "weight": (INPUT, IGNORING, {"weight": WEIGHT}),
-    "sample": (INPUT, HARD, {"weight": WEIGHT, "weighting": "sample", "sample_weight": EPS}),
-    "others": (INPUT, SOFT, {"off_target": "others", "prior": WEIGHT / WEIGHT.sum()}),
-    "matrix": (INPUT, SOFT, {"off_target": "others", "prior": MATRIX}),
-    "masked": (MASKED, HARD, {"prior": MATRIX, "reduction": "none"}),
-}
-
-
-@pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """A loss of the logits alone, and logits."""
-    z, target, options = CASES[request.param]
-    return lambda z: cross_entropy(z, target, label_smoothing=EPS, **options), z
-
-
-def test_gradcheck(case: tuple[Callable[[Tensor], Tensor], Tensor]) -> None:
-    loss, z = case
-    leaf = z.clone().requires_grad_()
-    assert gradcheck(loss, leaf, check_forward_ad=True, check_batched_grad=True)
-    assert gradgradcheck(loss, leaf, check_fwd_over_rev=True)
 
 
 @pytest.mark.parametrize("target", [HARD, SOFT], ids=["hard", "soft"])
@@ -74,20 +37,6 @@ def test_gradcheck_of_the_divergence() -> None:
         leaves = (z.clone().requires_grad_(), torch.tensor(0.3, dtype=torch.float64, requires_grad=True))
         assert gradcheck(loss, leaves, check_forward_ad=True)
         assert gradgradcheck(loss, leaves)
-
-
-def test_grad_jacrev_and_jvp(case: tuple[Callable[[Tensor], Tensor], Tensor]) -> None:
-    loss, z = case
-    leaf = z.clone().requires_grad_()
-    expected = torch.autograd.functional.jacobian(loss, leaf)
-    assert isinstance(expected, Tensor)
-    assert_close(torch.func.jacrev(loss)(z), expected)
-    assert_close(torch.func.jacfwd(loss)(z), expected)
-    if expected.shape == z.shape:
-        assert_close(torch.func.grad(loss)(z), expected)
-    direction = torch.ones_like(z).cumsum(0)
-    tangent = (expected * direction).sum((-2, -1))
-    assert_close(torch.func.jvp(loss, (z,), (direction,)), (loss(z), tangent))
 
 
 def test_hessian_is_that_of_softmax() -> None:
@@ -134,29 +83,12 @@ def test_gradient_of_each_sample() -> None:
     assert_close(torch.vmap(torch.func.grad(loss))(INPUT, HARD), expected)
 
 
-class Graphs:
-    """A compiler that counts the graphs it is given and runs them as they are."""
-
-    def __init__(self) -> None:
-        torch.compiler.reset()
-        self.count = 0
-
-    def __call__(self, graph: torch.fx.GraphModule, example_inputs: list[Tensor]) -> Callable[..., Any]:
-        self.count += 1
-        return graph.forward
-
-
-# A schedule starts or ends at 0, and may pass through 1; both are special to a compiler.
-SCHEDULE = [0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 0.1, 0.0]
-
-
-@pytest.mark.parametrize("shape", [(), (N,)], ids=["scalar", "row"])
 @pytest.mark.parametrize("target", [HARD, SOFT], ids=["hard", "soft"])
-def test_tensor_strength_compiles_once(target: Tensor, shape: tuple[int, ...]) -> None:
+def test_a_scalar_compiles_once(target: Tensor) -> None:
     graphs = Graphs()
     compiled = torch.compile(cross_entropy, fullgraph=True, backend=graphs)
     for eps in SCHEDULE:
-        loss = compiled(INPUT, target, label_smoothing=torch.full(shape, eps, dtype=torch.float64))
+        loss = compiled(INPUT, target, label_smoothing=torch.tensor(eps, dtype=torch.float64))
         assert_close(loss, F.cross_entropy(INPUT, target, label_smoothing=eps))
     assert graphs.count == 1
 
@@ -178,28 +110,6 @@ def test_schedule_in_a_module_compiles_at_most_twice() -> None:
             setattr(criterion, name, eps)
             assert_close(compiled(INPUT, HARD), criterion(INPUT, HARD))
         assert 1 <= graphs.count <= 2
-
-
-OPTIONS: list[dict[str, Any]] = [
-    {},
-    {"weight": WEIGHT, "denominator": 3.0},
-    {"weight": WEIGHT, "weighting": "sample", "sample_weight": EPS, "reduction": "sum"},
-    {"prior": MATRIX, "off_target": "others", "reduction": "none"},
-    {"prior": MATRIX[0], "off_target": "others", "denominator": torch.tensor(3)},
-]
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "weight", "sample", "matrix", "vector"])
-@pytest.mark.parametrize("target", [IGNORING, SOFT], ids=["hard", "soft"])
-def test_compiled_forward_and_backward(target: Tensor, options: dict[str, Any]) -> None:
-    torch.compiler.reset()
-    compiled = torch.compile(cross_entropy, fullgraph=True, backend="aot_eager")
-    results = []
-    for function in (cross_entropy, compiled):
-        leaf = INPUT.clone().requires_grad_()
-        loss, nll = function(leaf, target, label_smoothing=EPS, return_nll=True, **options)
-        results.append((loss, nll, torch.autograd.grad(loss.sum(), leaf)[0]))
-    assert_close(results[1], results[0])
 
 
 @pytest.mark.parametrize(

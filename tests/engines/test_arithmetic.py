@@ -8,13 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.statistics import ABSENT, Measures
-from labelsmooth._engines import dense
-from labelsmooth.engines import available
+from tests.cases import kernel
+from tests.engines.private import ABSENT, Measures, compute_dtype, dense
 
-DENSE = available()["dense"]
-pytestmark = pytest.mark.skipif(not DENSE.present, reason=str(DENSE))
+pytestmark = kernel
 
 SHORT = [torch.bfloat16, torch.float16]
 # of lse 0, z_max 0 and a prior's mass of 1

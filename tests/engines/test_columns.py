@@ -8,20 +8,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from labelsmooth import functional, mixed, priors
-from labelsmooth._core.statistics import Measures
-from labelsmooth._engines import dense
-from labelsmooth._engines.layout import SIDE_BY_SIDE, in_columns
-from labelsmooth.engines import available
 from labelsmooth.formulas import ConfidencePenalty, Focal, MaxSup
-from tests.test_mixed import largest
+from tests.cases import INF, NAN, kernel
+from tests.engines.private import DTYPES, SIDE_BY_SIDE, Measures, dense, in_columns
 
-DENSE = available()["dense"]
-pytestmark = pytest.mark.skipif(not DENSE.present, reason=str(DENSE))
+pytestmark = kernel
 
 cross_entropy: Any = functional.cross_entropy  # which takes options from dictionaries here
-INF, NAN = torch.inf, torch.nan
 TILE, FEW = 128, 24  # of native/columns.h
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 # Some smaller than a tile, with a tile's end in them, more than one; one too small for maps.
 MAPS = [(2, 4, 4), (3, 17), (1, SIDE_BY_SIDE), (2, TILE), (2, 131, 3), (2, 5)]
 ROWS = [(1,), (TILE - 1,), (TILE,), (2 * TILE + 1,)]
@@ -224,16 +218,3 @@ def test_compiled() -> None:
         expected = cross_entropy(z, target, **options)
         assert_close(loss, expected)
         assert_close(torch.autograd.grad(loss, z), torch.autograd.grad(expected, z))
-
-
-@pytest.mark.parametrize("weight", [None, torch.ones(64)], ids=["uniform", "op"])
-def test_nothing_is_copied(weight: Tensor | None) -> None:
-    z, target = torch.zeros(2, 64, 50, 50, requires_grad=True), torch.zeros(2, 50, 50, dtype=torch.long)
-
-    def step() -> Tensor:
-        loss = cross_entropy(z, target, weight, label_smoothing=0.1)
-        return torch.autograd.grad(loss, z)[0]
-
-    first, second, *_ = largest(step)
-    assert first == z.nbytes
-    assert second < z.nbytes / 2

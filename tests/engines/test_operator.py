@@ -10,45 +10,24 @@ from functorch import compile as functorch_compile
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._subclasses import FakeTensorMode
-from torch.autograd import gradcheck, gradgradcheck
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 from labelsmooth import functional
-from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures
-from labelsmooth._engines import dense, route
-from labelsmooth.engines import available
-from labelsmooth.functional import label_smoothing_loss
-from tests.test_transforms import (
-    CASES,
-    EPS,
-    HARD,
-    IGNORING,
-    INPUT,
-    MASKED,
-    MATRIX,
-    SCHEDULE,
-    SOFT,
-    WEIGHT,
-    Graphs,
-)
+from tests.cases import kernel, random
+from tests.engines.private import DIFFERENTIABLE, STATISTICS, Measures, compute_dtype, dense, route
+from tests.small import EPS, HARD, IGNORING, INPUT, MATRIX, SCHEDULE, WEIGHT, Graphs
 
 cross_entropy: Any = functional.cross_entropy  # which takes options from dictionaries here
 
-DENSE = available()["dense"]
 pytestmark = [
-    pytest.mark.skipif(not DENSE.present, reason=str(DENSE)),
+    kernel,
     # torch's own forward-mode differentiation does that when first used.
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning"),
     # A batch of gradients goes through the operator one at a time.
     pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning"),
 ]
-
-
-def random(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
 
 
 def operands(case: str) -> tuple[Any, ...]:
@@ -92,56 +71,6 @@ def test_opcheck(case: str) -> None:
     torch.library.opcheck(torch.ops.labelsmooth.dense_backward.default, (grad, z, statistics, *rest))
 
 
-# What the kernel takes of the branches of a derivative.
-SERVED: dict[str, tuple[Tensor, Tensor, dict[str, Any]]] = {
-    **{name: (z, HARD if name in ("others", "matrix") else y, o) for name, (z, y, o) in CASES.items()},
-    "soft prior": (INPUT, SOFT, {"prior": MATRIX[0], "weight": WEIGHT}),
-    "soft masked": (MASKED, SOFT * MASKED.isfinite(), {"weight": WEIGHT, "reduction": "sum"}),
-    "z_loss": (INPUT + 5, IGNORING, {"z_loss": 0.3}),
-    "all at once": (MASKED, IGNORING, {"label_smoothing": 0.1}),
-    "all at once, sum": (INPUT, HARD, {"label_smoothing": 1.0, "reduction": "sum"}),
-}
-
-
-@pytest.fixture(params=SERVED)
-def case(request: pytest.FixtureRequest) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """A loss of the logits alone by the kernel, and logits."""
-    z, target, options = SERVED[request.param]
-    options = {"label_smoothing": EPS, **options}
-    return lambda z: cross_entropy(z, target, engine="dense", **options), z
-
-
-def test_gradcheck(case: tuple[Callable[[Tensor], Tensor], Tensor]) -> None:
-    loss, z = case
-    leaf = z.clone().requires_grad_()
-    assert gradcheck(loss, leaf, check_batched_grad=True)
-    assert gradgradcheck(loss, leaf, check_batched_grad=True)
-
-
-@pytest.mark.parametrize("name", SERVED)
-def test_transforms_go_another_way(name: str) -> None:
-    z, target, options = SERVED[name]
-    options = {"label_smoothing": EPS, **options}
-
-    def loss(z: Tensor) -> Tensor:
-        return cross_entropy(z, target, **options)
-
-    leaf = z.clone().requires_grad_()
-    by_kernel = cross_entropy(leaf, target, engine="dense", **options)
-    assert_close(loss(z), by_kernel.detach())
-    (expected,) = torch.autograd.grad(by_kernel.sum(), leaf)
-    assert_close(torch.func.grad(lambda z: loss(z).sum())(z), expected)
-    value, tangent, *_ = torch.func.jvp(lambda z: loss(z).sum(), (z,), (torch.ones_like(z).cumsum(0),))
-    assert_close(value, by_kernel.detach().sum())
-    assert_close(tangent, (expected * torch.ones_like(z).cumsum(0)).sum())
-    with torch.autograd.forward_ad.dual_level():
-        dual = loss(torch.autograd.forward_ad.make_dual(z, torch.ones_like(z).cumsum(0)))
-        assert_close(torch.autograd.forward_ad.unpack_dual(dual.sum()).tangent, tangent)
-    stacked = torch.stack([z, z.flip(-1) if "masked" not in name else z])
-    if options.get("weight") is None and "sample_weight" not in options:  # torch cannot map a weighted mean
-        assert_close(torch.vmap(loss)(stacked), torch.stack([loss(x) for x in stacked]))
-
-
 def test_second_derivatives_of_a_mean() -> None:
     """That of softmax, however it is asked for."""
     z = INPUT[0]
@@ -177,24 +106,6 @@ def test_batched_gradients(reduction: Any) -> None:
         )
         looped = [torch.autograd.grad(loss, leaf, one, retain_graph=True)[0] for one in many]
         assert_close(batched, torch.stack(looped))
-
-
-@pytest.mark.parametrize("target", [IGNORING, SOFT], ids=["hard", "soft"])
-@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_z_loss(reduction: Any, target: Tensor) -> None:
-    for offset in (0.0, -7.0, 300.0):
-        z = (INPUT + offset).requires_grad_()
-        options: dict[str, Any] = {"label_smoothing": 0.1, "reduction": reduction}
-        ours = cross_entropy(z, target, z_loss=0.01, engine="dense", **options)
-        squares = z.logsumexp(-1).square()
-        if target is IGNORING:
-            squares = squares * (target != -100)
-        count = (target != -100).sum() if target is IGNORING else len(z)
-        extra = {"none": squares, "sum": squares.sum(), "mean": squares.sum() / count}[reduction]
-        theirs = F.cross_entropy(z, target, **options) + 0.01 * extra
-        assert_close(ours, theirs)
-        direction = torch.ones_like(ours)
-        assert_close(torch.autograd.grad(ours, z, direction), torch.autograd.grad(theirs, z, direction))
 
 
 # One way through the statistics and one through the pass that does all at once.
@@ -370,20 +281,6 @@ def test_compiled_forward_and_backward(options: dict[str, Any]) -> None:
     forward, backward = graphs
     assert "ops.labelsmooth.dense.default" in forward
     assert "ops.labelsmooth.dense_backward.default" in backward
-
-
-def test_compiled_class_probabilities_and_divergence() -> None:
-    torch.compiler.reset()
-    functions: list[Callable[[Tensor], Tensor]] = [
-        lambda z: cross_entropy(z, SOFT, WEIGHT, label_smoothing=0.1, prior=MATRIX[0], engine="dense"),
-        lambda z: label_smoothing_loss(z, HARD),
-    ]
-    for function in functions:
-        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-        leaves = [INPUT.clone().requires_grad_() for _ in range(2)]
-        for run, leaf in zip((function, compiled), leaves, strict=True):
-            run(leaf).backward()
-        assert_close(leaves[1].grad, leaves[0].grad)
 
 
 @pytest.mark.parametrize("shape", [(), (4,)], ids=["scalar", "row"])

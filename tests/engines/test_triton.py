@@ -17,15 +17,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.statistics import ABSENT, DIFFERENTIABLE, STATISTICS, Measures
-from labelsmooth._engines import gpu, reference, triton
-from labelsmooth._engines.layout import in_rows
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-INF, NAN = float("inf"), float("nan")
-BLOCK = 16  # of most tests, so that few classes are several blocks
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+from tests.engines.private import ABSENT, DTYPES, STATISTICS, in_rows, reference
+from tests.engines.triton_cases import (
+    BENT,
+    BLOCK,
+    FEW,
+    FULL,
+    FULL_BENT,
+    FULL_FEW,
+    FULL_SOFT,
+    HARD,
+    INF,
+    INTERPRETED,
+    NAN,
+    PLAIN,
+    ROWS,
+    SOFT,
+    assert_equals_reference,
+    cotangent,
+    gpu,
+    logits,
+    measures_for,
+    named,
+    of_tensors,
+    triton,
+)  # fmt: skip
 
 compiled = pytest.mark.skipif(
     find_spec("triton") is None or INTERPRETED, reason="triton is not installed, or interprets"
@@ -50,160 +66,6 @@ def device() -> str:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton, "BLOCK", BLOCK)
-
-
-def logits(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
-    generator = torch.Generator().manual_seed(sum(shape))
-    return (3 * torch.randn(*shape, generator=generator, dtype=torch.float64)).to(device, dtype)
-
-
-def measures_for(
-    z: Tensor,
-    *,
-    soft: bool = False,
-    labels: int = 0,
-    prior: str | None = None,
-    weight: bool = False,
-    exclude: bool = False,
-    margin: float | None = None,
-    squared: bool = False,
-    spread: bool = False,
-) -> Measures:
-    K = z.size(-1)
-    real = compute_dtype(z)
-    generator = torch.Generator().manual_seed(K)
-
-    def positive(*shape: int) -> Tensor:
-        return (torch.rand(*shape, generator=generator, dtype=torch.float64) + 0.1).to(z.device, real)
-
-    # Class probabilities need not sum to 1.
-    rows = z.shape[:-1]
-    labelled = (*rows, labels) if labels else rows
-    target = positive(*z.shape) / K if soft else torch.randint(K, labelled, generator=generator)
-    shares = positive(*labelled) if labels else None
-    classes = torch.randint(K, (*rows, 3), generator=generator) if prior == "sparse" else None
-    priors = {None: (), "vector": (K,), "matrix": (K, K), "rows": z.shape, "sparse": (*rows, 3)}[prior]
-    pi = positive(*priors) if priors else None
-    if pi is not None and classes is None:
-        pi[..., ::3] = 0
-        pi[..., 0] = 0.1
-        pi /= pi.sum(-1, keepdim=True)
-    weights = positive(K) if weight else None
-    if weights is not None and K > 4:
-        weights[3] = 0
-    counted = torch.ones(z.shape[:-1], dtype=torch.bool, device=z.device)
-    return Measures(
-        target.to(z.device),
-        counted,
-        pi,
-        weights,
-        exclude,
-        shares,
-        prior in ("rows", "sparse"),
-        None if classes is None else classes.to(z.device),
-        margin,
-        squared,
-        spread,
-    )
-
-
-def cotangent(z: Tensor) -> Tensor:
-    return logits(DIFFERENTIABLE, *z.shape[:-1], device=z.device.type).to(compute_dtype(z))
-
-
-def of_tensors(change: Callable[[Tensor], Tensor], measures: Measures) -> Measures:
-    changed = {k: change(x) for k, x in measures._asdict().items() if isinstance(x, Tensor)}
-    return measures._replace(**changed)
-
-
-def expected(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
-    """The reference's statistics and gradient, in the type of ``z``."""
-    real = compute_dtype(z)
-    measures = of_tensors(lambda x: x.to(real) if x.is_floating_point() else x, measures)
-    leaf = z.detach().clone().requires_grad_()
-    found = torch.stack(reference.row_statistics(leaf, measures)[:STATISTICS])
-    (gradient,) = torch.autograd.grad(found[:DIFFERENTIABLE], leaf, cotangent(z))
-    return found.detach(), gradient
-
-
-def assert_close(ours: Tensor, naive: Tensor, truth: Tensor) -> None:
-    """At most twice the naive error, and two last digits, for the naive one may have luck."""
-    finite = truth.isfinite()
-    torch.testing.assert_close(ours[~finite].double(), truth[~finite], rtol=0, atol=0, equal_nan=True)
-    assert ours.isfinite().equal(finite)
-    if finite.any():
-        # In float64 the truth is no better, and has last digits of its own.
-        last = 4 if ours.dtype == torch.float64 else 2
-        digits = last * torch.finfo(ours.dtype).eps * truth[finite].abs().max()
-        worst = (naive.double() - truth)[finite].abs().max()
-        assert (ours.double() - truth)[finite].abs().max() <= 2 * worst + digits
-
-
-def assert_equals_reference(z: Tensor, measures: Measures, **options: Tensor) -> None:
-    before = z.clone()
-    statistics = triton.forward(z, measures)
-    gradient = triton.backward(cotangent(z), z, measures, statistics, **options)
-    assert statistics.dtype == compute_dtype(z)
-    assert gradient.dtype == z.dtype
-    if not options:
-        assert gradient.is_contiguous()
-        torch.testing.assert_close(z, before, rtol=0, atol=0, equal_nan=True)
-    naive, naive_gradient = expected(before, measures)
-    truth, true_gradient = expected(before.double(), measures)
-    counted = measures.counted
-    few = measures.shares is not None or measures.classes is not None
-    assert statistics[:, ~counted].isfinite().all() if few else not statistics[:, ~counted].any()
-    assert not gradient[~counted].any()
-    for one, *others in zip(statistics, naive, truth, strict=True):
-        assert_close(one[counted], *(other[counted] for other in others))
-    assert_close(gradient[counted], naive_gradient[counted], true_gradient[counted])
-
-
-HARD: list[dict[str, Any]] = [
-    {"prior": prior, "weight": weight, "exclude": exclude}
-    for prior, weight, exclude in product((None, "vector", "matrix"), (False, True), (False, True))
-]
-SOFT: list[dict[str, Any]] = [
-    {"soft": True, "prior": p, "weight": w} for p, w in product((None, "vector"), (False, True))
-]
-FEW: list[dict[str, Any]] = [
-    {"labels": 2},
-    {"labels": 2, "prior": "vector", "weight": True},
-    {"labels": 1, "prior": "rows", "weight": True},
-    {"labels": 3, "prior": "sparse"},
-    {"soft": True, "prior": "sparse", "weight": True},
-    {"prior": "sparse", "weight": True, "exclude": True},
-]
-ROWS: list[dict[str, Any]] = [
-    {"prior": "rows"},
-    {"prior": "rows", "weight": True, "exclude": True},
-    {"soft": True, "prior": "rows", "weight": True},
-]
-BENT: list[dict[str, Any]] = [
-    {"margin": 0.0},
-    {"margin": 2.3, "squared": True},
-    {"margin": 2.3, "prior": "vector", "weight": True},
-    {"margin": 2.3, "exclude": True},
-    {"margin": 1.0, "squared": True, "exclude": True, "prior": "matrix", "weight": True, "spread": True},
-    {"margin": 1.0, "soft": True, "prior": "rows", "spread": True},
-    {"margin": 1.0, "labels": 2, "prior": "rows"},
-    {"spread": True},
-    {"spread": True, "prior": "sparse", "exclude": True},
-]
-PLAIN: dict[str, Any] = {}
-FULL: dict[str, Any] = {"prior": "matrix", "weight": True, "exclude": True}
-FULL_SOFT: dict[str, Any] = {"soft": True, "prior": "vector", "weight": True}
-FULL_FEW: dict[str, Any] = {"labels": 2, "prior": "sparse", "weight": True, "spread": True}
-FULL_BENT: dict[str, Any] = {"margin": 2.3, "squared": True, "spread": True, "prior": "rows", "weight": True}
-
-
-def named(options: object) -> str:
-    if isinstance(options, dict):
-        return (
-            "-".join(key if value is True else str(value) for key, value in options.items() if value)
-            or "plain"
-        )
-    return str(options).removeprefix("torch.")
 
 
 # Each is a view of memory whose other elements are NaN, and whether it can be read where it lies.
@@ -501,137 +363,3 @@ class TestEngine:
             triton.forward(z, measures_for(z, soft=True, exclude=True))
         with pytest.raises(ValueError, match=r"it has no torch.float8_e5m2"):
             triton.forward(z.to(torch.float8_e5m2), measures_for(z))
-
-
-def test_block_holds_the_classes_that_there_are() -> None:
-    assert [triton._block(K) for K in (1, 2, 3, 1000, 1025)] == [(1, 1), (2, 1), (4, 1), (1024, 4), (2048, 8)]
-    assert triton._block(256_000) == triton._block(triton.BLOCK)
-
-
-WITHOUT_TRITON = """
-import sys
-sys.modules["triton"] = None
-import torch
-from labelsmooth._engines import triton
-from labelsmooth._core.statistics import Measures
-assert triton.absence() == "triton is not installed"
-z = torch.zeros(2, 5)
-measures = Measures(torch.tensor([0, 1]), torch.ones(2, dtype=torch.bool))
-for call in (
-    lambda: triton.forward(z, measures),
-    lambda: triton.backward(torch.zeros(5, 2), z, measures, torch.zeros(10, 2)),
-):
-    try:
-        call()
-    except ValueError as error:
-        assert str(error) == "the triton engine cannot serve: triton is not installed", error
-    else:
-        raise AssertionError("it served")
-"""
-
-
-def test_import_without_triton() -> None:
-    run = subprocess.run([sys.executable, "-c", WITHOUT_TRITON], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-
-
-@compiled
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_absence_says_what_is_missing() -> None:
-    z = logits(2, 5)
-    with pytest.raises(ValueError, match="no CUDA device, and TRITON_INTERPRET=1 was not set before"):
-        triton.forward(z, measures_for(z))
-
-
-@compiled
-@pytest.mark.parametrize("kernel", ["forward", "backward"])
-@pytest.mark.parametrize("options", [PLAIN, FULL, FULL_SOFT, FULL_BENT], ids=named)
-def test_compiles_for_a_gpu(
-    kernel: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the interpreter cannot show: Triton's compiler takes it, and loads whole vectors of logits."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-    from triton.compiler import compile as compile_for
-
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    function = {"forward": triton._forward_kernel, "backward": triton._backward_kernel}[kernel]
-    constants = {"EXCLUDE": options.get("exclude", False), "ALIGN": 8, "BLOCK": 2048, "ABSENT": ABSENT}
-    constants |= {"PER_ROW": options.get("prior") == "rows", "HINGED": "margin" in options}
-    constants |= {name: options.get(name.lower(), False) for name in ("SQUARED", "SPREAD")}
-    pointers = {"z": "*bf16", "counted": "*u8", "statistics": "*fp32", "grad": "*fp32"}
-    pointers["soft" if options.get("soft") else "target"] = "*fp32" if options.get("soft") else "*i64"
-    pointers |= {name: "*fp32" for name in ("prior", "weight") if options.get(name)}
-    if kernel == "backward":
-        pointers["out"] = "*bf16"
-    tensors = ("out", "target", "soft", "prior", "weight")
-    constants |= dict.fromkeys([name for name in tensors if name not in pointers])
-    types = {name: pointers.get(name, "i32") for name in function.arg_names} | {"margin": "fp64"}
-    types |= {name: "constexpr" for name in types if name in constants}
-    places = {name: (i,) for i, name in enumerate(types)}
-    source = ASTSource(
-        function,
-        types,
-        {places[name]: value for name, value in constants.items() if name in places},
-        {places[name]: [["tt.divisibility", 16]] for name in pointers if name in places},
-    )
-    found = compile_for(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
-    assert "ld.global.v4.b32" in found.asm["ptx"]
-    assert ("st.global.v4.b32" in found.asm["ptx"]) == (kernel == "backward")
-    # One logit at a time would be 16 bits; the only one is that of the target.
-    assert found.asm["ptx"].count("ld.global.b16") == (kernel == "forward" and not options.get("soft"))
-
-
-@pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="there is no CUDA device")
-class TestCuda:
-    """What only a GPU has."""
-
-    def test_graph(self) -> None:
-        z = logits(16, 5003, device="cuda")
-        grad = cotangent(z)
-        for options in (PLAIN, FULL, FULL_SOFT, FULL_FEW, FULL_BENT):
-            measures = measures_for(z, **options)
-            out = torch.empty_like(z)
-            statistics = triton.forward(z, measures)  # outside the graph: this compiles
-            triton.backward(grad, z, measures, statistics, out)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                statistics = triton.forward(z, measures)
-                triton.backward(grad, z, measures, statistics, out)
-            z.mul_(0.5)
-            if not measures.soft:
-                measures.target.add_(1).remainder_(z.size(-1))
-            graph.replay()
-            expected = triton.forward(z, measures)
-            assert statistics.equal(expected)
-            assert out.equal(triton.backward(grad, z, measures, expected))
-
-    def test_no_synchronisation(self) -> None:
-        z = logits(16, 5003, device="cuda")
-        measures, grad = measures_for(z), cotangent(z)
-        mode = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            triton.backward(grad, z, measures, triton.forward(z, measures))
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
-
-    def test_more_than_2_to_the_31_elements(self) -> None:
-        K = 2**16 + 8
-        rows = 2**31 // K + 9
-        if torch.cuda.mem_get_info()[0] < 2**33:
-            pytest.skip("there are less than 8 GiB of free GPU memory")
-        z = torch.zeros(rows, K, dtype=torch.bfloat16, device="cuda")
-        last = slice(rows - 8, rows)
-        z[last] = logits(8, K, dtype=torch.bfloat16, device="cuda")
-        measures = measures_for(z, weight=True)
-        grad = torch.zeros(DIFFERENTIABLE, rows, device="cuda")
-        grad[:, last] = cotangent(z[last])
-        tail = z[last].clone()
-        statistics = triton.forward(z, measures)
-        gradient = triton.backward(grad, z, measures, statistics, z)
-        tail_measures = measures.rows(last)
-        expected = triton.forward(tail, tail_measures)
-        assert statistics[:, last].equal(expected)
-        assert gradient[last].equal(triton.backward(cotangent(tail), tail, tail_measures, expected))
-        assert not gradient[: rows - 8].any()
