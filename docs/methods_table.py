@@ -258,7 +258,7 @@ def grades() -> str:
 
 
 def lengths() -> str:
-    """The number of lines of each formula's ``factors`` or ``__call__``, and the expression that it returns."""
+    """The lines of each formula's ``factors`` or ``__call__``, and the expression that it returns."""
     rows = []
     for method in FORMULAS:
         formula: Any = method.documented

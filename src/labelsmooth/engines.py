@@ -105,11 +105,9 @@ def explain(
 
     Example:
         >>> input, target = torch.zeros(2, 3), torch.tensor([0, 2])
-        >>> print(explain(input, target, prior=torch.tensor([0.2, 0.3, 0.5]), engine="reference"))
-        reference: plain torch, rows as wide as the logits
-          not one pass: prior is given
-          not triton: engine='reference' is asked for
-          not dense: engine='reference' is asked for
+        >>> found = explain(input, target, prior=torch.tensor([0.2, 0.3, 0.5]), engine="reference")
+        >>> found.engine, found.obstacles["one pass"]
+        ('reference', 'prior is given')
     """
     given: Any = dict(options)
     weight = given.pop("weight", None)

@@ -47,10 +47,10 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"softcap": torch.inf}, "softcap must be finite and above 0, got inf"),
     ({"softcap": torch.nan}, "softcap must be finite and above 0, got nan"),
     ({"softcap": "30"}, "softcap must be a number, got str"),
-    ({"engine": "dense"}, "engine must be one of 'reference', 'linear', got 'dense'"),
+    ({"engine": "fast"}, "engine must be one of 'reference', 'linear', 'dense', 'triton', got 'fast'"),
     (
         {"engine": "linear", "linear_weight": torch.zeros(4, 2, 3), "target": torch.zeros(2, 2).long()},
-        "engine='linear' cannot serve: linear_weight has more than 2 dimensions",
+        "engine='linear' cannot serve: linear_weight has more than 2 dimensions; engine='reference' can",
     ),
     (
         {"target": Y[:1]},

@@ -136,9 +136,9 @@ def as_strength(
     check_strength(name, eps, within)
     if isinstance(eps, Tensor):
         check_broadcasts(name, eps, like.shape, what, hint)
-        looked_at = readable(eps)
-        eps = eps.to(like.dtype)
-        eps = eps if looked_at else torch.where(within.has(eps), eps, torch.nan)
+        # A copy: a strength that changes before the backward pass does not change this loss.
+        checked, eps = readable(eps), eps.to(like.dtype)
+        eps = eps.clone() if checked else torch.where(within.has(eps), eps, torch.nan)
         return eps if eps.device == like.device else like.new_ones(()) * eps  # a number on a CPU
     if torch.compiler.is_compiling():
         return like.new_ones(()) * eps  # arithmetic, which keeps the float open: one graph for all

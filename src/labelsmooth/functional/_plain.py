@@ -42,8 +42,6 @@ def one_pass(
     """What one pass takes of a call, or why it does not serve; what is wrong is left to others to say."""
     if torch.compiler.is_compiling():
         return "torch.compile is at work"
-    if dense.ABSENCE is not None:
-        return dense.ABSENCE
     for name, value in options.items():
         default = DEFAULTS.get(name)
         if (
@@ -58,6 +56,8 @@ def one_pass(
         return "target holds pairs of labels"
     if options.get("engine") not in (None, "dense"):
         return f"engine={options['engine']!r} is asked for"
+    if dense.ABSENCE is not None:
+        return dense.ABSENCE
     reduction = options.get("reduction", "mean")
     if reduction not in ("mean", "sum"):
         return f"reduction is {reduction!r}"
