@@ -121,10 +121,10 @@ class Criterion(NamedTuple):
         if not formula.overlap:
             s = s._replace(overlap=self._unasked("overlap", "overlap = True"))
         loss = formula(s, self.eps)
-        if not isinstance(loss, Tensor) or loss.shape != s.lse.shape:
+        if not isinstance(loss, Tensor) or loss.shape != self.scale.shape:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(
-                f"formula {name} must return one loss for each row, in shape {tuple(s.lse.shape)}, got {got}"
+                f"formula {name} must return one loss for each row, in shape {tuple(self.scale.shape)}, got {got}"
             )
         return loss
 
