@@ -1,4 +1,4 @@
-// Elementwise arithmetic that compilers turn into vector code: exp, and the short floating-point types.
+// Elementwise arithmetic that compilers vectorise: exp, log, and conversions from and to half precision.
 
 #pragma once
 
@@ -20,10 +20,10 @@ INLINE To bits(From from) {
     return to;
 }
 
-// exp(x) for x <= 0 within about 1 ulp; what would not be a normal number is 0, NaN stays NaN.
+// exp(x) for x <= 0, within about 1 ulp. A result that is not a normal number is 0; NaN stays NaN.
 //
 // x = n ln 2 + r with |r| <= ln 2 / 2: a polynomial in r, times 2^n by its bits. Adding 1.5 * 2^23 (2^52)
-// rounds to an integer and leaves it in the low bits, for any x without overflow.
+// rounds to an integer and leaves it in the low bits, for every x without overflow.
 INLINE float exp_nonpositive(float x) {
     constexpr float lowest = -87.33654f, shift = 12582912.0f;
     float clamped = x < lowest ? lowest : x;
@@ -88,7 +88,7 @@ INLINE float log_positive(float x) {
 
 INLINE double log_positive(double x) { return std::log(x); }
 
-// x, or the whole number that it is but for a rounding in R; x is small beside the shift of exp.
+// Rounds x to the nearest integer if it is that but for rounding errors in R; x must be small against shift.
 template <typename R, typename T>
 INLINE T whole(T x) {
     constexpr T shift = sizeof(T) == sizeof(float) ? T(12582912.0) : T(6755399441055744.0);
@@ -109,7 +109,7 @@ struct float16 {
 
 INLINE float widen(bfloat16 x) { return bits<float>(uint32_t(x.bits) << 16); }
 
-// The exponent is rebiased by a multiplication, which is exact and serves subnormal numbers too.
+// The exponent is rebiased by a multiplication, which is exact and correct for subnormal numbers too.
 INLINE float widen(float16 x) {
     uint32_t magnitude = uint32_t(x.bits & 0x7fffu) << 13;
     uint32_t sign = uint32_t(x.bits & 0x8000u) << 16;
@@ -118,7 +118,7 @@ INLINE float widen(float16 x) {
     return bits<float>(value | sign);
 }
 
-// Both round to nearest, ties to even.
+// Both conversions round to nearest, ties to even.
 INLINE void narrow(float x, bfloat16& to) {
     uint32_t u = bits<uint32_t>(x);
     uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
@@ -127,7 +127,7 @@ INLINE void narrow(float x, bfloat16& to) {
 
 INLINE void narrow(float x, float16& to) {
     uint32_t u = bits<uint32_t>(x), sign = u & 0x80000000u, magnitude = u ^ sign;
-    // Subnormal: adding 1/2 lets the addition itself round to multiples of 2^-24.
+    // Subnormal numbers: adding 1/2 rounds to multiples of 2^-24.
     uint32_t subnormal = bits<uint32_t>(bits<float>(magnitude) + 0.5f) - 0x3f000000u;
     uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
     uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;

@@ -1,7 +1,7 @@
-// Rows computed beside one another, a tile at a time and class by class, so that few classes make long vectors
-// too: those of maps, whose pixels lie side by side, and rows of few classes, turned around.
+// Tiles of rows, computed side by side and class by class, so that vectors are long even with few classes.
+// The rows are the adjacent pixels of a segmentation map, or rows of few classes, which are transposed.
 //
-// There are no class probabilities, no prior of a row's or a class's own, and no bend here.
+// Class probabilities, priors per row or class, and bends are not supported here.
 
 #pragma once
 
@@ -13,14 +13,14 @@ namespace labelsmooth {
 namespace {
 
 constexpr int64_t tile = 128;
-constexpr int64_t few = 24;  // classes, so few that rows are worth to be turned around
+constexpr int64_t few = 24;  // the largest number of classes for which rows are transposed
 
-// Whether rows are computed beside one another; where their classes lie apart, they have to be.
+// Whether rows are computed in tiles, which is required if the classes of a row are not adjacent.
 INLINE bool in_tiles(const Problem& p) {
     return p.class_stride != 1 || (p.plain && p.classes <= few && p.rows >= tile);
 }
 
-// Calls f(first row, how many, z of its class 0, stride of the classes) for tiles of rows.
+// Calls f(first row, number of rows, logits of the first row, stride of the classes) for each tile of rows.
 template <typename Z, typename F>
 INLINE void for_each_tile(const Problem& p, int64_t begin, int64_t end, F&& f) {
     Z turned[few * tile];
@@ -41,17 +41,17 @@ INLINE void for_each_tile(const Problem& p, int64_t begin, int64_t end, F&& f) {
     }
 }
 
-// The sums of row.h, of each row of a tile; a row over no class, or with NaN, has an lse that is NaN.
+// The sums of row.h for each row of a tile. lse is NaN if a logit is NaN or all classes are masked.
 template <typename R>
 struct TileSums {
     R max[tile], mass[tile], weighted[tile];
     R lse[tile];  // the logarithm of the sum of exp
-    R dot[tile];  // by the mass: the mean over the prior
+    R dot[tile];  // divided by the mass: the mean over the prior
 };
 
 template <typename Z, typename R>
 INLINE void sums_of(TileSums<R>& s, const Z* z, int64_t n, int64_t classes, int64_t stride, const Vectors<R>& vectors) {
-    // Many exponentials one by one would each be rounded beside a sum of 1 and more.
+    // The exponentials are summed in groups: added one by one to a sum of at least 1, each would be rounded.
     constexpr int64_t together = 16;
     R buffer[tile], exp[tile], part[tile];
     for (int64_t j = 0; j < n; ++j) {
@@ -85,7 +85,7 @@ INLINE void sums_of(TileSums<R>& s, const Z* z, int64_t n, int64_t classes, int6
     for (int64_t j = 0; j < n; ++j) s.lse[j] = log_positive(exp[j]);
     for (int64_t j = 0; j < n; ++j) {
         double dot = s.dot[j];
-        if (s.dot[j] == -inf<R>) {  // several logits of finfo.min are too much for a sum
+        if (s.dot[j] == -inf<R>) {  // a sum over several logits of finfo.min overflows
             dot = 0;
             for (int64_t k = 0; k < classes; ++k) {
                 const R x = one(z[k * stride + j]);
@@ -97,8 +97,8 @@ INLINE void sums_of(TileSums<R>& s, const Z* z, int64_t n, int64_t classes, int6
     }
 }
 
-// What the gradient of each row is made of: of_exp * exp(z - max) + of_prior * prior, at y of_exp * exp(z - max) +
-// at_target. y is none or dead where there is no target, or no gradient.
+// The gradient of each row is of_exp * exp(z - max) + of_prior * prior, and of_exp * exp(z - max) + at_target
+// at class y. y is none for a row without a target here, and dead for a row without a gradient.
 template <typename R>
 struct TileCoefficients {
     static constexpr R none = -1, dead = -2;
@@ -109,7 +109,7 @@ template <typename Z, typename R>
 INLINE void write(const Problem& p, void* gradient, int64_t i, int64_t n, const Z* z, int64_t stride,
                   const Vectors<R>& vectors, const TileCoefficients<R>& c) {
     R buffer[tile], g[tile];
-    // The gradient has its classes where the logits have them.
+    // The gradient has the layout of the logits.
     const bool turned = p.class_stride == 1;
     Z* out = static_cast<Z*>(gradient) + (turned ? i * p.classes : row_of<Z>(p, i) - static_cast<const Z*>(p.z));
     for (int64_t k = 0; k < p.classes; ++k, out += p.class_stride) {

@@ -1,4 +1,4 @@
-// The kernels of one instruction set: compiled once for each, with LABELSMOOTH_ISA as its namespace.
+// The kernels of one instruction set; compiled once for each, with LABELSMOOTH_ISA as the namespace.
 
 #include "kernels.h"
 

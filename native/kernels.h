@@ -1,6 +1,6 @@
-// What the C interface and the kernels share, of which there is one set for each instruction set.
+// The data that the C interface shares with the kernels, which are compiled for several instruction sets.
 //
-// This is data only: a function in a header, compiled for one of them, could be linked in another's place.
+// There are no functions here: one compiled for one instruction set could be linked in place of another's.
 
 #pragma once
 
@@ -9,44 +9,44 @@
 #include <cstdint>
 #include <limits>
 
-// The names of what Python and C++ share: native.py refuses a library that has others, or has them in another order.
+// The names that Python and C++ share. native.py refuses a library with other names or another order.
 #define LABELSMOOTH_DTYPES float32, float64, bfloat16, float16
 #define LABELSMOOTH_GRADIENT lse, target_z, prior_z, hinge, model_z
 #define LABELSMOOTH_STATISTICS LABELSMOOTH_GRADIENT, target_mass, prior_mass, valid_mass, z_max, slope
 #define LABELSMOOTH_SAVED lse, z_max, valid, loss, nll
 #define LABELSMOOTH_FACTORS nll, prior, hinge, entropy
 
-// What a call is about. native.py has the same structure, field by field.
+// The arguments of a call. native.py has the same structure, field by field.
 struct Problem {
-    const void* z;  // row i lies at (i / inner) * outer_stride + (i % inner) * inner_stride; its classes lie
-                    // class_stride apart, side by side unless rows do (inner_stride is 1 then; see columns.h)
+    const void* z;  // row i starts at (i / inner) * outer_stride + (i % inner) * inner_stride; its classes
+                    // are class_stride apart: 1, unless rows are adjacent (inner_stride 1; see columns.h)
     int64_t dtype;  // of Dtype
     int64_t rows, inner, outer_stride, inner_stride, class_stride, classes;
     const int64_t* target;  // rows x labels class indices, or null
-    int64_t labels;         // of a row, at most most_labels
+    int64_t labels;         // the number of labels of a row, at most most_labels
     const void* shares;     // rows x labels shares of the target; null: each row has one label
     const void* soft;       // rows x classes class probabilities, or null
-    const bool* counted;    // whether a row counts; null: all do
+    const bool* counted;    // false for ignored rows; null: no row is ignored
     const void* prior;      // null: uniform
-    int64_t prior_stride;   // between the priors of two classes, or rows; 0: one for all
+    int64_t prior_stride;   // between the priors of two classes or rows; 0: one prior for all rows
     int64_t prior_by_row;
     const void* weight;     // of the classes, or null
     int64_t exclude_target;
-    double margin;  // of the hinge; NaN: there is none
+    double margin;  // of the hinge; NaN: no hinge
     int64_t squared, spread;
-    int64_t plain;  // one label, one prior for all, no class left out of it, no bend
+    int64_t plain;  // one label per row, one prior for all rows that includes the target class, no bend
     int64_t threads;
 };
 
-// Losses of rows that are linear in their statistics: each term times its factor, which is a number or, where each is
-// not null, one for each row; with a squared lse. native.py has the same structure, field by field.
+// Losses per row that are linear in the statistics, except for a squared lse. The factor of a term is a
+// number, or one per row where each is not null. native.py has the same structure, field by field.
 struct Terms {
     int64_t dtype, rows;
     double factor[4];  // of Factors
     const void* each[4];
-    const void* scale;     // of each row
+    const void* scale;     // each row's factor
     double z_loss;         // the factor of the squared lse
-    int64_t z_by_target;   // whether that is weighted by the target's mass
+    int64_t z_by_target;   // whether the squared lse is weighted by the target's mass
     int64_t threads;
 };
 
@@ -59,19 +59,19 @@ struct Dtype {
     enum : int64_t { LABELSMOOTH_DTYPES, count };
 };
 
-// What is found in a row, as statistics.py explains it. T is a number, or a pointer to the numbers of all rows.
+// The statistics of a row, as in statistics.py. T is a number, or a pointer to the numbers of all rows.
 template <typename T>
 struct Statistics {
     T LABELSMOOTH_STATISTICS;
 };
 
-// The gradient by those of the statistics that have one by the logits.
+// The gradient with respect to the differentiable statistics.
 template <typename T>
 struct Gradient {
     T LABELSMOOTH_GRADIENT;
 };
 
-// What the commonest loss keeps of a row; valid is the number of valid classes.
+// The numbers that the plain loss saves of a row; valid is the number of valid classes.
 template <typename T>
 struct Saved {
     T LABELSMOOTH_SAVED;
@@ -109,12 +109,12 @@ struct Uniform {
 struct Losses {
     const Terms& t;
     const void* statistics;  // a table of Statistics
-    void* out;               // a loss of each row, or a table of Gradient
+    void* out;               // the loss of each row, or a table of Gradient
 };
 
 using Rows = void (*)(void* call, int64_t begin, int64_t end);
 
-// By dtype.
+// The kernels of an instruction set, by dtype.
 struct Kernels {
     size_t size[Dtype::count];  // in bytes
     Rows forward[Dtype::count], backward[Dtype::count], uniform_forward[Dtype::count], uniform_backward[Dtype::count];
@@ -122,7 +122,7 @@ struct Kernels {
     void (*total[Dtype::count])(const Uniform& call, double* result);
 };
 
-// In a namespace of its own for each instruction set.
+// Each instruction set has its own namespace.
 namespace baseline {
 extern const Kernels kernels;
 }

@@ -1,7 +1,7 @@
-// Row statistics of logits and their gradient: the dense engine on a CPU, behind a plain C interface.
+// Row statistics of logits and their gradient: the dense engine on a CPU, with a plain C interface.
 //
-// reference.py is the specification. The forward pass writes nothing as wide as the classes; the backward pass
-// finds exp again, which is cheaper than to store it, and writes the gradient once.
+// reference.py is the specification. The forward pass writes a few numbers per row. The backward pass
+// recomputes exp, which is cheaper than storing it, and writes the gradient once.
 
 #include <cstddef>
 #include <cstdint>
@@ -32,7 +32,8 @@ struct Isa {
     bool (*runs)();
 };
 
-// What was built, the best first. The compiler's own test asks the system as well, which has to save the registers.
+// The instruction sets of this build, the best first. The compiler's test includes operating system support,
+// which is needed to save the registers.
 const Isa built[] = {
 #if defined(LABELSMOOTH_AVX512)
     {"avx512", &avx512::kernels,
@@ -67,14 +68,14 @@ const Isa* find(const char* name) {
 
 const Isa* chosen = find(nullptr);
 
-constexpr int64_t work_per_turn = 1 << 15;  // logits that are worth handing to a thread
+constexpr int64_t work_per_turn = 1 << 15;  // the number of logits that is worth handing to a thread
 
 void run(const Problem& p, const Rows* functions, void* context) {
     const int64_t block = (work_per_turn + p.classes - 1) / p.classes;
     share_out(p.rows, block, int(p.threads), functions[p.dtype], context);
 }
 
-// A new gradient is written once from end to end: with huge pages there are far fewer page faults.
+// Asks for huge pages, which reduce page faults, as a new gradient is written once from end to end.
 void expect_large_writes(void* begin, size_t bytes) {
 #if defined(__linux__)
     constexpr uintptr_t huge = uintptr_t(1) << 21;
@@ -92,7 +93,7 @@ void prepare(const Problem& p, void* out) {
 
 }  // namespace
 
-// What native.py compares with its own.
+// The values that native.py compares with its own.
 API int64_t labelsmooth_abi() { return 7; }
 API int64_t labelsmooth_problem_size() { return sizeof(Problem); }
 API int64_t labelsmooth_terms_size() { return sizeof(Terms); }
@@ -107,15 +108,14 @@ API const char* labelsmooth_saved() { return TEXT(LABELSMOOTH_SAVED); }
 // The instruction set in use.
 API const char* labelsmooth_isa() { return chosen->name; }
 
-// Takes that instruction set from now on, and returns whether this build and this CPU have it. Not while another
-// call is at work.
+// Selects an instruction set, and returns whether this build and CPU support it. No other call may be running.
 API int labelsmooth_use(const char* isa) {
     const Isa* found = find(isa);
     if (found) chosen = found;
     return found != nullptr;
 }
 
-// -1, or a row whose target is out of range.
+// Returns -1, or a row whose target is out of range.
 API int64_t labelsmooth_forward(const Problem* p, void* statistics) {
     Forward call{*p, statistics};
     run(*p, chosen->kernels->forward, &call);
@@ -138,7 +138,8 @@ API void labelsmooth_losses_backward(const Terms* t, const void* statistics, voi
     share_out(t->rows, work_per_turn, int(t->threads), chosen->kernels->gradient[t->dtype], &call);
 }
 
-// 0, or 1 if a target is out of range. result: the sums of loss and nll, and how many rows count.
+// Returns 1 if a target is out of range, otherwise 0. result: the sums of loss and nll, and the number of
+// rows that are not ignored.
 API int labelsmooth_uniform_forward(const Problem* p, int64_t ignore_index, double eps, void* saved, double* result) {
     Uniform call{*p, ignore_index, eps, saved};
     run(*p, chosen->kernels->uniform_forward, &call);

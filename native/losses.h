@@ -1,4 +1,4 @@
-// Losses that are linear in the statistics of a row, and their gradient by these.
+// Losses that are linear in the statistics of a row, and their gradient with respect to the statistics.
 
 #pragma once
 
@@ -55,7 +55,7 @@ void gradient(void* context, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
         const R target = scale[i] * factors.of(Factors::nll, i), prior = scale[i] * factors.of(Factors::prior, i);
         const R entropy = scale[i] * factors.of(Factors::entropy, i);
-        // Rounded as the parts that it has to cancel, where one class is left.
+        // The products are rounded like the terms that they have to cancel exactly where one class is left.
         R lse = rounded(target * s.target_mass[i]) + rounded(prior * s.prior_mass[i]) + entropy;
         if (t.z_loss != 0) {
             const R mass = t.z_by_target ? s.target_mass[i] : R(1);

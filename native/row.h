@@ -1,7 +1,7 @@
-// One row: the sums over its classes that the statistics are made of, and its gradient.
+// One row: the sums over its classes from which the statistics are computed, and its gradient.
 //
-// It is read in blocks that stay in the first cache, with a running maximum. Arithmetic is in float (double for
-// double), sums over blocks are in double.
+// The row is read in blocks that fit the first-level cache, with a running maximum. Arithmetic is in float
+// (in double for double), and the sums of the blocks are added in double.
 
 #pragma once
 
@@ -17,7 +17,7 @@
 namespace labelsmooth {
 namespace {
 
-constexpr int64_t width = 1024;  // of a block of classes
+constexpr int64_t width = 1024;  // the number of classes in a block
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 template <typename Z>
@@ -26,7 +26,7 @@ using Real = std::conditional_t<std::is_same_v<Z, double>, double, float>;
 template <typename R>
 constexpr R inf = std::numeric_limits<R>::infinity();
 
-// A block of logits to compute with: itself, or widened into the buffer.
+// A block of logits in the type of the arithmetic: itself or, for half precision, a copy in the buffer.
 INLINE const float* load(const float* z, int64_t, float*) { return z; }
 INLINE const double* load(const double* z, int64_t, double*) { return z; }
 
@@ -53,8 +53,8 @@ INLINE const Z* row_of(const Problem& p, int64_t i) {
     return static_cast<const Z*>(p.z) + outer * p.outer_stride + (i - outer * p.inner) * p.inner_stride;
 }
 
-// The largest number, NaN not among them; -inf if there is none. Compilers do not agree on which reduction they
-// turn into vectors, so there are lanes; the last numbers may be taken twice. Inlined it takes long to compile.
+// The largest number, ignoring NaN; -inf if there is none. Explicit lanes, as compilers differ in which
+// reductions they vectorise; the last numbers may be taken twice. Not inlined, as that takes long to compile.
 template <int lanes, typename R>
 __attribute__((noinline)) R largest(const R* x, int64_t n) {
     R top[lanes];
@@ -74,7 +74,7 @@ __attribute__((noinline)) R largest(const R* x, int64_t n) {
     }
 }
 
-// The labels of a row: one class, or several with a share of the target each. One may be absent.
+// The labels of a row: one class, or several with a share of the target each. A label may be absent.
 template <typename R>
 struct Labels {
     const int64_t* classes;
@@ -86,7 +86,7 @@ struct Labels {
           shares(p.shares ? static_cast<const R*>(p.shares) + i * p.labels : nullptr),
           count(p.target ? p.labels : 0) {}
 
-    // The class of a row that has one label.
+    // The class of a row with one label, otherwise absent.
     int64_t only() const { return count && !shares ? classes[0] : absent; }
     R share(int64_t j) const { return shares ? shares[j] : R(1); }
     R share_of(int64_t k) const {
@@ -102,7 +102,7 @@ struct Labels {
     }
 };
 
-// The class vectors that a row meets; null where there is none.
+// The vectors over the classes that belong to a row; null if there is none.
 template <typename R>
 struct Vectors {
     const R* prior;
@@ -127,8 +127,8 @@ struct Vectors {
     R weight_at(int64_t k) const { return weight ? weight[k] : R(1); }
 };
 
-// What of the logits is asked for that is not linear in them: a hinge on their distance from the largest, and
-// their mean under the model.
+// The statistics beyond lse and linear ones: a hinge on the distance of the logits from the largest, and the
+// mean of the logits under the model.
 template <typename R>
 struct Bend {
     bool hinge, squared, spread;
@@ -137,7 +137,7 @@ struct Bend {
     explicit Bend(const Problem& p)
         : hinge(p.margin == p.margin), squared(p.squared), spread(p.spread), margin(R(p.margin)) {}
     bool any() const { return hinge || spread; }
-    // Of a logit, d below the largest; and the derivative by its distance.
+    // The hinge at d, the logit minus the largest, and its derivative with respect to the distance -d.
     R at(R d) const {
         const R beyond = -d > margin ? -d - margin : R(0);
         return squared ? beyond * beyond : beyond;
@@ -148,8 +148,8 @@ struct Bend {
     }
 };
 
-// Calls f with what there is as constants, so that the plain case pays for nothing: class probabilities, any
-// vector at all, and a bend. A vector that is missing beside another one is then read as ones.
+// Calls f(has class probabilities, has any vector) with compile-time constants, so that a plain row costs
+// nothing extra. If there is any vector, a missing one is read as ones.
 template <typename R, typename F>
 INLINE void specialised(const Vectors<R>& v, F&& f) {
     using yes = std::true_type;
@@ -172,7 +172,7 @@ struct Ones {
 template <typename R>
 constexpr Ones<R> ones;
 
-// Sums over the classes seen so far; the masked ones, whose logit is -inf, are in none of the prior's.
+// Sums over the classes read so far. Masked classes, whose logit is -inf, are in no sum over the prior.
 template <typename R>
 struct Sums {
     R max = -inf<R>;
@@ -194,7 +194,7 @@ struct Sums {
         max = top;
     }
 
-    // A class that is in the partition and in no prior.
+    // Adds a class that is in the partition and not in the prior.
     INLINE void add_outside_prior(R z) {
         raise(z);
         if (z != z) exp = nan;
@@ -213,7 +213,7 @@ INLINE void add(Sums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vecto
         const R* soft = has_soft ? vectors.soft + begin : nullptr;
 
         const R top = largest<64>(x, n);
-        if (top == -inf<R>) {  // all masked, or NaN, which no comparison finds
+        if (top == -inf<R>) {  // all logits are -inf or NaN, which comparisons skip
             for (int64_t k = 0; k < n; ++k) {
                 if (x[k] != x[k]) s.exp = nan;
                 if (has_soft && soft[k] * weight[k] != 0) {
@@ -243,7 +243,7 @@ INLINE void add(Sums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vecto
                 soft_dot += t == 0 ? R(0) : t * d;
             }
         }
-        // Some logits of finfo.min, which many take for a mask, are too much for the sum of a block.
+        // The sum of a block overflows with several logits of finfo.min, a common value for masks.
         double long_dot = dot;
         if (dot == -inf<R>) {
             long_dot = 0;
@@ -276,10 +276,10 @@ INLINE Sums<R> sums_of(const Z* z, int64_t classes, const Vectors<R>& vectors, i
     return s;
 }
 
-// What a bend adds to the sums, once the largest logit is known.
+// The sums for a bend, which need the largest logit.
 template <typename R>
 struct BendSums {
-    double hinge = 0, slope = 0;  // prior * weight * that of the hinge
+    double hinge = 0, slope = 0;  // prior * weight * (the hinge, its derivative)
     double model = 0;             // exp(z - max) * (z - max)
 };
 
@@ -309,7 +309,7 @@ INLINE void add_bend(BendSums<R>& s, const Z* z, int64_t classes, const Vectors<
                 model += x[k] > -inf<R> ? exp_nonpositive(d) * d : R(0);
             }
         }
-        // As above, several logits of finfo.min are too much for the sum of a block.
+        // As above, the sum of a block overflows with several logits of finfo.min.
         double long_hinge = hinge;
         if (hinge == inf<R>) {
             long_hinge = 0;
@@ -333,7 +333,7 @@ INLINE BendSums<R> bend_of(const Z* z, int64_t classes, const Vectors<R>& vector
         add_bend(s, z + begin, end - begin, vectors.from(begin), max, bend);
         begin = end + 1;
     }
-    if (bend.spread && excluded >= 0 && one(z[excluded]) > -inf<R>) {  // in the model and in no prior
+    if (bend.spread && excluded >= 0 && one(z[excluded]) > -inf<R>) {  // in the model and not in the prior
         const double d = double(one(z[excluded])) - double(max);
         s.model += std::exp(d) * d;
     }
@@ -345,23 +345,23 @@ INLINE R product(R a, R x) {  // 0 * -inf = 0
     return a == 0 ? R(0) : a * x;
 }
 
-// In its type, even where the compiler would add to it without rounding.
+// Rounds x to its type, where the compiler might fuse the operation with an addition.
 template <typename R>
 INLINE R rounded(R x) {
     volatile R y = x;
     return y;
 }
 
-// What target and prior add to the gradient of a class, of which those are their shares. For the only class that is
-// exactly what the lse takes away, since torch finds that by the same operations.
+// The terms of target and prior in the gradient of a class with these shares. For a single class they cancel
+// the term of the lse exactly, which torch computes by the same operations.
 template <typename R>
 INLINE R of_shares(R by_target, R target, R by_prior, R prior, R weight) {
     if (target == 1 && weight == 1) return by_target + by_prior * prior;  // nothing to round
     return rounded(by_target * (target * weight)) + rounded(by_prior * (prior * weight));
 }
 
-// What the gradient of a row is made of: of_exp * exp(z - max) + of_prior * prior + of_target * target, and with
-// a bend + of_model * exp(z - max) * (z - max) - of_hinge * prior * slope.
+// The gradient of a row is of_exp * exp(z - max) + of_prior * prior + of_target * target, and with a bend
+// + of_model * exp(z - max) * (z - max) - of_hinge * prior * slope.
 template <typename R>
 struct Coefficients {
     R max, of_exp, of_prior, of_target, of_model, of_hinge;

@@ -1,4 +1,4 @@
-// The statistics of rows, and the gradient by the logits given that by the statistics.
+// The statistics of rows; and the gradient with respect to the logits, given that by the statistics.
 
 #pragma once
 
@@ -9,13 +9,13 @@
 namespace labelsmooth {
 namespace {
 
-// Whether that class has all of the prior's mass.
+// Whether class k has all of the prior's mass.
 template <typename Z, typename R, typename Mass>
 INLINE bool only(int64_t k, const Vectors<R>& vectors, const Z* z, int64_t stride, Mass mass) {
     return k >= 0 && one(z[k * stride]) > -inf<R> && Mass(vectors.prior_at(k)) == mass;
 }
 
-// The class that has all of the model's probability, whose exp(z - max) are 1 and whose logarithm is 0; or -1.
+// The class with all of the model's probability, or -1. If there is one, the lse of z - max is 0.
 template <typename Z, typename R>
 INLINE int64_t certain(const Z* z, int64_t classes, R max, R lse) {
     if (lse == 0)
@@ -48,7 +48,7 @@ INLINE void forward_tiles(Forward& call, int64_t begin, int64_t end) {
                     found.target_z = product(found.target_mass, one(z[y * stride + j]) - s.max[j]);
                 }
                 const R mass = of_mass * s.mass[j];
-                const bool sizeable = !(mass < std::numeric_limits<R>::min());  // so that it can be divided by
+                const bool sizeable = !(mass < std::numeric_limits<R>::min());  // large enough to divide by
                 const bool apart = sizeable && !only(y, vectors, z + j, stride, s.mass[j]);
                 found.prior_z = apart ? s.dot[j] : found.target_z;
                 found.prior_mass = apart ? s.weighted[j] / s.mass[j] : found.target_mass;
@@ -99,7 +99,7 @@ void forward(void* context, int64_t begin, int64_t end) {
             }
             if (p.exclude_target) sole = -1;
             const R mass = R(vectors.prior ? s.mass : s.mass / double(p.classes));
-            const bool sizeable = !(mass < std::numeric_limits<R>::min());  // so that it can be divided by
+            const bool sizeable = !(mass < std::numeric_limits<R>::min());  // large enough to divide by
             if (sizeable) found.valid_mass = mass;
             if (!sizeable) {
                 found.prior_mass = found.target_mass;
@@ -188,7 +188,7 @@ void backward(void* context, int64_t begin, int64_t end) {
             R(by_model * inverse),
             mass != 0 ? R(by_hinge / mass) : R(0),
         };
-        // The classes that have more than their neighbours: the labels and, with a hinge, the largest.
+        // Classes with a gradient of their own: the labels, a certain class and, with a hinge, the largest.
         int64_t apart[most_labels + 1], number = 0, top = -1;
         if (vectors.soft) apart[number++] = certain(z, p.classes, z_max, lse);
         for (int64_t j = 0; j < labels.count; ++j) apart[number++] = labels.classes[j];
@@ -209,7 +209,7 @@ void backward(void* context, int64_t begin, int64_t end) {
             if (k == top) value += by_hinge * found.slope[i];
             return c.of_exp * exp + value;
         };
-        R values[most_labels + 1];  // found now, as out may be z
+        R values[most_labels + 1];  // computed before out is written, which may be z
         for (int64_t j = 0; j < number; ++j) values[j] = apart[j] >= 0 ? value_at(apart[j]) : R(0);
         specialised(vectors, [&](auto soft, auto any) __attribute__((always_inline)) {
             if (bend.any())

@@ -1,4 +1,4 @@
-// Tables of numbers of rows: all those of the first name, then all those of the second.
+// Tables of named numbers per row, stored by name: the first name's numbers of all rows, then the second's.
 
 #pragma once
 
@@ -21,7 +21,7 @@ INLINE Names<R*> by_name(R* table, int64_t rows, std::index_sequence<name...>) {
     return {table + int64_t(name) * rows...};
 }
 
-// Where the numbers of each name begin.
+// Pointers to the numbers of each name.
 template <template <typename> class Names, typename R>
 INLINE Names<R*> by_name(R* table, int64_t rows) {
     return by_name<Names>(table, rows, std::make_index_sequence<count<Names>>());

@@ -1,10 +1,10 @@
-// Threads that share out the rows of one call: blocks are handed out one at a time, and the caller works too.
+// Threads that share the rows of one call. They take blocks of rows one at a time, and the caller works too.
 //
-// Those of torch's OpenMP come first. After its last operation they are awake for a while, and threads of our
-// own would have to compete with them. But OpenMP waits for every thread, even one that a busy machine wakes
-// when no work is left. Where that is seen to happen, a pool takes over for a second, whose threads hold
-// nothing up. The pool serves as well where there is no OpenMP, and in a process made by fork, in which
-// OpenMP would hang.
+// The threads of torch's OpenMP are preferred: they stay awake for a while after torch's last operation, and
+// would compete with a second set of threads. But OpenMP waits for every thread, even for one that a busy
+// machine wakes after all work is done. If that is observed, a thread pool is used for a second, which does
+// not wait for idle threads. The pool is also used without OpenMP, and in a forked process, where OpenMP
+// would hang.
 
 #pragma once
 
@@ -48,7 +48,7 @@ class Team {
         return team;
     }
 
-    // Does the job, or nothing if it is not a good time.
+    // Runs the job and returns true, or returns false if OpenMP is missing or at rest.
     bool run(Job& job, int threads) {
         if (!parallel_ || clock::now().time_since_epoch().count() < rest_until_.load(std::memory_order_relaxed))
             return false;
@@ -71,7 +71,7 @@ class Team {
     struct Call {
         Job& job;
         std::thread::id caller;
-        clock::time_point done;  // when no work was left for the caller
+        clock::time_point done;  // the time at which the caller had no work left
     };
 
     static void work(void* context) {
@@ -93,7 +93,7 @@ class Team {
 
 class Pool {
    public:
-    // Never destroyed: its threads may outlive every static object.
+    // The pool is never destroyed, as its threads may outlive every static object.
     static Pool& get() {
         static bool once = (renew(), at_fork(), true);
         (void)once;
@@ -101,7 +101,7 @@ class Pool {
     }
 
     void run(Job& job, int threads) {
-        // Another thread of the process that has the pool leaves this one to work alone.
+        // If another thread of the process is using the pool, this one works alone.
         std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
         if (!turn.owns_lock()) return job.work();
         {
@@ -137,7 +137,7 @@ class Pool {
         try {
             for (; size_ < size; ++size_) std::thread(&Pool::serve, this, generation_).detach();
         } catch (const std::system_error&) {
-            // Without more threads the ones there are do the work.
+            // If no more threads can be started, the existing ones do the work.
         }
     }
 

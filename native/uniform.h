@@ -1,4 +1,4 @@
-// The commonest loss in one go: class indices, the uniform prior, one strength for all, a sum or mean.
+// The plain loss in one pass: class indices, a uniform prior, one strength for all rows, a sum or mean.
 
 #pragma once
 
@@ -15,7 +15,7 @@ INLINE void uniform_forward_tiles(Uniform& call, int64_t begin, int64_t end) {
     const Problem& p = call.p;
     const R of_hard = R(1 - call.eps), of_spread = R(call.eps);
     for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const Z* z, int64_t stride) __attribute__((always_inline)) {
-        R below[tile];  // below: the target's logit less the largest
+        R below[tile];  // the target's logit minus the largest
         bool live[tile];
         TileSums<R> s;
         sums_of(s, z, n, p.classes, stride, Vectors<R>(nullptr, nullptr, nullptr));
@@ -43,13 +43,13 @@ INLINE void uniform_forward_tiles(Uniform& call, int64_t begin, int64_t end) {
     });
 }
 
-// The gradient's parts, exp and the target's, which are the same number where the target is the only class.
+// The coefficients of exp and of the target in the gradient; equal if the target is the only class.
 struct Share {
     double target, prior;
 
     explicit Share(const Uniform& call) : target(call.scale * (1 - call.eps)), prior(call.scale * call.eps) {}
     double of_exp() const { return target + prior; }
-    // Without a valid class lse is NaN, and all of the row.
+    // If no class is valid, lse is NaN, and so is the gradient of the whole row.
     double at_target(double z, double valid) const { return z == -inf<double> ? target : target + prior / valid; }
 };
 

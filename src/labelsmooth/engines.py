@@ -1,4 +1,4 @@
-"""Engines compute the row statistics of logits. The formulas above them do not know which one did."""
+"""Engines compute the row statistics of logits, from which formulas compute the loss."""
 
 from dataclasses import dataclass, field
 from typing import Any, Unpack
@@ -24,18 +24,18 @@ __all__ = ["Availability", "Engine", "Explanation", "available", "explain"]
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether an engine is there; printed, it is what it runs on, or why it is absent."""
+    """Whether an engine is available. It prints as what the engine runs on, or why it is absent."""
 
     present: bool
     detail: str
-    """What it runs on (of the CPU kernel: the instruction set), or the reason why it is absent."""
+    """What the engine runs on (for the CPU kernel, the instruction set), or why it is absent."""
 
     def __str__(self) -> str:
         return self.detail if self.present else f"absent, {self.detail}"
 
 
 def available() -> dict[str, Availability]:
-    """The engines, and whether each is there.
+    """Return the engines, and whether each is available.
 
     Example:
         >>> available()["reference"]
@@ -60,14 +60,14 @@ def available() -> dict[str, Availability]:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which engine a call takes, and why it takes no faster one."""
+    """The engine that a call takes, and why it takes no faster one."""
 
     engine: str
     """A name of :func:`available`."""
     detail: str
     """How the engine computes this call."""
     obstacles: dict[str, str] = field(default_factory=dict[str, str])
-    """The reasons against the faster ways, by name."""
+    """Why the call takes none of the faster alternatives, by their names."""
 
     def __str__(self) -> str:
         return "\n".join(
@@ -86,7 +86,7 @@ def explain(
     linear_weight: Tensor | None = None,
     **options: Unpack[HeadOptions],
 ) -> Explanation:
-    """Which engine a call takes, and why it takes no faster one.
+    """Explain which engine a call takes, and why it takes no faster one.
 
     The call is :func:`labelsmooth.functional.cross_entropy` with the same arguments or, where
     ``linear_weight`` is given, :func:`labelsmooth.functional.linear_cross_entropy`. Nothing is computed.
@@ -95,13 +95,13 @@ def explain(
         input: The logits, or the input of the linear head.
         target: As in the call.
         linear_weight: W, ``(K, D)``, of the linear head.
-        **options: The other options of the call, as of :func:`labelsmooth.functional.cross_entropy`.
+        **options: The other options of the call, as in :func:`labelsmooth.functional.cross_entropy`.
 
     Returns:
-        The engine, what it does, and the reasons against faster ways. Printed, it is a line for each.
+        The engine, how it computes the call, and why no faster alternative serves; printed, a line for each.
 
     Raises:
-        ValueError: as the call does.
+        ValueError: if the call itself would raise it.
 
     Example:
         >>> input, target = torch.zeros(2, 3), torch.tensor([0, 2])
@@ -155,7 +155,7 @@ def _name(kernels: object) -> str:
 
 
 def _against(z: Tensor, measures: Measures, chosen: str, engine: str | None) -> dict[str, str]:
-    """Why a call takes none of the engines before the chosen one."""
+    """Why a call takes none of the engines that are faster than the chosen one."""
     found: dict[str, str] = {}
     for name, why in route.obstacles(z, measures).items():
         if name == chosen:

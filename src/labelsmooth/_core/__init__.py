@@ -1,1 +1,1 @@
-"""What everything here stands on: it knows of no loss and of no engine."""
+"""The foundations of the package, independent of any loss and engine."""

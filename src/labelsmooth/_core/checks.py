@@ -1,4 +1,4 @@
-"""The one place that validates: every message names the argument, the value and the rule."""
+"""Validation of arguments. Every message names the argument, the value and the rule."""
 
 import math
 from numbers import Integral, Real
@@ -12,14 +12,14 @@ from labelsmooth._core.precision import autocast
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
-    """``choices`` is a Literal type."""
-    allowed = choices.__args__  # get_args is beyond older versions of torch.compile
-    if not isinstance(value, str) or value not in allowed:  # an array would compare by element
+    """Check that ``value`` is one of ``choices``, a Literal type."""
+    allowed = choices.__args__  # older versions of torch.compile do not support get_args
+    if not isinstance(value, str) or value not in allowed:  # an array would compare elementwise
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def check_tensor(name: str, value: object, *, typed: bool = False) -> None:
-    """``typed`` where the caller has a rule of its own for the type."""
+    """Check that ``value`` is a dense tensor of real numbers; with ``typed`` the caller checks the dtype."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
     if not typed and value.is_complex():
@@ -31,7 +31,7 @@ def check_tensor(name: str, value: object, *, typed: bool = False) -> None:
 
 
 def check_local(**tensors: object) -> None:
-    """Whether none is a DTensor, whose numbers lie in several processes."""
+    """Check that no argument is a DTensor, whose values are distributed over several processes."""
     for name, value in tensors.items():
         if is_dtensor(value):
             raise ValueError(
@@ -50,13 +50,13 @@ def check_integer(name: str, value: object, least: int) -> None:
 
 
 PARTS: Final = ("probabilities", "classes", "first", "second", "lam", "eps")
-"""Where a prior, labels that are mixed, and a strength by class or over time keep their tensors."""
+"""The attributes in which priors, mixup labels, and strengths by class or over time keep their tensors."""
 
 
 def check_devices(device: torch.device, **others: object) -> None:
-    """Whether all tensors of a call are on the device of its input."""
+    """Check that all tensors of a call are on the device of its input."""
     for name, value in others.items():
-        if value is None or isinstance(value, (int, float)):  # of which torch.compile knows no attributes
+        if value is None or isinstance(value, (int, float)):  # torch.compile has no getattr on numbers
             continue
         if isinstance(value, Tensor) and value.device == device:
             continue
@@ -64,7 +64,7 @@ def check_devices(device: torch.device, **others: object) -> None:
         for part, x in held.items():
             if not isinstance(x, Tensor) or x.device == device:
                 continue
-            # A number on a CPU goes with every device, as in torch; a label is an index, and does not.
+            # As in torch, a 0-d tensor on a CPU goes with every device. A label, which is an index, does not.
             number = x.dim() == 0 or name == "denominator"
             if not number or x.device.type != "cpu" or (name == "target" and part != "lam"):
                 raise ValueError(f"{name} must be on input's device {device}, got {x.device}")
@@ -79,7 +79,7 @@ def check_number(name: str, value: object, *, above_zero: bool = False) -> None:
 
 
 class Interval(NamedTuple):
-    """From ``low`` to ``high``, with both of them unless one is infinite, or ``high`` left out."""
+    """The interval from ``low`` to ``high``, without infinite ends, and without ``high`` if ``open``."""
 
     low: float
     high: float
@@ -110,7 +110,7 @@ def check_strength(name: str, eps: object, within: Interval = UNIT) -> None:
 
 
 def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str, hint: str = "") -> None:
-    """Whether ``value`` broadcasts against ``shape`` without enlarging it."""
+    """Check that ``value`` broadcasts against ``shape`` without enlarging it."""
     trailing = shape[len(shape) - value.dim() :] if value.dim() <= len(shape) else None
     if trailing is None or any(v not in (1, s) for v, s in zip(value.shape, trailing, strict=True)):
         raise ValueError(
@@ -119,20 +119,20 @@ def check_broadcasts(name: str, value: Tensor, shape: torch.Size, what: str, hin
 
 
 def check_one(name: str, eps: object) -> None:
-    """Whether a strength is one for all."""
+    """Check that a strength is a single number."""
     if isinstance(eps, Tensor):
         hint = "; CrossEntropyLoss takes one for each sample, or by_class(...)"
         check_broadcasts(name, eps, torch.Size(), "a scalar's shape", hint)
 
 
 ROUNDING: Final = torch.finfo(torch.bfloat16).eps
-"""What the sum of a distribution may differ from 1 by: it may have been of a short type before."""
+"""The tolerance for the sum of a distribution, which may have been rounded to half precision."""
 
 
 def as_strength(
     name: str, eps: float | Tensor, like: Tensor, what: str, within: Interval = UNIT, hint: str = ""
 ) -> Tensor:
-    """A strength as a tensor that broadcasts against ``like``, and in its type; NaN where out of range."""
+    """A strength as a tensor of the dtype of ``like`` that broadcasts against it; NaN where out of range."""
     check_strength(name, eps, within)
     if isinstance(eps, Tensor):
         check_broadcasts(name, eps, like.shape, what, hint)
@@ -141,7 +141,7 @@ def as_strength(
         eps = eps.clone() if checked else torch.where(within.has(eps), eps, torch.nan)
         return eps if eps.device == like.device else like.new_ones(()) * eps  # a number on a CPU
     if torch.compiler.is_compiling():
-        return like.new_ones(()) * eps  # arithmetic, which keeps the float open: one graph for all
+        return like.new_ones(()) * eps  # arithmetic keeps the float symbolic: one graph for all
     return like.new_full((), eps)
 
 
@@ -161,7 +161,7 @@ def check_prior(prior: Tensor, num_classes: int) -> None:
 def check_prior_shape(prior: Tensor, num_classes: int) -> None:
     check_tensor("prior", prior, typed=True)
     check_local(prior=prior)
-    # Number by number: a symbolic one is not found in a tuple.
+    # The sizes are compared one by one, as a symbolic size is not found in a tuple.
     if prior.dim() not in (1, 2) or any(size != num_classes for size in prior.shape):
         raise ValueError(
             f"prior must have shape (K,) or (K, K) with K={num_classes} classes, got {tuple(prior.shape)}"
@@ -179,7 +179,7 @@ def check_class_weight(weight: Tensor, num_classes: int) -> None:
 
 
 def check_head(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> torch.dtype:
-    """Whether the parts of a linear head fit together; the type that its product is computed in."""
+    """Check that the parts of a linear head fit together, and return the dtype of its product."""
     given = {"input": input, "linear_weight": linear_weight, "linear_bias": linear_bias}
     check_local(**given)
     for name, value in given.items():
@@ -232,5 +232,5 @@ def check_denominator(denominator: float | Tensor, reduction: str) -> None:
 
 
 def first(values: Tensor, bad: Tensor) -> float | int:
-    """The first bad value, for a message."""
+    """The first bad value, for an error message."""
     return values.detach()[bad][0].item()

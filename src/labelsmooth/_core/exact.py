@@ -1,4 +1,4 @@
-"""Options of a module: how it keeps them, and shows them."""
+"""How a module stores and shows its options."""
 
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
@@ -12,8 +12,10 @@ from labelsmooth._core.precision import accurate
 
 
 class Exact(nn.Module):
-    """A module whose buffers are the numbers of a formula: ``half()``, and a state of a short type, leave
-    them as exact as float32. Its parameters are rounded, as every parameter is."""
+    """A module that keeps its floating-point buffers in float32 or float64.
+
+    ``half()`` and loading a half-precision state do not round them. Parameters are cast as usual.
+    """
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         exact = dict(self._buffers)
@@ -23,7 +25,7 @@ class Exact(nn.Module):
             if before is None or moved is None or not moved.is_floating_point():
                 continue
             if before.is_meta and not moved.is_meta:
-                moved.fill_(torch.nan)  # memory that nobody wrote: a loss says so until it is loaded or reset
+                moved.fill_(torch.nan)  # uninitialised memory: the loss is NaN until it is loaded or reset
             elif moved.dtype != accurate(moved.dtype):
                 self._buffers[name] = widened(before.to(moved.device))
         return self
@@ -35,12 +37,12 @@ class Exact(nn.Module):
 
 
 def widened(x: Tensor) -> Tensor:
-    """Floating-point numbers in float32 at least."""
+    """Convert half precision to float32; other tensors are unchanged."""
     return x.to(accurate(x.dtype)) if x.is_floating_point() else x
 
 
 def keep(module: nn.Module, name: str, option: object) -> None:
-    """A tensor as a buffer, so that it moves with the module; a parameter, or anything else, as it is."""
+    """Store an option of a module: None or a plain tensor as a buffer, anything else as an attribute."""
     if option is None or (isinstance(option, Tensor) and not isinstance(option, nn.Parameter)):
         module.register_buffer(name, None if option is None else widened(option))
     else:
@@ -48,18 +50,18 @@ def keep(module: nn.Module, name: str, option: object) -> None:
 
 
 def moved(parts: Iterable[Any], move: Callable[[Tensor], Tensor]) -> list[Any]:
-    """The tensors among the parts moved, the others as they are."""
+    """The parts in their order, the tensors among them moved."""
     return [move(x) if isinstance(x, Tensor) else x for x in parts]
 
 
 def own(option: Any) -> Any:
-    """Python's own number in place of NumPy's, which torch.compile does not take."""
+    """Convert a NumPy number to a Python number, as torch.compile does not support it."""
     number: Any = option
     return number.item() if isinstance(option, Real) and not isinstance(option, (int, float)) else option
 
 
 def shown(options: Mapping[str, object]) -> str:
-    """For ``extra_repr``. A module, such as a schedule, shows itself inside of the one that holds it."""
+    """The text for ``extra_repr``. Options that are modules, such as schedules, are shown as submodules."""
     return ", ".join(
         f"{name}={_told(value) if isinstance(value, Tensor) else value}"
         for name, value in options.items()

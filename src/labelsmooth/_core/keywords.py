@@ -1,4 +1,4 @@
-"""Public functions and constructors whose ``**options`` are the keys of a TypedDict."""
+"""A decorator for public functions and constructors whose ``**options`` are the keys of a TypedDict."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -13,9 +13,9 @@ R = TypeVar("R")
 def takes(
     options: Any = None, defaults: Mapping[str, object] | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Show every option in the signature, with its default or else None, and refuse an unknown keyword.
+    """Show every option in the signature, with its default or None, and refuse unknown keywords.
 
-    The error is Python's own, under the public name, and names the nearest option.
+    The error is a TypeError worded as Python's, with the public name and the nearest option.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

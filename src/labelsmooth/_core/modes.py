@@ -1,4 +1,4 @@
-"""How torch runs at the moment, and so what may be asked of a tensor."""
+"""The mode in which torch is running, and whether a tensor's values may be read in it."""
 
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
@@ -17,8 +17,10 @@ DEPTH_IS_TRACED: Final = torch.__version__ >= "2.13"
 
 
 def readable(*tensors: Tensor) -> bool:
-    """Whether values may be read: eagerly, on a CPU, outside every transform. Elsewhere it would cost a
-    synchronisation or a graph break, or is impossible."""
+    """Whether values may be read: in eager mode, on a CPU, outside every transform.
+
+    Elsewhere reading them costs a synchronisation or a graph break, or is impossible.
+    """
     return (
         not torch.compiler.is_compiling()
         and not transformed()
@@ -28,9 +30,9 @@ def readable(*tensors: Tensor) -> bool:
 
 
 def transformed(*tensors: Tensor) -> bool:
-    """Whether a transform of ``torch.func`` is at work, or one of the tensors is a batch of gradients."""
+    """Whether a ``torch.func`` transform is active, or one of the tensors is a batch of gradients."""
     functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
-    # Of the ways to ask, torch.compile understands the first since 2.13, and before that the second.
+    # torch.compile supports the first of these calls since torch 2.13, and the second before.
     if DEPTH_IS_TRACED:
         if functorch.get_dynamic_layer_stack_depth() > 0:
             return True
@@ -40,15 +42,15 @@ def transformed(*tensors: Tensor) -> bool:
 
 
 def recorded() -> bool:
-    """Whether somebody records or fakes torch's operators, to whom values do not exist."""
-    if torch.compiler.is_compiling():  # whose older versions cannot ask the rest
+    """Whether a tracer or a dispatch mode intercepts operators, so that tensors may have no values."""
+    if torch.compiler.is_compiling():  # older versions of torch.compile do not support the rest
         return False
     tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return tracing or _get_current_dispatch_mode() is not None
 
 
 def captured() -> bool:
-    """Whether operators go into a graph, which sees what a kernel does if that is an operator too."""
+    """Whether operators are captured in a graph, for which a kernel has to be an operator itself."""
     if torch.compiler.is_compiling():
         return True
     proxy = torch._C._TorchDispatchModeKey.PROXY  # pyright: ignore[reportAttributeAccessIssue]
@@ -57,13 +59,13 @@ def captured() -> bool:
 
 
 def plain(tensor: Tensor) -> bool:
-    """Whether its numbers lie in memory with strides: torch's own kind, or a subclass without a dispatch."""
+    """Whether the tensor is strided memory: torch's own class, or a subclass without its own dispatch."""
     kind = type(tensor)
     own = kind in (Tensor, torch.nn.Parameter) or getattr(kind, "__torch_dispatch__", None) is NO_DISPATCH
     return own and tensor.layout is torch.strided and not tensor._is_zerotensor()
 
 
 def is_dtensor(x: object) -> "TypeGuard[DTensor]":
-    """Whether x is a DTensor, without importing what would tell."""
+    """Whether x is a DTensor, without importing the module that defines it."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(x, module.DTensor)

@@ -1,4 +1,4 @@
-"""The losses as functions of torch: to subclasses of tensors, to modes, and to those who trace."""
+"""Support for ``__torch_function__``, on tensor subclasses and modes, and for tracing by ``torch.fx``."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,12 +14,12 @@ R = TypeVar("R")
 
 
 def overridable(loss: Callable[P, R]) -> Callable[P, R]:
-    """What an argument says in ``__torch_function__`` is asked first, as by every function of torch."""
+    """Call the ``__torch_function__`` of an argument or mode first, as every torch function does."""
 
     @wraps(loss)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         given = (*args, *kwargs.values())
-        # A compiler looks into the loss instead, and at what it does to a subclass.
+        # torch.compile traces into the loss instead, and into its operations on a subclass.
         if has_torch_function(given) and not torch.compiler.is_compiling():
             return handle_torch_function(call, given, *args, **kwargs)
         return loss(*args, **kwargs)
@@ -28,9 +28,9 @@ def overridable(loss: Callable[P, R]) -> Callable[P, R]:
 
 
 def as_node(module: nn.Module, input: Any, *args: Any, **kwargs: Any) -> Any:
-    """Where ``torch.fx`` traces, this call of a module as one node, as one of torch's own is; else None.
+    """A call of a module as one node of a ``torch.fx`` trace, as for torch's own modules; else None.
 
-    It is for modules whose forward pass looks at what it is given.
+    It is for modules whose forward pass inspects its arguments.
     """
     if torch.compiler.is_compiling() or not isinstance(input, Proxy):
         return None

@@ -1,4 +1,4 @@
-"""The types that are computed in."""
+"""The floating-point types of the computation."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def as_given(device: torch.device) -> AbstractContextManager[object]:
-    """Products in the types that they are given in, which autocast would shorten."""
+    """A context without autocast, in which matrix products keep the dtype of their operands."""
     return torch.autocast(device.type, enabled=False) if autocast(device.type) else nullcontext()
 
 
 def autocast(device: str) -> bool:
-    """Whether products on such a device are shortened."""
-    # The meta device has none, and to ask it whether it has is beyond older versions of torch.compile.
+    """Whether autocast is enabled on this type of device."""
+    # The meta device has no autocast, and older versions of torch.compile do not support the call for it.
     return device != "meta" and torch.is_autocast_enabled(device)
 
 
@@ -22,5 +22,5 @@ def compute_dtype(input: Tensor) -> torch.dtype:
 
 
 def accurate(dtype: torch.dtype) -> torch.dtype:
-    """float64 stays; everything else is computed, and returned, in float32."""
+    """The dtype of the computation and its result: float64 for float64, otherwise float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32

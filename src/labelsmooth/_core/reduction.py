@@ -1,4 +1,4 @@
-"""The one place that divides."""
+"""Reduction of one loss per row to a scalar."""
 
 from typing import Literal, assert_never
 
@@ -14,13 +14,13 @@ def reduce(
     reduction: Reduction,
     denominator: float | Tensor | None = None,
 ) -> Tensor:
-    """Reduce a loss per row, in which rows that do not count are 0.
+    """Reduce a loss per row, which is 0 in ignored rows.
 
     Args:
         loss: One loss per row.
-        counts: What each row counts in a mean, of the same shape.
-        reduction: "mean" divides the sum by the sum of ``counts``: NaN when nothing counts, as in torch.
-        denominator: Divides a "mean" instead, and then a mean over nothing is 0.
+        counts: The count of each row in a mean, of the same shape.
+        reduction: "mean" divides the sum by the sum of ``counts``. An empty mean is NaN, as in torch.
+        denominator: Divides a "mean" in place of the sum of ``counts``. An empty mean is then 0.
     """
     match reduction:
         case "none":
@@ -34,7 +34,7 @@ def reduce(
 
 
 def divisor(counts: Tensor, denominator: float | Tensor | None = None) -> Tensor:
-    """What a "mean" divides the sum by."""
+    """The divisor of a "mean"."""
     if denominator is None:
         return counts.sum()
     nothing = (counts == 0).all()

@@ -1,4 +1,4 @@
-"""The dense engine on a CPU: the compiled kernel of native/, which writes no more than the gradient."""
+"""The dense engine on a CPU: the compiled kernel of native/, whose only K-wide output is the gradient."""
 
 import ctypes
 import math
@@ -18,7 +18,7 @@ from labelsmooth._engines.native import MOST_LABELS, Problem, Saved, Terms
 from labelsmooth._engines.operator import DTYPES, operator, unserved
 
 FEW_CLASSES = 1024
-"""Of which one sum may be in a single float: a block of native/row.h."""
+"""The largest number of classes whose sum is kept in one float; a block of native/row.h."""
 
 
 _library = native.library()
@@ -26,7 +26,7 @@ ABSENCE = native.absence()
 
 
 def serves(z: Tensor, measures: Measures) -> str | None:
-    """Why the kernel cannot do it, or None if it can."""
+    """Why the kernel cannot serve the call, or None if it can."""
     if z.device.type != "cpu":
         return f"it runs on a CPU, and input is on {z.device}"
     if measures.shares is not None and measures.shares.size(-1) > MOST_LABELS:
@@ -66,7 +66,7 @@ def forward(z: Tensor, measures: Measures) -> Tensor:
 def backward(
     grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
 ) -> Tensor:
-    """The gradient of a segmentation map has its classes where the map has them, however it was found."""
+    """The gradient with respect to z. That of a segmentation map keeps the map's memory layout."""
     by_rows = _backward if measures.classes is None else _backward_with_few
     found = by_rows(grad, z, measures, statistics, out)
     if out is not None or in_columns(z) is None or found.stride() == z.stride():
@@ -78,7 +78,7 @@ row_statistics = operator("dense", "CPU", serves, forward, backward, laid_like)
 
 
 def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """As of the reference."""
+    """Evaluate linear losses and their gradient, as :func:`labelsmooth._engines.reference.evaluate`."""
     rows, keep = statistics.shape[1:], [statistics]
 
     def by_row(x: Tensor) -> int:
@@ -114,10 +114,10 @@ def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tens
 def uniform(
     z: Tensor, target: Tensor, eps: float, ignore_index: int, mean: bool, divergence: bool = False
 ) -> tuple[Tensor, float] | None:
-    """The commonest loss in a single pass, and what it is without smoothing.
+    """The plain loss in one pass, and its value without smoothing.
 
-    None if a target is out of range, or the entropy of a divergence differs between rows. It is the sum, or
-    mean, over the rows that are not ignored, for class indices and the uniform prior.
+    The loss is the sum or mean over the rows that are not ignored, for class indices and the uniform prior.
+    None if a target is out of range, or if the entropy that a divergence subtracts differs between rows.
     """
     rows, problem, _keep = _problem(z, target)
     saved = rows.new_empty((len(Saved._fields), target.numel()), dtype=compute_dtype(z))
@@ -139,14 +139,14 @@ def uniform(
 
 
 def _entropy(eps: float, classes: int) -> float:
-    """Of a smoothed target."""
+    """The entropy of a smoothed target."""
     off = eps / classes
     shares = ((1, 1 - eps + off), (classes - 1, off))
     return -sum(n * p * math.log(p) for n, p in shares if p > 0)
 
 
 class _Uniform(torch.autograd.Function):
-    """Gives the loss its gradient."""
+    """The node of the plain loss in the autograd graph."""
 
     @staticmethod
     def forward(
@@ -159,7 +159,7 @@ class _Uniform(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(z, target, saved)
         ctx.options = options
-        # Made here: what comes in and goes out again is a view, which nobody may change in place.
+        # A new tensor: autograd makes a view of an input that is returned, which cannot be changed in place.
         return saved.new_tensor(loss)
 
     @staticmethod
@@ -186,7 +186,7 @@ class _Uniform(torch.autograd.Function):
 
 
 def _place(z: Tensor, problem: Problem) -> Tensor:
-    """Of a gradient: the kernel writes each row's classes side by side, or where the logits have them."""
+    """Memory for a gradient: each row's classes side by side or, in columns, in the layout of the logits."""
     return rows_like(z) if problem.class_stride == 1 else laid_like(z)
 
 
@@ -210,7 +210,7 @@ def _problem(
     squared: bool = False,
     spread: bool = False,
 ) -> tuple[Tensor, Problem, tuple[Tensor | None, ...]]:
-    """The logits as the kernel can read them, all it needs to know, and what has to live as long."""
+    """The logits in a layout that the kernel reads, its arguments, and the tensors that these point to."""
     classes = z.size(-1)
     soft = target.is_floating_point()
     one_for_all = prior is None or (prior.dim() == 1 and not per_row)
@@ -223,7 +223,7 @@ def _problem(
     else:
         inner, outer_stride, inner_stride = columns
         class_stride = inner
-    # A lazy minus sign is not in memory.
+    # The kernel reads memory, in which a lazy negation has not been applied.
     z, target = z.resolve_neg(), target.contiguous().resolve_neg()
     counted, prior, weight, shares = (
         x if x is None else x.contiguous().resolve_neg() for x in (counted, prior, weight, shares)

@@ -1,7 +1,7 @@
-"""Labels and priors of a few classes in each row, beside a kernel that knows one label and priors of all.
+"""Several labels, and priors over a few classes per row, around a kernel with one label and full priors.
 
-What they add is linear in the logits of these classes: they are gathered in the forward pass and added to in
-the backward pass, so nothing becomes as wide as the logits.
+Their terms are linear in the logits of these classes, which are gathered in the forward pass. The backward
+pass adds to the gradient at these classes, so no other tensor is as wide as the logits.
 """
 
 from typing import TYPE_CHECKING
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 PIECE = 2**20
-"""Logits of a short type that are widened at once."""
+"""The number of half-precision logits that are converted to float32 at once."""
 
 
 def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backward]":
-    """The two halves of a kernel that take shares of a target, and classes of a prior, too."""
+    """Extend a kernel's forward and backward by several labels and by priors over a few classes per row."""
 
     def forward_with_few(z: Tensor, measures: Measures) -> Tensor:
         measures = _as_wide(measures)
@@ -47,7 +47,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
             at = _at(z, measures.classes, measures, found.z_max)
             valid = _prior(at, measures)
             valid_mass = sizeable(valid.sum(-1))
-            # As in the backward pass: of one class alone this is 1 before it is weighted.
+            # As in the backward pass, the quotient is exactly 1 for a single class, before it is weighted.
             rows = valid / valid_mass.masked_fill(valid_mass == 0, 1.0).unsqueeze(-1)
             rows = _weighted(rows, measures.classes, measures)
             prior_z, prior_mass = times(rows, at).sum(-1), rows.sum(-1)
@@ -78,16 +78,16 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
         by_target = torch.where(empty, by.target_z + by.prior_z, by.target_z)
         by_prior = torch.where(empty, 0.0, by.prior_z)
         nothing = torch.zeros_like(by.lse)
-        more: list[tuple[Tensor, Tensor]] = []  # classes, and what their gradients have more
+        more: list[tuple[Tensor, Tensor]] = []  # classes, and what is added to their gradients
         few, valid, mass = measures.classes, nothing, nothing
         if few is not None:
-            # Read now, as ``out`` may be z.
+            # The logits are read before the kernel writes ``out``, which may be z.
             valid = _prior(_at(z, few, measures, found.z_max), measures)
             mass = found.valid_mass.masked_fill(empty, 1.0).unsqueeze(-1)
         labels, shares = _labels(measures, by.lse)
         of_labels = by_target.unsqueeze(-1) * shares
-        # A label's two parts are one before they meet that of the partition: where one class is left, they
-        # cancel it to the last digit.
+        # A label's two terms are summed before the partition's is added: where one class is left, they
+        # cancel it exactly.
         if few is None:
             assert measures.shares is not None
             most = measures.shares.argmax(-1, keepdim=True)
@@ -103,7 +103,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
             valid = valid.masked_fill(same.any(-2), 0.0)
             more.append((few, by_prior.unsqueeze(-1) * _weighted(valid / mass, few, measures)))
             by_target = by_prior = nothing
-            # The kernel is to divide by the mass of no prior.
+            # The kernel has no prior here, so it must not divide by the prior's mass.
             found = found._replace(valid_mass=torch.ones_like(by.lse))
         more.append((labels, of_labels))
         grad = torch.stack(by._replace(target_z=by_target, prior_z=by_prior))
@@ -116,7 +116,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
     def in_pieces(
         grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None
     ) -> Tensor:
-        """In float32, so that what cancels in a gradient is rounded once, after it did."""
+        """Compute the gradient of half precision in float32, so that it is rounded after terms cancel."""
         written = z.new_empty(z.shape) if out is None or not out.is_contiguous() else out
         rows, into = z.reshape(-1, z.size(-1)), written.view(-1, z.size(-1))
         grad, statistics, measures = grad.flatten(1), statistics.flatten(1), measures.flat()
@@ -133,7 +133,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
 
 
 def _as_wide(measures: Measures) -> Measures:
-    """Priors of a few classes as wide as class probabilities are, where there are these."""
+    """Widen priors over a few classes to all classes if the target holds class probabilities."""
     prior, classes = measures.prior, measures.classes
     if prior is None or classes is None or not measures.soft or measures.margin is not None:
         return measures
@@ -142,23 +142,23 @@ def _as_wide(measures: Measures) -> Measures:
 
 
 def _without_few(measures: Measures) -> Measures:
-    """What is left to the kernel: of several labels one, at which it knows the prior to the last digit."""
+    """The measures for the kernel: only the label of the largest share, and no prior over a few classes."""
     if measures.shares is not None:
         target = measures.target.gather(-1, measures.shares.argmax(-1, keepdim=True))
         measures = measures._replace(target=target.squeeze(-1), shares=None)
-    if measures.classes is not None and measures.margin is None:  # else it is for the kernel to refuse
+    if measures.classes is not None and measures.margin is None:  # the kernel refuses a hinge
         measures = measures._replace(prior=None, classes=None, per_row=False, exclude_target=False)
     return measures
 
 
 def _at(z: Tensor, classes: Tensor, measures: Measures, z_max: Tensor) -> Tensor:
-    """The logits of some classes, less the largest; 0 in rows that do not count."""
+    """The logits of some classes minus the row's largest; 0 in ignored rows."""
     at = z.gather(-1, classes).to(compute_dtype(z)) - z_max.unsqueeze(-1)
     return at.masked_fill(~measures.counted.unsqueeze(-1), 0.0)
 
 
 def _labels(measures: Measures, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The labels, and their weighted shares: none of those that another shard has."""
+    """The labels, and their weighted shares; the share of a label in another shard is 0."""
     target, shares = measures.target, measures.shares
     if shares is None:
         target = target.unsqueeze(-1)
@@ -173,7 +173,7 @@ def _weighted(share: Tensor, classes: Tensor, measures: Measures) -> Tensor:
 
 
 def _prior(at: Tensor, measures: Measures) -> Tensor:
-    """A prior's mass at its valid classes."""
+    """The prior at its classes, 0 where these are masked or excluded."""
     assert measures.prior is not None
     assert measures.classes is not None
     masked = at == -torch.inf

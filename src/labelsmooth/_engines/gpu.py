@@ -1,4 +1,4 @@
-"""The Triton engine as an operator, there before Triton is imported: that takes a second, and may fail."""
+"""The Triton engine as an operator. Triton is imported on first use, as that takes a second and may fail."""
 
 import os
 from importlib.util import find_spec
@@ -10,11 +10,11 @@ from labelsmooth._engines import reference
 from labelsmooth._engines.operator import operator, unserved
 
 _INSTALLED = find_spec("triton") is not None
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # then it runs on a CPU, to be tested
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # for tests on a CPU
 
 
 def absence() -> str | None:
-    """Why the engine is not there, or None if it is."""
+    """Why the engine is not available, or None if it is."""
     if not _INSTALLED:
         return "triton is not installed"
     from labelsmooth._engines import triton
@@ -23,7 +23,7 @@ def absence() -> str | None:
 
 
 def serves(z: Tensor, measures: Measures) -> str | None:
-    """Why it cannot do it, or None if it can."""
+    """Why the engine cannot serve the call, or None if it can."""
     if not _INSTALLED:
         return "triton is not installed"
     if not z.is_cuda and not _INTERPRETED:

@@ -1,4 +1,4 @@
-"""Where the rows lie that a kernel reads."""
+"""The memory layout of the rows that a kernel reads."""
 
 import math
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 SIDE_BY_SIDE = 16
-"""Fewer rows than these are not worth to be computed beside one another."""
+"""The smallest number of adjacent rows for which computing them side by side is faster."""
 
 
 def in_rows(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """``x`` whose row i is at (i // inner) * outer + (i % inner) * step, its classes in turn, and these.
+    """``x``, and (inner, outer, step): row i starts at (i // inner) * outer + (i % inner) * step.
 
-    Rows that are scattered otherwise, and classes that do not lie side by side, are copied.
+    The classes of a row are adjacent. Any other layout of rows or classes is copied.
     """
     if x.is_contiguous():
         return x, (x.numel() // x.size(-1), 0, x.size(-1))
-    merged: list[tuple[int, int]] = []  # size and stride, neighbours in one where one stride serves both
+    merged: list[tuple[int, int]] = []  # size and stride of dimensions, merged where one stride serves both
     for size, stride in zip(x.shape[:-1], x.stride()[:-1], strict=True):
         if merged and merged[-1][1] == size * stride:
             merged[-1] = (merged[-1][0] * size, stride)
@@ -29,8 +29,10 @@ def in_rows(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
 
 
 def in_columns(x: Tensor) -> tuple[int, int, int] | None:
-    """The same of rows that lie side by side, as the pixels of a map do, and have their classes ``inner``
-    apart; or None."""
+    """(inner, outer, step) of adjacent rows whose classes are ``inner`` apart, or None for other layouts.
+
+    The pixels of a segmentation map are such rows.
+    """
     inner = math.prod(x.shape[1:-1])
     if inner < SIDE_BY_SIDE or not x.movedim(-1, 1).is_contiguous():
         return None
@@ -38,10 +40,10 @@ def in_columns(x: Tensor) -> tuple[int, int, int] | None:
 
 
 def rows_like(z: Tensor) -> Tensor:
-    """Room for a gradient by ``z``, the classes of each row side by side."""
+    """Memory for a gradient with respect to ``z``, with the classes of each row adjacent."""
     return z.new_empty(z.shape)
 
 
 def laid_like(z: Tensor) -> Tensor:
-    """The same, but for a map, where the classes lie as in ``z``."""
+    """Memory for a gradient with respect to ``z``, in the layout of ``z`` for a segmentation map."""
     return rows_like(z) if in_columns(z) is None else torch.empty_like(z)

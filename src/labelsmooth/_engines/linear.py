@@ -1,7 +1,7 @@
-"""The linear head, logits and all, in chunks of rows: z = input W^T + b never exists as a whole.
+"""The linear head in chunks of rows: the logits z = input W^T + b are never stored all at once.
 
-A chunk's logits turn into their own gradient in place, so beside the gradients that are asked for a call
-needs the memory of one chunk.
+A chunk's logits are overwritten by their gradient, so besides the gradients that are required a call needs
+the memory of one chunk.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,28 +19,28 @@ from labelsmooth._engines import reference, route
 from labelsmooth._engines.operator import LIBRARY, MEASURES, Kernels
 
 BUDGET = 64 * 2**20
-"""Bytes that a chunk of logits may take, unless that is fewer than ``LEAST`` rows."""
+"""The size of a chunk of logits in bytes; a chunk has at least ``LEAST`` rows."""
 
 LEAST = 128
-"""With fewer rows a chunk would spend its time reading the weight."""
+"""The least number of rows in a chunk: with fewer, reading the weight would dominate the time."""
 
 
 HeadEngine = Literal["reference", "linear", "dense", "triton"]
 
 
 class Head(NamedTuple):
-    """z = input W^T + b, then bent to softcap * tanh(z / softcap) if there is one."""
+    """z = input W^T + b, which a softcap bends to softcap * tanh(z / softcap)."""
 
     input: Tensor  # (N, D)
     weight: Tensor  # (K, D)
     bias: Tensor | None  # (K,)
     softcap: float | None
-    dtype: torch.dtype  # of the products
-    chunk: int | None = None  # rows of one; as many as the budget allows if none
+    dtype: torch.dtype  # of the matrix products
+    chunk: int | None = None  # rows of a chunk; None: as many as the budget allows
     engine: HeadEngine | None = None  # "dense" and "triton" are linear, and compute the chunks
 
     def logits(self) -> Tensor:
-        """All of them, a row each; a weight (K, d1, ..., D) gives N * d1 * ... rows."""
+        """All logits at once, one row per sample; a weight (K, d1, ..., D) gives N * d1 * ... rows."""
         bias = None if self.bias is None else self.bias.to(self.dtype).flatten()
         z = linear(self.input.to(self.dtype), self.weight.to(self.dtype).flatten(0, -2), bias)
         z = z.unflatten(-1, self.weight.shape[:-1]).movedim(1, -1).flatten(0, -2)
@@ -49,13 +49,13 @@ class Head(NamedTuple):
         return self.softcap * (z.to(accurate(self.dtype)) / self.softcap).tanh()
 
     def blanked(self, counted: Tensor) -> Self:
-        """The same without what stands in rows that do not count: the weight's gradient has it, times 0."""
+        """The head with zeros in ignored rows of the input, which the weight's gradient multiplies by 0."""
         some = counted.reshape(len(self.input), self.weight.shape[1:-1].numel()).any(1)
         return self._replace(input=blanked(self.input, some))
 
 
 def makes_logits(head: Head, measures: Measures) -> bool:
-    """Whether the logits are made as a whole: as asked for, or because the chunks cannot serve."""
+    """Whether to compute all logits at once, as requested or because chunks cannot serve the call."""
     engine = head.engine
     if engine is None and torch.compiler.is_exporting():
         return True
@@ -68,7 +68,7 @@ def makes_logits(head: Head, measures: Measures) -> bool:
 
 
 def obstacle_to_chunks(head: Head, measures: Measures) -> str | None:
-    """Why the logits have to be made as a whole, or None."""
+    """Why all logits have to be computed at once, or None."""
     many = head.weight.dim() > 2
     return "linear_weight has more than 2 dimensions" if many else route.opaque(head[:3], measures)
 
@@ -78,18 +78,21 @@ def needs_gradient(head: Head) -> bool:
 
 
 def row_statistics(head: Head, measures: Measures) -> RowStatistics:
-    """The statistics of each row; their gradient finds the logits again, which makes four products."""
+    """The statistics of each row. Their gradient recomputes the logits: four matrix products in all."""
     found = torch.ops.labelsmooth.linear if captured() else _Statistics.apply
     return RowStatistics(*found(*head, *measures).unbind())
 
 
 def unheld(head: Head) -> list[Tensor | None]:
-    """Its tensors, for a context to save: module.to() swaps parameters that nothing else holds."""
+    """The head's tensors, for an autograd context to save.
+
+    Leaves are detached, as module.to() can only swap parameters that nothing else holds.
+    """
     return [x.detach() if x is not None and x.is_leaf else x for x in head[:3]]
 
 
 def leaves(ctx: Any, head: Head) -> dict[str, Tensor]:
-    """What of the head is a leaf that asks for a gradient, itself."""
+    """The head's tensors that are leaves of the autograd graph and require a gradient."""
     parts = [name for name in head._fields[:3] if getattr(head, name) is not None]
     nodes = [node for node, _ in ctx.next_functions]
     return {
@@ -105,9 +108,9 @@ def passes(
     needs: Sequence[bool],
     derivative: Callable[[Kernels, slice, Tensor], Tensor],
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The statistics of all rows, (10, N), and the gradients by input, weight and bias that are needed.
+    """The statistics of all rows, (10, N), and the gradients of input, weight and bias that are needed.
 
-    ``derivative`` tells a loss's gradient by the statistics of a chunk of rows, (5, n), given these.
+    ``derivative`` gives the loss's gradient with respect to the statistics of a chunk of rows, (5, n).
     """
     hidden, weight, bias, softcap, dtype, chunk, _ = head
     found = hidden.new_empty((STATISTICS, len(hidden)), dtype=accurate(dtype))
@@ -128,7 +131,7 @@ def passes(
             else:
                 torch.addmm(bias, x, weight.T, out=z)
             if softcap is not None:
-                # In a short type the bend would cost more digits than the product did.
+                # In half precision the softcap would lose more digits than the product.
                 z = z.to(accurate(dtype)).div_(softcap).tanh_()
                 slope = z.square().neg_().add_(1) if any(needs[:3]) else None
                 z.mul_(softcap)
@@ -144,21 +147,21 @@ def passes(
             if by_weight is not None:
                 _accumulate(by_weight, by_z, x)
             if by_bias is not None:
-                by_bias += by_z.sum(0)  # in its own type: a CPU would widen all of it first, not each number
+                by_bias += by_z.sum(0)  # with a dtype, sum would first convert all of by_z on a CPU
     return found, [by_input, by_weight, by_bias]
 
 
 def _accumulate(total: Tensor, by_z: Tensor, input: Tensor) -> None:
-    """total += by_z^T input, each chunk's product rounded at most once where ``total`` is the wider type."""
+    """total += by_z^T input. In a wider ``total`` each chunk's product is rounded at most once."""
     if total.dtype == by_z.dtype:
-        torch.addmm(total, by_z.T, input, out=total)  # which FlopCounterMode counts, and addmm_ not
+        torch.addmm(total, by_z.T, input, out=total)  # FlopCounterMode does not count addmm_
         return
     for part in _chunks(len(total), input.size(1) * input.element_size()):
         total[part] += by_z[:, part].T @ input
 
 
 def _chunks(rows: int, row_bytes: int, size: int | None = None) -> Iterator[slice]:
-    """Chunks of that size, or even ones that keep to the budget."""
+    """Chunks of ``size`` rows; by default chunks of equal size within the budget."""
     if size is None:
         number = -(-rows // max(LEAST, BUDGET // max(row_bytes, 1)))
         size = -(-rows // max(number, 1))
@@ -174,13 +177,13 @@ def check_chunking(options: object) -> None:
 
 
 def chunk_rows(options: "nn.LinearCrossEntropyOptions", rows: int, features: int, classes: int) -> int | None:
-    """The rows of a chunk as torch has it; None leaves them to the budget."""
+    """The number of rows that torch's options give a chunk; None leaves it to the budget."""
     size, method = options.batch_chunk_size, options.chunking_method
     if method == "auto":
         return size
     if method is None:
         return size or max(rows, 1)
-    # As much memory as the input takes, in a power of 2 of rows, or the part of it that is named.
+    # A power of 2 rows whose logits take about as much memory as the input, or the fraction that is named.
     factor = int(method.partition(":")[2] or 1)
     whole = -(-rows // max(-(-classes // max(features, 1)), 1))
     found = max(min((1 << int(max(whole - 1, 0)).bit_length()) // factor, rows), 1)
@@ -197,11 +200,11 @@ def whole_statistics(head: Head, measures: Measures) -> RowStatistics:
 
 
 def differentiable(head: Head, of: Callable[[Head], Tensor], grad: Tensor) -> list[Tensor | None]:
-    """The gradients of a function of the head, in a way that torch can differentiate and map."""
+    """The gradients of a function of the head, differentiable and open to torch.func transforms in turn."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         leaves = [
-            # A view, as one of them may be a function of another: a tied embedding is one of the weight.
+            # A view, as one tensor may be a function of another: a tied embedding depends on the weight.
             None if x is None else x.view_as(x) if again and x.requires_grad else x.detach().requires_grad_()
             for x in (head.input, head.weight, head.bias)
         ]
@@ -280,7 +283,7 @@ torch.library.register_autograd(
 
 
 class _Statistics(torch.autograd.Function):
-    """The operator where no graph has to hold it: whoever watches torch's operators sees the products."""
+    """The operator's counterpart in eager mode, where dispatch modes see the matrix products inside."""
 
     forward = staticmethod(_linear)
     setup_context = staticmethod(_setup_context)

@@ -1,7 +1,7 @@
-"""The compiled kernel: a handle to it, or the reason why there is none.
+"""Load the compiled kernel, or say why it is not available.
 
-It has a plain C interface and is loaded with ctypes, so that no build of it depends on a version of Python
-or of torch. Nothing is loaded before the first call.
+The kernel has a plain C interface and is loaded with ctypes, so a build depends on no version of Python or
+torch. It is loaded on the first call.
 """
 
 import ctypes
@@ -19,13 +19,13 @@ from labelsmooth._core.statistics import ABSENT, STATISTICS, Factors, Gradient, 
 from labelsmooth._engines.operator import DTYPES
 
 ABI = 7
-"""What ``labelsmooth_abi()`` of native/labelsmooth.cpp has to return; whoever changes one changes both."""
+"""The value of ``labelsmooth_abi()`` in native/labelsmooth.cpp. The two must be changed together."""
 
 NAME = "_native.cpu.so"
 
 
 class Problem(ctypes.Structure):
-    """As in native/kernels.h, field by field."""
+    """The structure of this name in native/kernels.h, field by field."""
 
     _fields_ = (
         ("z", ctypes.c_void_p),
@@ -55,7 +55,7 @@ class Problem(ctypes.Structure):
 
 
 class Terms(ctypes.Structure):
-    """As in native/kernels.h, field by field."""
+    """The structure of this name in native/kernels.h, field by field."""
 
     _fields_ = (
         ("dtype", ctypes.c_int64),
@@ -70,11 +70,11 @@ class Terms(ctypes.Structure):
 
 
 MOST_LABELS = 8
-"""Of a row."""
+"""The largest number of labels of a row."""
 
 
 class Saved(NamedTuple):
-    """What the commonest loss keeps of each row, as in native/kernels.h."""
+    """The numbers that the plain loss saves of each row, as in native/kernels.h."""
 
     lse: Tensor
     z_max: Tensor
@@ -95,23 +95,23 @@ AGREED: Final[dict[str, int | str]] = {
     "factors": ", ".join(Factors._fields),
     "saved": ", ".join(Saved._fields),
 }
-"""What Python and C++ have in common; ``labelsmooth_problem_size()`` and so on say what the library has."""
+"""The values that Python and C++ share; the library returns them (``labelsmooth_problem_size()`` etc.)."""
 
 
 def library() -> ctypes.CDLL | None:
-    """The loaded library, or None where ``absence`` has a reason."""
+    """The loaded library, or None; :func:`absence` then says why."""
     found = _load()
     return None if isinstance(found, str) else found
 
 
 def absence() -> str | None:
-    """Why there is no library, or None if there is one."""
+    """Why the library is not available, or None if it is."""
     found = _load()
     return found if isinstance(found, str) else None
 
 
 def isa() -> str:
-    """The instruction set that the library computes with."""
+    """The instruction set that the library uses."""
     found = library()
     assert found is not None
     return found.labelsmooth_isa().decode()
@@ -119,7 +119,7 @@ def isa() -> str:
 
 @cache
 def warn_of_absence() -> None:
-    """Say, once a process, that plain torch does what the kernel would, unless that was asked for."""
+    """Warn once per process that plain torch replaces the kernel, unless the environment asks for it."""
     if os.environ.get("LABELSMOOTH_NATIVE") != "0":
         warnings.warn(
             f"labelsmooth runs without its compiled kernel, on plain torch, which is slower: {absence()}. "
@@ -130,7 +130,7 @@ def warn_of_absence() -> None:
 
 
 def _levels_to_the_caller() -> int:
-    """How far above the caller of this lies the call of a loss."""
+    """The ``stacklevel`` of the user's code: the number of frames from the caller to the call of a loss."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("labelsmooth", "torch"):
         frame, level = frame.f_back, level + 1
@@ -143,7 +143,7 @@ def _load() -> ctypes.CDLL | str:
         return "switched off by LABELSMOOTH_NATIVE=0"
     if sys.platform == "win32":
         return "not written for Windows"
-    # An editable install has two folders: that of the sources and that of what was compiled.
+    # An editable install has two folders, one with the sources and one with the compiled library.
     paths = [Path(folder, NAME) for folder in _engines.__path__]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:

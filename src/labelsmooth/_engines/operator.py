@@ -1,7 +1,7 @@
-"""An engine as an operator of torch: opaque to the compiler, and differentiable any number of times.
+"""Engines as torch operators, which are opaque to torch.compile and differentiable any number of times.
 
-The engine computes the gradient. Where the gradient itself is differentiated or mapped, the reference
-computes it, which torch can trace.
+The engine computes the gradient. If the gradient is differentiated or transformed in turn, the reference
+computes it instead, in operations that torch can trace.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from labelsmooth._engines import reference
 from labelsmooth._engines.layout import rows_like
 
 LIBRARY = torch.library.Library("labelsmooth", "FRAGMENT")
-# The fields of Measures.
+# The fields of Measures, as a schema.
 MEASURES = (
     "Tensor target, Tensor counted, Tensor? prior, Tensor? weight, bool exclude_target=False, "
     "Tensor? shares=None, bool per_row=False, Tensor? classes=None, float? margin=None, bool squared=False, "
@@ -25,12 +25,12 @@ MEASURES = (
 )
 
 
-# In the order of their numbers, which native.py compares with the compiled kernel's.
+# The dtypes of the kernels, in the compiled kernel's order, which native.py checks.
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def unserved(z: Tensor, measures: Measures) -> str | None:
-    """Why no kernel does it, on whatever device; None if they do."""
+    """Why no kernel serves the call on any device, or None if they do."""
     if z.dtype not in DTYPES:
         return f"it has no {z.dtype}"
     if measures.mixed:
@@ -55,12 +55,15 @@ class Backward(Protocol):
         statistics: Tensor,
         out: Tensor | None = None,
     ) -> Tensor:
-        """The gradient by z, given that by the statistics, a stacked Gradient; ``out`` may be z."""
+        """The gradient with respect to z, given the gradient with respect to the statistics.
+
+        The latter is a stacked Gradient; ``out`` may be z.
+        """
         ...
 
 
 class Kernels(Protocol):
-    """The two halves of an engine, for a caller that runs them itself, outside of autograd."""
+    """The forward and backward of an engine, for callers that run them outside of autograd."""
 
     @property
     def forward(self) -> Forward: ...
@@ -70,13 +73,16 @@ class Kernels(Protocol):
 
     @property
     def row_statistics(self) -> Callable[[Tensor, Measures], RowStatistics]:
-        """The same as functions of torch, which autograd and compilers understand."""
+        """The statistics by torch functions, which autograd and torch.compile support."""
         ...
 
     @property
     def evaluate(self) -> Callable[[Tensor, Linear], tuple[Tensor, Callable[[Tensor], Tensor]]]:
-        """Losses that are linear in the statistics, (10, ...); and a function that gives the gradient by the
-        differentiable ones, (5, ...), given that by the losses."""
+        """Losses that are linear in the statistics, (10, ...), and a function for their gradient.
+
+        It takes the gradient with respect to the losses, and returns the gradient with respect to the
+        differentiable statistics, (5, ...).
+        """
         ...
 
 
@@ -88,9 +94,9 @@ def operator(
     backward: Backward,
     place: Callable[[Tensor], Tensor] = rows_like,
 ) -> Callable[[Tensor, Measures], RowStatistics]:
-    """Register an engine under that name; what comes back finds statistics as ``reference`` does.
+    """Register an engine as an operator, and return a function with the signature of the reference's.
 
-    ``place`` makes a tensor with the strides that ``backward`` gives the gradient.
+    ``place`` allocates a tensor with the strides of the gradient that ``backward`` returns.
     """
     LIBRARY.define(f"{name}(Tensor z, {MEASURES}) -> Tensor")
     LIBRARY.define(f"{name}_backward(Tensor grad, Tensor z, Tensor statistics, {MEASURES}) -> Tensor")
@@ -102,7 +108,7 @@ def operator(
         return backward(grad, z, checked(z, Measures(*measures)), statistics)
 
     def checked(z: Tensor, measures: Measures) -> Measures:
-        """An operator can be called from outside of this package."""
+        """Check a call again, as an operator can be called from outside of this package."""
         if obstacle := serves(z, measures):
             raise ValueError(f"the {name} engine cannot serve: {obstacle}")
         return measures

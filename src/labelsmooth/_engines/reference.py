@@ -1,7 +1,7 @@
-"""Row statistics in plain torch, as the maths reads: the specification of every other engine.
+"""Row statistics in plain torch, written as the maths reads: the specification of all other engines.
 
-It runs on any device and in any transform (double backward, ``torch.func``, ``torch.compile``), and
-does materialise rows as wide as the logits.
+The reference runs on any device and in any transform (double backward, ``torch.func``, ``torch.compile``).
+It allocates tensors as wide as the logits.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
     """The statistics of each row of ``z``.
 
     Args:
-        z: Logits, ``(..., K)``, of any floating-point type. A class whose logit is -inf is masked: not valid.
-        measures: What each row is held to.
+        z: Logits, ``(..., K)``, of any floating-point type. A class whose logit is -inf is masked, not valid.
+        measures: The target, prior and weights of each row.
     """
     z = blanked(z.to(compute_dtype(z)), measures.counted)
     if measures.per_row and measures.prior is not None:
@@ -38,22 +38,22 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
     top = z.detach().argmax(-1, keepdim=True)
     z_max = z.detach().gather(-1, top)
     z, z_max = z - z_max, z_max.squeeze(-1)
-    # The first here is the last that autograd adds to the gradient by z: those of target and prior, which are
-    # added before, cancel it exactly where one class is left.
+    # Autograd adds the term of the first use of z to its gradient last. The terms of target and prior are
+    # summed before, and cancel it exactly where one class is left.
     exp = z.exp()
-    # The largest is 1, and comes last: beside it each of the others would be rounded.
+    # The largest term is 1 and is added last, as the others would be rounded when added to it.
     largest = torch.arange(z.size(-1), device=z.device) == top
     lse = (1 + (exp - largest.to(z.dtype)).sum(-1)).log()
     if measures.mixed and not measures.soft:
         measures = _whole(measures, z)
     target_z, target_mass = _target(z, measures)
-    # The prior's classes: their logits, and their shares of it.
+    # The logits of the prior's classes, and their shares of the prior.
     at = z if measures.classes is None else z.gather(-1, measures.classes)
     rows, kept, valid_mass = (_mixture if measures.mixed else _prior)(at, measures)
     empty = valid_mass == 0
     hinge = slope = model_z = torch.zeros_like(target_z)
     if measures.margin is not None:
-        # Measured from itself the largest logit is 0, but not its gradient.
+        # The largest logit is 0 here, but the hinge has a gradient with respect to it.
         beyond = (z.gather(-1, top) - torch.where(at == -torch.inf, 0.0, at) - measures.margin).relu()
         hinge = (rows * (beyond.square() if measures.squared else beyond)).sum(-1)
         slope = (rows * (2 * beyond if measures.squared else beyond > 0)).sum(-1).detach()
@@ -76,15 +76,15 @@ def row_statistics(z: Tensor, measures: Measures) -> RowStatistics:
 
 
 def forward(z: Tensor, measures: Measures) -> Tensor:
-    """As an operator's: the statistics stacked, without a graph."""
+    """The forward of :class:`Kernels`: the statistics stacked, without an autograd graph."""
     return torch.stack(row_statistics(z.detach(), measures)[:STATISTICS])
 
 
 def backward(
     grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
 ) -> Tensor:
-    """As an operator's."""
-    # Under a mode an operator is called with autograd shut off, which the gradient is found by.
+    """The backward of :class:`Kernels`."""
+    # A dispatch mode calls operators with autograd excluded, but the gradient is computed by autograd.
     autograd = torch._C.DispatchKey.AutogradFunctionality  # pyright: ignore[reportAttributeAccessIssue]
     with torch.no_grad(), torch._C._SetExcludeDispatchKeyGuard(autograd, False):
         found = gradient(grad, z, measures)
@@ -92,8 +92,7 @@ def backward(
 
 
 def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Losses that are linear in the statistics, (10, ...); and a function that gives the gradient by the
-    differentiable ones, (5, ...), given that by the losses."""
+    """Losses that are linear in the statistics, and a function for their gradient; see :class:`Kernels`."""
     s = RowStatistics(*statistics.unbind())
     nll, prior_nll = s.target_mass * s.lse - s.target_z, s.prior_mass * s.lse - s.prior_z
     mass = s.target_mass if linear.z_by_target else torch.ones_like(s.target_mass)
@@ -111,12 +110,15 @@ def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tens
 
 
 def gradient(grad: Tensor, z: Tensor, measures: Measures) -> Tensor:
-    """The gradient by z, given that by the differentiable statistics, (5, ...); itself differentiable."""
+    """The gradient with respect to z, differentiable in turn.
+
+    ``grad`` is the gradient with respect to the differentiable statistics, (5, ...).
+    """
     return differentiable(z, lambda x: torch.stack(row_statistics(x, measures)[:DIFFERENTIABLE]), grad)
 
 
 def differentiable(z: Tensor, of: Callable[[Tensor], Tensor], grad: Tensor) -> Tensor:
-    """The gradient of a function of z, in a way that torch can differentiate and map."""
+    """The gradient of a function of z, differentiable and open to torch.func transforms in turn."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = z if again and z.requires_grad else z.detach().requires_grad_()
@@ -144,9 +146,9 @@ def _target(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor]:
 
 
 def _prior(z: Tensor, measures: Measures) -> tuple[Tensor, None, Tensor]:
-    """The prior's shares at its classes, renormalised and weighted, and its mass over the valid classes.
+    """The prior at its classes, renormalised and weighted, and its mass over the valid classes.
 
-    It has no share of anything where that mass is 0.
+    Where that mass is 0, so are all shares.
     """
     target, _, prior, weight, exclude_target, _, _, classes, *_ = measures
     if prior is None:
@@ -167,10 +169,10 @@ def _prior(z: Tensor, measures: Measures) -> tuple[Tensor, None, Tensor]:
 
 
 def _mixture(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor, Tensor]:
-    """As for class indices, in expectation over the class probabilities t.
+    """As :func:`_prior`, in expectation over class probabilities t.
 
-    A class j shares t_j out over its prior's allowed classes, or, in the second of these, keeps it if there
-    is none.
+    A class j distributes t_j over the allowed classes of its prior. If there are none, it keeps t_j; the
+    second result has what the classes keep.
     """
     target, _, prior, weight, exclude_target, *_ = measures
     if prior is None:
@@ -192,7 +194,7 @@ def _mixture(z: Tensor, measures: Measures) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _whole(measures: Measures, z: Tensor) -> Measures:
-    """Shares of a few classes as class probabilities."""
+    """Convert the shares of several labels to class probabilities."""
     assert measures.shares is not None
     absent = measures.target == ABSENT
     shares = measures.shares.masked_fill(absent, 0.0)
@@ -201,13 +203,13 @@ def _whole(measures: Measures, z: Tensor) -> Measures:
 
 
 def _others(x: Tensor) -> Tensor:
-    """For each class the sum over all others; the total less x would cancel where x has nearly all of it."""
+    """For each class the sum over all others, without the cancellation of subtracting x from the total."""
     before = pad(x.cumsum(-1), (1, -1))
     after = pad(x.flip(-1).cumsum(-1), (1, -1)).flip(-1)
     return before + after
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` in their own type, which autocast would shorten."""
+    """``a @ b`` in the operands' own dtype, which autocast would lower."""
     with as_given(a.device):
         return a @ b

@@ -1,4 +1,4 @@
-"""The one place that picks an engine."""
+"""The choice of an engine."""
 
 from collections.abc import Sequence
 from typing import Final, Literal, Protocol
@@ -17,37 +17,37 @@ Engine = Literal["reference", "dense", "triton"]
 
 
 class Operator(Kernels, Protocol):
-    """An engine that is an operator of torch."""
+    """An engine that is registered as a torch operator."""
 
     def serves(self, z: Tensor, measures: Measures, /) -> str | None: ...
 
 
 ENGINES: Final[dict[str, Operator]] = {"triton": gpu, "dense": dense}
-"""Those that may not serve, the fastest first."""
+"""The engines besides the reference, fastest first; each serves some calls only."""
 
 
 def choose(z: Tensor, measures: Measures, engine: Engine | None = None) -> Kernels:
-    """That engine, or else the fastest that serves these logits."""
+    """The named engine, or by default the fastest that serves these logits."""
     if engine is not None:
         check_choice("engine", engine, Engine)
         return _named(engine, z, opaque([z], measures), measures)
-    if torch.compiler.is_exporting():  # an exported graph is to run where this package is not installed
+    if torch.compiler.is_exporting():  # an exported graph has to run without this package
         return reference
     return _fastest(z, opaque([z], measures), measures)
 
 
 def kernels(z: Tensor, measures: Measures, engine: Engine | None = None) -> Kernels:
-    """As :func:`choose`, for logits that autograd does not know."""
+    """As :func:`choose`, for logits outside of autograd."""
     return _fastest(z, None, measures) if engine is None else _named(engine, z, None, measures)
 
 
 def row_statistics(z: Tensor, measures: Measures, engine: Engine | None = None) -> RowStatistics:
-    """The statistics of each row of ``z``, by that engine or else by the fastest that serves."""
+    """The statistics of each row of ``z``, by the named engine or the fastest that serves."""
     return choose(z, measures, engine).row_statistics(z, measures)
 
 
 def obstacles(z: Tensor, measures: Measures) -> dict[str, str | None]:
-    """Why a call cannot take each engine, or None where it can; the fastest first."""
+    """For each engine, fastest first, why it cannot serve a call, or None if it can."""
     hidden = opaque([z], measures)
     return {name: hidden or engine.serves(z, measures) for name, engine in ENGINES.items()}
 
@@ -76,7 +76,7 @@ def _named(engine: Engine, z: Tensor, obstacle: str | None, measures: Measures) 
 
 
 def opaque(tensors: Sequence[Tensor | None], measures: Measures) -> str | None:
-    """What of a call an operator on these tensors would hide from torch, or None: its gradient is right."""
+    """What an operator on these tensors would hide from torch, such as a gradient, or None if nothing."""
     others = [x for x in measures.tensors if x is not None]
     if not torch.compiler.is_compiling() and not all(x is None or plain(x) for x in (*tensors, *others)):
         return "a tensor is of a subclass with a dispatch of its own"

@@ -1,7 +1,7 @@
-"""Row statistics of logits whose classes are spread over processes: two all-reduces, and none in backward.
+"""Row statistics of logits whose classes are sharded across processes: two all-reduces, none in backward.
 
-Every process finds the statistics of its own classes with another engine. An all-reduce finds the largest
-logit of the whole row, and one more sums, once they are measured from it, what adds up over the classes.
+Each process computes the statistics of its own classes with another engine. The first all-reduce finds the
+largest logit of each row; the second sums the statistics, shifted to that logit, over the processes.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -42,7 +42,7 @@ class Span(NamedTuple):
 def span_of(
     local_size: int, num_classes: int | None, start: int | None, group: "dist.ProcessGroup | None"
 ) -> Span:
-    """Which classes a shard of that size has."""
+    """The classes of a shard with ``local_size`` classes."""
     rank, world = dist.get_rank(group), dist.get_world_size(group)
     if rank < 0:
         raise ValueError("group must be one that this process is in")
@@ -68,8 +68,11 @@ def span_of(
 
 
 def check_servable(measures: Measures) -> None:
-    """What a class shares out over the others would depend on which are masked in other processes, and a
-    hinge, with its mean over the prior, on the largest logit of all."""
+    """Refuse what needs whole rows.
+
+    A mixture of priors depends on the masks of other processes. A hinge depends on the largest logit of the
+    row before its mean over the prior is taken.
+    """
     if measures.mixed:
         given = "class probabilities" if measures.soft else "mixed labels"
         raise ValueError(
@@ -84,15 +87,17 @@ def check_servable(measures: Measures) -> None:
 
 
 class LocalLogits(Protocol):
-    """The logits of a process's classes, at hand or to be computed."""
+    """The logits of a process's classes, given or computed by a linear head."""
 
     def nothing(self) -> Tensor:
-        """A zero for each row, which depends on the logits and has gradient 0 by them."""
+        """A zero for each row that depends on the logits, with gradient 0."""
         ...
 
     def statistics(self, measures: Measures) -> RowStatistics:
-        """Those of the local classes. Where all of them are masked, z_max is -inf, nothing else infinite or
-        NaN, and there is no gradient."""
+        """The statistics of the local classes.
+
+        If all local classes are masked, z_max is -inf, the others are finite, and the gradient is 0.
+        """
         ...
 
 
@@ -107,7 +112,7 @@ class LogitsShard(NamedTuple):
 
     def statistics(self, measures: Measures) -> RowStatistics:
         if readable(self.z):
-            # Another pass over the logits only where it is seen to be needed.
+            # The second pass over the logits is run only if it is known to be needed.
             found = route.row_statistics(self.z, measures, self.engine)
             empty = found.z_max == -torch.inf
             if not bool(empty.any()):
@@ -130,7 +135,7 @@ class LinearShard(NamedTuple):
         return LogitsShard(head.logits()).nothing().reshape(self.rows)
 
     def masked(self) -> Tensor:
-        """Masks enter by the bias, and not where it is bent to something finite."""
+        """Which local classes are masked by a bias of -inf; with a softcap none are, as it is finite."""
         weight, bias = self.head.weight, self.head.bias
         if bias is None or self.head.softcap is not None:
             return torch.zeros(weight.size(0), dtype=torch.bool, device=weight.device)
@@ -154,24 +159,24 @@ def row_statistics(
     """The statistics of whole rows, the same on every process of the group.
 
     Args:
-        shard: The logits of this process's classes, masks but no padding among them.
-        measures: What each row is held to, of all classes; see :func:`check_servable`.
-        span: Which classes are this process's, perhaps none.
-        group: The processes that have the others.
+        shard: The logits of this process's classes, without padding; classes may be masked.
+        measures: The measures of each row over all classes; see :func:`check_servable`.
+        span: The classes of this process, perhaps none.
+        group: The process group across which the classes are sharded.
     """
     local = local_measures(measures, span, group)
     if span.size <= 0:
         found = _nothing(shard.nothing(), local)
     else:
         found = shard.statistics(local)
-        # A uniform prior is that over the local classes.
+        # The engine took a uniform prior over the local classes, so its mass is scaled to all classes.
         share = span.size / span.num_classes if local.prior is None else 1.0
         found = found._replace(valid_mass=found.valid_mass * share)
     return combine(found, measures.spread, group)
 
 
 def local_measures(measures: Measures, span: Span, group: "dist.ProcessGroup | None") -> Measures:
-    """What the rows of a shard are held to; priors of each class become those of each row."""
+    """The measures over the local classes; priors per class become priors per row."""
 
     def cut(x: Tensor) -> Tensor:
         return replicated(x, group)[..., span.start : span.stop]
@@ -188,7 +193,7 @@ def local_measures(measures: Measures, span: Span, group: "dist.ProcessGroup | N
         prior = replicated(prior, group).masked_fill(outside, 0.0)
     elif prior is not None:
         prior = cut(prior)
-        if measures.by_class:  # the classes of targets that are elsewhere have theirs here, too
+        if measures.by_class:  # targets in other shards have a prior over the local classes too
             prior = taken(prior, measures.target)
     return measures._replace(
         target=target,
@@ -201,14 +206,14 @@ def local_measures(measures: Measures, span: Span, group: "dist.ProcessGroup | N
 
 
 def combine(local: RowStatistics, spread: bool, group: "dist.ProcessGroup | None") -> RowStatistics:
-    """Whole rows' statistics from those of each process's classes, over which its prior is renormalised."""
+    """The statistics of whole rows, from those of each process with its prior renormalised locally."""
     largest = torch.stack([local.z_max, local.valid_mass.to(local.z_max.dtype)]).detach()
     dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
     z_max, most = largest.unbind()
     shift = local.z_max - z_max  # -inf on a process whose classes are all masked
-    # In units of the largest of them: a process that has all of the prior has 1, and nothing is rounded.
+    # Relative to the largest mass, a process that has the whole prior has exactly 1, so nothing is rounded.
     share = local.valid_mass / most.masked_fill(most == 0, 1.0)
-    # Where one class has nearly everything, the digits of lse are those that the sum of exp has beyond 1.
+    # If one class has nearly all probability, the digits of lse are in the sum of exp minus 1.
     has_top = shift == 0
     total = (local.lse + shift).exp()
     parts = [
@@ -243,17 +248,17 @@ def combine(local: RowStatistics, spread: bool, group: "dist.ProcessGroup | None
 
 
 def summed(x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
-    """The sum over the group, for computations that go on alike on every process of it."""
+    """The sum over the group, for computations that are the same on every process afterwards."""
     return _Sum.apply(x, group)
 
 
 def replicated(x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
-    """x, alike on every process of the group, for computations that are each process's own."""
+    """x, the same on every process of the group, for computations that differ between processes."""
     return _Replicated.apply(x, group) if x.requires_grad else x
 
 
 class _Sum(torch.autograd.Function):
-    """As every process computes the same loss of the sum, its gradient is at hand on each."""
+    """An all-reduce without one in backward: every process computes the same loss from the sum."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
@@ -268,7 +273,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _Replicated(torch.autograd.Function):
-    """The gradient is the sum of what each process has found for its part."""
+    """The identity, whose gradient is summed over the processes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
@@ -284,15 +289,15 @@ class _Replicated(torch.autograd.Function):
 
 
 def _refuse_graph() -> None:
-    """A loss of the gradients would not be the same on every process."""
+    """Refuse a graph of the gradient: a loss of the gradient would differ between processes."""
     if torch.is_grad_enabled():
         raise RuntimeError("a loss of sharded classes can be differentiated once: create_graph must be False")
 
 
 def _nothing(zero: Tensor, local: Measures) -> RowStatistics:
-    """The statistics of no class at all."""
+    """The statistics of a process without classes."""
     none = zero.detach()
-    # The gradients of what is replicated are summed in backward, and every process has to take part.
+    # Gradients of replicated tensors are summed in backward, in which every process has to take part.
     for x in local.tensors:
         if x is not None and x.requires_grad:
             zero = zero + x[..., :0].sum()
@@ -300,12 +305,12 @@ def _nothing(zero: Tensor, local: Measures) -> RowStatistics:
 
 
 def _uncounted(empty: Tensor, measures: Measures) -> Measures:
-    """Empty rows must not count, as -inf less -inf is NaN."""
+    """Ignore rows in which all local classes are masked, as -inf minus -inf is NaN."""
     return measures._replace(counted=measures.counted & ~empty)
 
 
 def _without(empty: Tensor, found: RowStatistics, measures: Measures) -> RowStatistics:
-    """The statistics, found while the empty rows did not count, now that they do."""
+    """Set the statistics of rows in which all local classes are masked, which were ignored before."""
     return found._replace(
         target_z=found.target_z.masked_fill(empty, 0.0),
         prior_z=found.prior_z.masked_fill(empty, 0.0),

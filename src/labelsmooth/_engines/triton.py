@@ -1,14 +1,14 @@
 """Row statistics and their gradient in Triton, one program per row: the dense engine on a GPU.
 
-reference.py is the specification. The forward pass reads a row once, in blocks under a running maximum, and
-once more for a hinge, which is measured from the final one; it writes the statistics. The backward pass reads
-the row again and writes the gradient. Nothing is as wide as the logits but the gradient. Both are free of
-synchronisation and of shapes that depend on data, so that a CUDA graph can hold them.
+reference.py is the specification. The forward pass reads a row once, in blocks with a running maximum, and
+again for a hinge, which needs the final maximum; it writes the statistics. The backward pass reads the row
+again and writes the gradient, the only tensor as wide as the logits. Neither synchronises or has shapes that
+depend on data, so both can be captured in a CUDA graph.
 """
 
-# ruff: noqa: N803 - constants of a kernel are in capitals, as Triton has them
+# ruff: noqa: N803 - constants of a kernel are in capitals, as in Triton
 
-from __future__ import annotations  # annotations name triton, which need not be there
+from __future__ import annotations  # annotations name triton, which may be missing
 
 from functools import cache
 from math import gcd
@@ -35,13 +35,13 @@ else:
 
 jit: Any = (lambda kernel: kernel) if triton is None else triton.jit
 
-# 8 logits a thread: whole vector loads, and sums in so few registers that programs hide each other's waiting.
+# 8 logits per thread: full vector loads, and few enough registers that programs hide each other's latency.
 BLOCK, BLOCK_PER_WARP = 2048, 256
 
 
 @cache
 def absence() -> str | None:
-    """Why this engine cannot serve here, or None if it can."""
+    """Why this engine is not available, or None if it is."""
     if triton is None:
         return "triton is not installed"
     if isinstance(_forward_kernel, triton.JITFunction) and not torch.cuda.is_available():
@@ -60,7 +60,7 @@ def _forward(z: Tensor, measures: Measures) -> Tensor:
 def _backward(
     grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None = None
 ) -> Tensor:
-    """The gradient by ``z``, given that by the differentiable statistics; ``out`` may be ``z`` itself."""
+    """The gradient with respect to ``z``, given that by the statistics; ``out`` may be ``z`` itself."""
     if out is None:
         out = torch.empty_like(z, memory_format=torch.contiguous_format)
     place = in_rows(out)[0]
@@ -73,13 +73,13 @@ forward, backward = with_few(_forward, _backward)
 
 
 def _block(classes: int) -> tuple[int, int]:
-    """How many logits a program holds at a time, and in how many warps."""
+    """The number of logits that a program holds at a time, and its number of warps."""
     block = min(1 << (classes - 1).bit_length(), BLOCK)
     return block, max(1, block // BLOCK_PER_WARP)
 
 
 def _launch(kernel: Any, z: Tensor, measures: Measures, out: Tensor | None, **more: object) -> None:
-    """Runs the kernel on every row; ``out`` has the shape of ``z``."""
+    """Run the kernel on every row; ``out`` has the shape of ``z``."""
     if obstacle := absence() or unserved(z, measures):
         raise ValueError(f"the triton engine cannot serve: {obstacle}")
     classes, num_rows = z.size(-1), measures.counted.numel()
@@ -121,14 +121,14 @@ def _launch(kernel: Any, z: Tensor, measures: Measures, out: Tensor | None, **mo
             ALIGN=align,
             BLOCK=block,
             num_warps=num_warps,
-            # Where one class is left its parts cancel the partition's, if none is added unrounded.
+            # Where one class is left, its terms cancel the partition's only if each product is rounded.
             enable_fp_fusion=False,
             **more,
         )
 
 
 def _number(statistic: str) -> Any:
-    """A constant, as which alone a kernel may read what is outside of it."""
+    """The index of a statistic as a constexpr, the only kind of global that a kernel may read."""
     number = RowStatistics._fields.index(statistic)
     return number if triton is None else tl.constexpr(number)
 
@@ -137,8 +137,8 @@ LSE, TARGET_Z, PRIOR_Z, HINGE, MODEL_Z = map(_number, ("lse", "target_z", "prior
 TARGET_MASS, PRIOR_MASS, VALID_MASS = map(_number, ("target_mass", "prior_mass", "valid_mass"))
 Z_MAX, SLOPE = map(_number, ("z_max", "slope"))
 
-# A tensor that is None costs nothing: Triton compiles what is left. Lengths come in units of ALIGN, since
-# from a product with a constant Triton learns what divides them, without which it loads class by class.
+# An argument that is None costs nothing, as Triton specialises the kernel. Lengths are in units of ALIGN:
+# Triton infers divisibility from the product with a constant, without which it would load class by class.
 
 
 @jit
@@ -177,11 +177,11 @@ def _forward_kernel(
     for start in range(0, classes, BLOCK):
         k = start + tl.arange(0, BLOCK)
         x = ahead.to(real)
-        # Asked for now, the next block arrives while this one is summed.
+        # Prefetch: the next block is loaded while this one is summed.
         ahead = _logits(z, k + BLOCK, classes)
         before = top
         top = tl.maximum(top, tl.max(x, 0))
-        # While all classes are masked there is no maximum to measure from, nor anything to correct.
+        # While all classes are masked there is no maximum to subtract, and no sum to correct.
         base = tl.where(top == float("-inf"), 0.0, top)
         rise = tl.where(before == float("-inf"), 0.0, base - before)
         x -= base
@@ -194,7 +194,7 @@ def _forward_kernel(
         if weight is not None:
             valid += share
             share *= _load(weight, k, classes)
-        # No term is above 0, nor is any correction: nothing cancels.
+        # No term and no correction is above 0, so nothing cancels.
         dot += _times(share, x) - rise * mass
         mass += share
         if soft is not None:
@@ -215,14 +215,14 @@ def _forward_kernel(
     prior_mass = tl.sum(mass, 0)
     prior_z = tl.sum(dot, 0)
     valid_mass = prior_mass if weight is None else tl.sum(valid, 0)
-    valid_mass = tl.where(valid_mass < LEAST, 0.0, valid_mass)  # too little to be divided by
+    valid_mass = tl.where(valid_mass < LEAST, 0.0, valid_mass)  # too small to divide by
     empty = valid_mass == 0
     divisor = tl.where(empty, 1.0, valid_mass)
     prior_mass = tl.where(empty, target_mass, _ratio(prior_mass, divisor))
     prior_z = tl.where(empty, target_z, prior_z / divisor)
     if prior is None:
         valid_mass /= classes
-    # The largest class alone adds 1 to the total, which is 0 if all are masked and NaN if any is.
+    # The largest logit adds 1 to the total. It is 0 if all classes are masked, and NaN if any logit is NaN.
     partition = tl.sum(total, 0)
     proper = partition > 0
     lse = tl.log(tl.where(proper, partition, float("nan")))
@@ -288,7 +288,7 @@ def _backward_kernel(
     valid_mass = tl.load(_at(statistics, num_rows, VALID_MASS, i))
     top = tl.load(_at(statistics, num_rows, Z_MAX, i))
     if prior is None:
-        valid_mass = tl.floor(valid_mass * classes + 0.5)  # the number of valid classes, whole again
+        valid_mass = tl.floor(valid_mass * classes + 0.5)  # the number of valid classes, an integer again
     empty = valid_mass == 0
     divisor = tl.where(empty, 1.0, valid_mass)
     by_target += tl.where(empty, by_prior, 0.0)
@@ -307,7 +307,7 @@ def _backward_kernel(
         by_share = by_prior
         if HINGED:
             by_share = by_prior - by_hinge * _slope(_beyond(x, margin), SQUARED)
-        # Each part is rounded as by_lse has it.
+        # Each term is rounded as in by_lse.
         share = _ratio(_prior_of(prior, x, k, y, classes, EXCLUDE), divisor)
         if weight is not None:
             share *= _load(weight, k, classes)
@@ -320,7 +320,7 @@ def _backward_kernel(
         else:
             measure += tl.where(k == y, by_target * target_mass, 0.0)
         if HINGED:
-            # Only the first of the largest logits.
+            # Only the first of the largest logits has this term.
             found = tl.min(tl.where(logit == top, k, classes), 0)
             measure += tl.where((k == found) & (first == classes), by_top, 0.0)
             first = tl.minimum(first, found)
@@ -333,7 +333,7 @@ def _backward_kernel(
 
 @jit
 def _class_of(target, i, classes):
-    """The class of row i or, where it is none of these, -1; short, as every class is compared with it."""
+    """The class of row i, or -1 if it is none of them; int32, as every class is compared with it."""
     if target is None:
         y = tl.full((), -1, tl.int32)
     else:
@@ -359,7 +359,7 @@ def _load(row, k, classes):
 
 @jit
 def _prior_of(prior, x, k, y, classes, EXCLUDE: tl.constexpr):
-    """The prior where it is allowed; the uniform one is 1 there."""
+    """The prior at its allowed classes, 0 elsewhere; the uniform prior is 1, not renormalised."""
     allowed = x > float("-inf")
     if EXCLUDE:
         allowed &= k != y
@@ -372,25 +372,25 @@ def _prior_of(prior, x, k, y, classes, EXCLUDE: tl.constexpr):
 
 @jit
 def _ratio(a, b):
-    """``a / b``, 1 where they are equal, as Triton's own division of float32 need not be."""
+    """``a / b``, exactly 1 where they are equal, which Triton's own float32 division does not guarantee."""
     return tl.div_rn(a, b) if a.dtype == tl.float32 else a / b
 
 
 @jit
 def _times(a, x):
-    """``a * x``, and 0 where a is 0 and x infinite."""
+    """``a * x``, but 0 where a is 0."""
     return a * tl.where(a == 0, 0.0, x)
 
 
 @jit
 def _beyond(x, margin):
-    """How far a logit, x below the largest, is beyond the margin; 0 if it is masked or NaN."""
+    """The distance -x of a logit from the largest, minus the margin, at least 0; 0 if masked or NaN."""
     return tl.maximum(tl.where(x > float("-inf"), -x, 0.0) - tl.full((), margin, x.dtype), 0.0)
 
 
 @jit
 def _slope(beyond, SQUARED: tl.constexpr):
-    """The derivative of the hinge."""
+    """The derivative of the hinge with respect to the distance."""
     return 2 * beyond if SQUARED else tl.where(beyond > 0, 1.0, 0.0).to(beyond.dtype)
 
 

@@ -1,1 +1,1 @@
-"""What logits are held to: labels, priors and strengths, as tensors one row of which serves one row."""
+"""Targets, priors and strengths, as tensors that correspond to the rows of the logits."""

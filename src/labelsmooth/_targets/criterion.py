@@ -1,4 +1,4 @@
-"""Everything of a cross entropy but its logits: options become tensors, one row of which serves one row."""
+"""A cross entropy apart from its logits: the options, as tensors that correspond to the rows."""
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -44,13 +44,15 @@ from labelsmooth.schedules import ByClass, Schedule
 
 
 def squared_lse(s: RowStatistics) -> Tensor:
-    """lse(z)^2, which keeps the logits near normalised (Chowdhery et al., PaLM, 2022)."""
+    """lse(z)^2, a penalty that keeps the logits nearly normalised (Chowdhery et al., PaLM, 2022)."""
     return (s.lse + s.z_max).square()
 
 
 class Unasked(Tensor):
-    """In place of a statistic that a formula does not ask for: whatever uses it is told so. None would let a
-    comparison pass."""
+    """A placeholder for a statistic that a formula has not declared. Any operation on it raises an error.
+
+    With None in its place some operations would pass, such as a comparison.
+    """
 
     said: str
 
@@ -67,31 +69,34 @@ def unasked(formula: str, statistic: str, rule: str) -> Tensor:
 
 
 class Criterion(NamedTuple):
-    """A cross entropy that waits for the row statistics of the logits."""
+    """A cross entropy as a function of the row statistics of the logits."""
 
     measures: Measures
     eps: Tensor  # broadcasts against the rows
     scale: Tensor  # each row's factor
-    counts: Tensor  # what each row counts in a mean
+    counts: Tensor  # each row's count in a mean
     reduction: Reduction
     denominator: float | Tensor | None
     z_loss: float
     formula: Formula
-    overlap: Tensor | None  # <target, prior>, where the formula asks for it
+    overlap: Tensor | None  # <target, prior>, if the formula uses it
 
     def losses(self, s: RowStatistics) -> Tensor:
         """One loss per row."""
         loss = self._formula_of(s)
         if self.z_loss:
-            # A row has it as often as it has its partition, so that a scale of the weights cancels in a mean.
+            # Weighted as the row's lse, so that a common factor of the class weights cancels in a mean.
             squared = squared_lse(s)
             weighted = squared if self.measures.weight is None else times(s.target_mass, squared)
             loss = loss + self.z_loss * weighted
         return times(self.scale, loss)
 
     def evaluated(self, statistics: Tensor, kernels: Kernels) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """One loss per row given the statistics, ``(10, ...)``; and a function that gives the gradient by the
-        differentiable ones, ``(5, ...)``, given that by the losses."""
+        """One loss per row given the statistics, ``(10, ...)``, and a function for the gradient.
+
+        The function takes the gradient with respect to the losses, and returns the gradient with respect to
+        the differentiable statistics, ``(5, ...)``.
+        """
         if self.formula.linear:
             one = self.eps.is_cpu and not self.eps.dim()
             factors = self.formula.factors(self.eps.item() if one else self.eps)
@@ -140,30 +145,33 @@ class Criterion(NamedTuple):
         return reduce(losses, self.counts, self.reduction, self.denominator)
 
     def unreduced(self, grad: Tensor) -> Tensor:
-        """The gradient by the losses of the rows given that by the loss; it broadcasts against the rows."""
+        """The gradient with respect to the losses per row, given ``grad`` with respect to the reduced loss.
+
+        It broadcasts against the rows.
+        """
         if self.reduction != "mean":
             return grad
         by = divisor(self.counts, self.denominator)
         return grad / by if self.denominator is not None else torch.where(by == 0, 0.0, grad / by)
 
     def nll(self, s: RowStatistics) -> Tensor:
-        """The loss without smoothing, without gradient."""
+        """The reduced loss without smoothing, which has no gradient."""
         return self.reduced(times(self.scale, nll(s))).detach()
 
     @property
     def learns(self) -> bool:
-        """Whether a gradient is asked for by anything in it."""
+        """Whether any of its tensors requires a gradient."""
         if not torch.is_grad_enabled():
             return False
         tensors = (*self.measures.tensors, self.eps, self.scale, self.counts, self.overlap, self.denominator)
         return any(isinstance(x, Tensor) and x.requires_grad for x in tensors)
 
     def flat(self) -> Self:
-        """The same with all rows in one dimension."""
+        """The criterion with all rows in one dimension."""
         return self if self.scale.dim() == 1 else self._by_row(self.measures.flat(), lambda x: x.reshape(-1))
 
     def rows(self, part: slice) -> Self:
-        """The same of some of the rows, which have one dimension."""
+        """The criterion of some of the rows, which are in one dimension."""
         if part == slice(0, len(self.scale)):
             return self
         return self._by_row(self.measures.rows(part), lambda x: x[part])
@@ -188,15 +196,17 @@ def criterion(
     class_dim: int | None = None,
     **options: Unpack[CrossEntropyOptions],
 ) -> Criterion:
-    """The cross entropy of logits of that shape and device, computed in ``dtype``; torch's class dimension if
-    none."""
+    """Validate the arguments of a cross entropy of logits with this shape and device, computed in ``dtype``.
+
+    The class dimension is torch's by default.
+    """
     check_options(weight, options)
     class_dim = class_dim_of(len(shape), class_dim) % len(shape)
     return _criterion(shape, class_dim, dtype, device, target, weight, **options)
 
 
 def check_options(weight: Tensor | None, options: LossOptions) -> None:
-    """The rules of options that no batch has a part in."""
+    """Check the options that do not depend on a batch."""
     for name, value in options.items():
         if name in CHECKS:
             CHECKS[name](name, value)
@@ -299,7 +309,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "check_ranks": False,
     "train_only": False,
 }
-"""Those of the options of every loss; the others have None."""
+"""The defaults of the options of all losses. Options that are not listed have the default None."""
 
 
 def strength(
@@ -310,7 +320,7 @@ def strength(
     like: Tensor,
     within: Interval = UNIT,
 ) -> Tensor:
-    """eps as a tensor that broadcasts against the rows, ``like`` one of which it is; NaN if out of range."""
+    """eps as a tensor with the dtype of ``like`` that broadcasts against it; NaN where out of range."""
     if isinstance(eps, Schedule):
         eps = eps.eps
     if isinstance(eps, ByClass):
@@ -325,7 +335,7 @@ def strength(
 
 
 def _overlap(measures: Measures, num_classes: int, like: Tensor) -> Tensor:
-    """<target, prior>, the prior as it is given."""
+    """<target, prior>, for the prior before it is renormalised over the valid classes."""
     target, prior, shares = measures.target, measures.prior, measures.shares
     if measures.exclude_target and not measures.mixed:
         return torch.zeros_like(like)

@@ -19,7 +19,7 @@ class Mixed(NamedTuple):
     lam: float | Tensor
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """The same on another device."""
+        """The labels on another device."""
         return self._make(moved(self, lambda x: x.to(device, non_blocking=non_blocking)))
 
     def pin_memory(self) -> Self:
@@ -68,7 +68,7 @@ def mixed(first: Tensor, second: Tensor, lam: float | Tensor) -> Mixed:
 
 
 def by_sample(lam: float | Tensor, rows: torch.Size) -> float | Tensor:
-    """A share for each sample, ``(N,)`` as collated ones are, in a shape that broadcasts against the rows."""
+    """Reshape collated shares, one per sample ``(N,)``, so that they broadcast against the rows."""
     if isinstance(lam, Tensor) and lam.dim() == 1 and len(rows) > 1 and lam.numel() == rows[0]:
         return lam.reshape(-1, *[1] * (len(rows) - 1))
     return lam
@@ -89,11 +89,11 @@ def as_mixed_targets(
     ignore_index: int | None,
     sample_weight: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The two labels of each row, (..., 2), which rows count, and what each label has of its row."""
+    """The labels of each row, (..., 2), a mask of the rows that are not ignored, and the labels' shares."""
     first, second, lam = target
     options: dict[str, Any] = {"dtype": dtype, "ignore_index": ignore_index, "soft": False}
     if first.shape != second.shape or first.shape != shape[:class_dim] + shape[class_dim + 1 :]:
-        for labels in (first, second):  # one of which says what is wrong
+        for labels in (first, second):  # one of the two raises the error
             as_targets(labels, shape, class_dim, **options)
     if sample_weight is not None:
         check_tensor("sample_weight", sample_weight)
@@ -107,12 +107,12 @@ def as_mixed_targets(
         **options,
     )
     lam = by_sample(lam, first.shape)
-    _check_share(lam, first.shape)  # again: a collated one is another
+    _check_share(lam, first.shape)  # again, as collating may change lam
     every = torch.ones(first.shape, dtype=dtype, device=first.device)
     if isinstance(lam, Tensor):
         lam = torch.where(UNIT.has(lam), lam, torch.nan).to(every)
-    lam = every * lam  # arithmetic: torch.compile keeps a float open, one graph for all
-    # A label mixed with itself is that label, to the last digit.
+    lam = every * lam  # arithmetic keeps a float symbolic in torch.compile: one graph for all
+    # A label mixed with itself has exactly the share 1.
     lam = torch.where((first == second) & UNIT.has(lam), 1.0, lam)
     shares = torch.stack([lam, 1 - lam], -1)
     counts = (counted | (shares == 0)).all(-1)

@@ -1,6 +1,6 @@
-"""The options of the losses, by name and type: one list, of which every function and module has its part.
+"""The options of the losses: one list of names and types, from which functions and modules take theirs.
 
-Their defaults are those of :func:`labelsmooth._targets.criterion.criterion`, and None for the others.
+The defaults are ``DEFAULTS`` of :mod:`labelsmooth._targets.criterion`, and None for other options.
 """
 
 from typing import TYPE_CHECKING, Literal, Required, TypedDict
@@ -27,7 +27,7 @@ Strength = float | Tensor | ByClass | Schedule
 
 
 class LossOptions(TypedDict, total=False):
-    """Those of every cross entropy, function or module."""
+    """The options of every cross entropy, function or module."""
 
     ignore_index: int
     reduction: Reduction
@@ -40,27 +40,27 @@ class LossOptions(TypedDict, total=False):
 
 
 class ModuleOptions(LossOptions, total=False):
-    """Those of a module."""
+    """The options of a module."""
 
     weight: Tensor | None
     train_only: bool
 
 
 class CrossEntropyOptions(LossOptions, total=False):
-    """Those of a call, which also has what belongs to its batch."""
+    """The options of a function call, including those per batch."""
 
     sample_weight: Tensor | None
     denominator: float | Tensor | None
 
 
 class LogitsOptions(CrossEntropyOptions, total=False):
-    """Those of a call on logits."""
+    """The options of a call on logits."""
 
     engine: Engine | None
 
 
 class HeadOptions(CrossEntropyOptions, total=False):
-    """Those of a call on a linear head."""
+    """The options of a call on a linear head."""
 
     linear_bias: Tensor | None
     weight: Tensor | None
@@ -69,7 +69,7 @@ class HeadOptions(CrossEntropyOptions, total=False):
 
 
 class ShardOptions(TypedDict, total=False):
-    """Those of a call on some of the classes."""
+    """The options of a call on a shard of the classes."""
 
     group: Required["dist.ProcessGroup | None"]
     num_classes: int | None
@@ -78,8 +78,8 @@ class ShardOptions(TypedDict, total=False):
 
 
 class LogitsShardOptions(LogitsOptions, ShardOptions, total=False):
-    """Those of a call on the logits of some of the classes."""
+    """The options of a call on the logits of a shard of the classes."""
 
 
 class HeadShardOptions(HeadOptions, ShardOptions, total=False):
-    """Those of a call on a linear head of some of the classes."""
+    """The options of a call on a linear head with a shard of the classes."""

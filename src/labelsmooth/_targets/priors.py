@@ -1,4 +1,4 @@
-"""The prior of a call as fields of :class:`Measures`, and what it does not go with."""
+"""Validation of a prior, and its conversion to fields of :class:`Measures`."""
 
 from typing import TypedDict
 
@@ -12,7 +12,7 @@ from labelsmooth.priors import PerSample, Prior
 
 
 class PriorOptions(TypedDict, total=False):
-    """Fields of Measures."""
+    """The fields of Measures that describe the prior."""
 
     prior: Tensor | None
     per_row: bool
@@ -26,7 +26,7 @@ def as_prior(
     dtype: torch.dtype,
     counted: Tensor,
 ) -> PriorOptions:
-    """Validate the prior of logits of that shape, classes last; that of each sample where the row counts."""
+    """Validate the prior for logits of this shape; priors per sample are checked in rows not ignored."""
     num_classes = shape[class_dim]
     if prior is None:
         return {}
@@ -61,7 +61,7 @@ def as_prior(
 
 
 def _check_rows(probabilities: Tensor, counted: Tensor, whole: bool = False) -> None:
-    """Whether the rows that count are distributions; over few classes they are renormalised."""
+    """Check that the rows not ignored are distributions; with ``whole`` they must sum to 1."""
     if not readable(probabilities, counted):
         return
     p, rule = probabilities, "be finite and at least 0"
@@ -83,7 +83,7 @@ def _shortly(row: Tensor) -> str:
 
 
 def check_others(measures: Measures, num_classes: int) -> None:
-    """The rule of ``off_target="others"``: something is left when a class is taken out of its prior."""
+    """Check for ``off_target="others"`` that a prior without the target class has mass left."""
     prior = measures.prior
     if num_classes == 1:
         raise ValueError('off_target="others" needs at least 2 classes, got 1')
@@ -101,7 +101,7 @@ def check_others(measures: Measures, num_classes: int) -> None:
 
 
 def check_draws(measures: Measures, formula: str) -> None:
-    """The rule of a formula that takes wrong labels to be drawn from the prior."""
+    """Check the prior of a formula that assumes wrong labels to be drawn from it."""
     if measures.by_class:
         raise ValueError(
             f"prior must be the same for all classes with {formula}, which takes wrong labels to be drawn"

@@ -1,4 +1,4 @@
-"""Logits and labels as rows: the classes last, and which of the rows count."""
+"""Logits and targets as rows, with the classes last and a mask of the rows that are not ignored."""
 
 from numbers import Integral
 from types import NoneType
@@ -18,7 +18,7 @@ CLASSES_LAST: Final = (
 
 
 def as_rows(input: Tensor, class_dim: int | None = None) -> Tensor:
-    """Logits with the classes last: from torch's dimension unless given, 1, or 0 in unbatched logits."""
+    """Move the class dimension of the logits last. By default it is torch's: 1, or 0 if unbatched."""
     check_tensor("input", input, typed=True)
     check_local(input=input)
     if class_dim is not None and not isinstance(class_dim, Integral):
@@ -43,10 +43,10 @@ def as_targets(
     sample_weight: Tensor | None = None,
     soft: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Validate the targets of logits of that shape: the targets, classes last, and which of them count.
+    """Validate the targets of logits with this shape.
 
-    Those that do not count are blanked out. No index is ignored if none is named. Class probabilities are
-    taken if ``soft``.
+    Returns the targets, with the classes last and zeros in ignored rows, and a mask of the other rows. If
+    ``ignore_index`` is None, no index is ignored. Class probabilities are accepted if ``soft``.
     """
     check_tensor("target", target, typed=True)
     check_local(target=target, sample_weight=sample_weight)
@@ -95,7 +95,7 @@ def as_targets(
 
 
 def _meant(target: Tensor, shape: torch.Size, class_dim: int) -> str:
-    """What to do about targets whose shape is a common mistake, for a message."""
+    """A hint for an error message if the target has the shape of a common mistake."""
     if target.shape == (*shape[:class_dim], 1, *shape[class_dim + 1 :]):
         return f"; take target.squeeze({class_dim})"
     last = len(shape) - 1

@@ -1,4 +1,4 @@
-"""The cross entropy of a DTensor, whose rows, classes or both are spread over a mesh."""
+"""The cross entropy of a DTensor, whose rows, classes or both are sharded over a device mesh."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
@@ -43,26 +43,26 @@ def dtensor_cross_entropy(
 ) -> "tuple[DTensor, DTensor]":
     """:func:`labelsmooth.functional.cross_entropy` of a DTensor; every process of its mesh has to call it.
 
-    One dimension of the mesh may shard the classes, others any other dimension of the input. A mean is that
-    over the rows of all processes, as if there were one, and so is its gradient: a sum and a count are
-    all-reduced over the dimensions of the mesh that shard rows.
+    One dimension of the mesh may shard the classes, the others may shard rows. A mean and its gradient are
+    those of a single process with all rows: sums and counts are all-reduced over the mesh dimensions that
+    shard rows.
 
     Args:
         input: Logits, placed by ``Shard`` and ``Replicate`` only.
-        target: Class indices or probabilities, or mixed labels, as of the whole input. Plain tensors, here
-            and among the options, are whole too and the same on every process. DTensors may be sharded.
+        target: Class indices, class probabilities or mixup labels of the whole input. Plain tensors, here and
+            among the options, must be the same on every process. DTensors may be sharded.
         weight: A weight for each class, ``(K,)``.
         engine: As in :func:`labelsmooth.functional.cross_entropy`, for each process's own part.
-        return_nll: Whether to return the loss without smoothing too.
-        options: As in :func:`labelsmooth.functional.cross_entropy`; a formula with a hinge is refused where
+        return_nll: Whether to return the loss without smoothing as well.
+        **options: As in :func:`labelsmooth.functional.cross_entropy`. A formula with a hinge is refused if
             the classes are sharded.
 
     Returns:
-        Two DTensors on the same mesh, the second without smoothing if that is asked for: replicated scalars,
-        or for "none" one loss per row, sharded as the rows.
+        Two DTensors on the same mesh: the loss, and the loss without smoothing if ``return_nll``. Both are
+        replicated scalars or, for "none", one loss per row, sharded as the rows.
 
     Raises:
-        ValueError: naming the argument that is out of its range, or has a wrong shape or type.
+        ValueError: if an argument is out of range, or has a wrong shape or type.
     """
     from torch.distributed.tensor import DTensor, Replicate
 
@@ -110,23 +110,23 @@ def dtensor_linear_cross_entropy(
     linear_bias: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`labelsmooth.functional.linear_cross_entropy` where the head's weight, at least, is a DTensor.
+    """:func:`labelsmooth.functional.linear_cross_entropy` of a head whose weight is a DTensor.
 
-    Every process of its mesh has to call it. One dimension of the mesh shards the classes, and everything is
-    the same over the others.
+    Every process of its mesh has to call it. One dimension of the mesh shards the classes; over the others
+    all arguments are replicated.
 
     Args:
         input: The same on every process: a plain tensor, or a DTensor on the same mesh, all ``Replicate``.
-        linear_weight: W, ``(K, D)``, placed by one ``Shard(0)`` and else by ``Replicate``.
-        target: A plain tensor, as all that is in the options, whole and the same on every process.
+        linear_weight: W, ``(K, D)``, placed by one ``Shard(0)`` and otherwise by ``Replicate``.
+        target: A plain tensor, the same on every process, as are all tensors among the options.
         linear_bias: b, ``(K,)``, placed as ``linear_weight``.
-        **options: As of :func:`labelsmooth.functional.vocab_parallel_linear_cross_entropy`.
+        **options: As in :func:`labelsmooth.functional.vocab_parallel_linear_cross_entropy`.
 
     Returns:
-        The loss, and that without smoothing, the same on every process: DTensors if the input is one.
+        The loss and the loss without smoothing, the same on every process; DTensors if the input is one.
 
     Raises:
-        ValueError: naming the argument, on every process, before any of them waits for another.
+        ValueError: if an argument is invalid; on every process, before any of them waits for another.
     """
     from torch.distributed.tensor import DTensor, Replicate, Shard
 
@@ -181,13 +181,13 @@ def dtensor_linear_cross_entropy(
 
 
 class Layout(NamedTuple):
-    """How the rows and classes of a DTensor lie on its mesh."""
+    """The placement of a DTensor's rows and classes on its mesh."""
 
     class_dim: int
     class_mesh_dim: int | None  # the dimension of the mesh that shards the classes
     rows: torch.Size
     placements: list["Placement"]  # of the rows
-    row_groups: list["dist.ProcessGroup"]  # those that the rows are spread over
+    row_groups: list["dist.ProcessGroup"]  # the groups that shard the rows
 
 
 def layout_of(input: "DTensor") -> Layout:
@@ -229,7 +229,7 @@ def _local_call(
     weight: Tensor | None,
     options: CrossEntropyOptions,
 ) -> tuple[Tensor | Mixed, Tensor | None, CrossEntropyOptions]:
-    """The target, weight and options of this process's rows."""
+    """The target, weight and options for this process's rows."""
     from torch.distributed.tensor import DTensor, Replicate
 
     mesh = input.device_mesh

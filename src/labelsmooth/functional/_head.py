@@ -1,4 +1,4 @@
-"""The loss of a linear head and its gradient in one go, where it is a sum or a mean."""
+"""The loss of a linear head and its gradient in one pass, for a sum or a mean."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +14,10 @@ from labelsmooth._targets.criterion import Criterion
 
 
 def reduced(head: Head, wanted: Criterion) -> tuple[Tensor, RowStatistics]:
-    """A loss that is a sum or mean, and the statistics of the rows, which have no gradient here.
+    """The reduced loss, for a sum or mean, and the statistics of the rows, which have no gradient here.
 
-    Its gradients are found on the way, but for a factor that the backward pass brings: three products.
+    The forward pass computes the gradients as well, with three matrix products in all. The backward pass
+    multiplies them by its factor.
     """
     loss, found = _Reduced.apply(*head, wanted)
     return loss, RowStatistics(*found.unbind())
@@ -28,7 +29,7 @@ class _Reduced(torch.autograd.Function):
         *parts, wanted = arguments
         head = Head(*parts)
         denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
-        # Those of the criterion, for torch to refuse them if they have changed since.
+        # The criterion's tensors are saved so that torch refuses them if they are changed in place.
         criterion = *wanted.measures.tensors, denominator
         ctx.save_for_backward(*unheld(head), *criterion)
         ctx.call = *head[3:], wanted
@@ -52,7 +53,7 @@ class _Reduced(torch.autograd.Function):
             )
             return *gradients, *_REST
         gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:  # an earlier backward pass was given them, to keep and to change
+        if gradients is None:  # an earlier backward pass has returned them to its caller
             _, gradients = passes(head, wanted.measures, ctx.needs_input_grad, _derivative(wanted))
         grad = wanted.unreduced(grad)
         return *(x if x is None else _scale(x, grad) for x in gradients), *_REST
@@ -62,16 +63,17 @@ _REST = (None,) * len((*Head._fields[3:], "wanted"))
 
 
 def _scale(x: Tensor, factor: Tensor) -> Tensor:
-    """x *= factor; elsewhere than on a CPU a number without dimension is first rounded to the type of x."""
+    """x *= factor. Except on a CPU, torch would first round a 0-d factor to the dtype of x."""
     return x.mul_(factor if x.is_cpu else factor.reshape([1] * x.dim()))
 
 
 def _derivative(
     wanted: Criterion, losses: Tensor | None = None
 ) -> Callable[[Kernels, slice, Tensor], Tensor]:
-    """The gradient of the sum of the losses by the statistics of some rows, whose losses are noted.
+    """A function for the gradient of the summed losses with respect to the statistics of a chunk of rows.
 
-    The factor of a mean comes at the end: in float16 the gradients by single logits would vanish.
+    It writes the rows' losses into ``losses``. The factor of a mean is applied at the end, as in float16 the
+    gradients with respect to the logits would underflow.
     """
 
     def derivative(kernels: Kernels, part: slice, statistics: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The cross entropy of logits that are there, by the engine and the formula that are asked for."""
+"""The cross entropy of given logits, by the requested engine and formula."""
 
 from typing import Any, Unpack
 
@@ -28,13 +28,13 @@ def logits_cross_entropy(
     return_nll: bool = False,
     **options: Unpack[CrossEntropyOptions],
 ) -> tuple[Tensor, Tensor]:
-    """:func:`cross_entropy` with the classes in any dimension; class probabilities have them there too.
+    """:func:`cross_entropy` with the classes in any dimension, of the logits and of class probabilities.
 
-    The second is the loss without smoothing, if that is asked for.
+    The second result is the loss without smoothing if ``return_nll``.
     """
     if is_dtensor(input):
         z: Any = input
-        if class_dim is not None:  # torch's dimension is all that it takes
+        if class_dim is not None:  # dtensor_cross_entropy takes torch's dimension only
             second = class_dim_of(z.dim())
             if isinstance(target, Tensor) and target.shape == z.shape:
                 target = target.movedim(class_dim, second)
@@ -52,15 +52,17 @@ def logits_cross_entropy(
 
 
 class _Loss(torch.autograd.Function):
-    """Both halves of a kernel around a formula, as one step of autograd: where nobody watches operators, and
-    where logits alone have a gradient."""
+    """Kernel and formula as one autograd node.
+
+    It serves calls in which only the logits require a gradient, and no tracer or mode watches operators.
+    """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, wanted: Criterion, kernels: Kernels) -> tuple[Tensor, Tensor]:
         statistics = kernels.forward(z, wanted.measures)
         losses, ctx.gradient = wanted.evaluated(statistics, kernels)
         denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
-        # Those of the criterion, for torch to refuse them if they have changed since.
+        # The criterion's tensors are saved so that torch refuses them if they are changed in place.
         ctx.save_for_backward(z, *wanted.measures.tensors, denominator)
         ctx.call = wanted, kernels, statistics
         ctx.mark_non_differentiable(statistics)

@@ -1,4 +1,4 @@
-"""The plain loss in one pass of the CPU kernel: class indices, the uniform prior, one strength."""
+"""The plain loss in one pass of the CPU kernel: class indices, a uniform prior, one strength."""
 
 import math
 from collections.abc import Mapping
@@ -39,7 +39,10 @@ def one_pass(
     options: Mapping[str, Any],
     class_dim: int | None = None,
 ) -> OnePass | str:
-    """What one pass takes of a call, or why it does not serve; what is wrong is left to others to say."""
+    """The arguments of the one-pass kernel, or why it cannot serve the call.
+
+    Invalid arguments are a reason too; the general path then raises the error.
+    """
     if torch.compiler.is_compiling():
         return "torch.compile is at work"
     for name, value in options.items():
@@ -88,7 +91,7 @@ def one_pass(
 
 
 def _number(eps: Any) -> float:
-    """One strength, or NaN if it is something else."""
+    """The strength as a number, or NaN if it is not a single one."""
     eps = eps.eps if isinstance(eps, Schedule) else eps
     if type(eps) is Tensor and eps.is_cpu and not eps.dim() and not eps.requires_grad:
         eps = eps.item()

@@ -1,4 +1,4 @@
-"""Whether the processes of a group are asked for the same."""
+"""Check that the processes of a group make the same call."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from labelsmooth.schedules import ByClass, Schedule
 
 
 def check_same(found: Span | str, summary: dict[str, str], group: "dist.ProcessGroup | None") -> None:
-    """The same error on every process if one has found an error, or if their calls do not go together."""
+    """Raise the same error on every process if one has found an error, or if their calls do not match."""
     calls: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(calls, (found, summary), group=group)
     for rank, (span, _) in enumerate(calls):
