@@ -43,7 +43,7 @@ FUNCTION: list[tuple[dict[str, Any], str]] = [
     ({"prior": torch.zeros(C, device="meta")}, "prior must be on input's device cpu, got meta"),
     (
         {"prior": 0.5, "off_target": "others"},
-        'prior goes with off_target="all" only: of two, the other one takes everything',
+        'prior goes with off_target="all" only: "others" gives all of eps to the opposite label',
     ),
     ({"denominator": -1}, "denominator must not be negative or NaN, got -1"),
     (
@@ -68,7 +68,7 @@ MODULE: list[tuple[dict[str, Any], str]] = [
     ({"prior": "uniform"}, "prior must be a number or a tensor, got str"),
     (
         {"prior": 0.2, "off_target": "others"},
-        'prior goes with off_target="all" only: of two, the other one takes everything',
+        'prior goes with off_target="all" only: "others" gives all of eps to the opposite label',
     ),
 ]
 loss: Any = functional.binary_cross_entropy_with_logits

@@ -115,11 +115,11 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"prior": t(0, 1, 0), "off_target": "others"},
-        'prior leaves nothing for the others of class 1, as off_target="others" needs',
+        'off_target="others" needs mass on other classes, and prior gives class 1 all of it',
     ),
     (
         {"prior": t(0.5, 0.5, 0, 0, 0.5, 0.5, 0, 0, 1).reshape(3, 3), "off_target": "others"},
-        'prior leaves nothing for the others of class 2, as off_target="others" needs',
+        'off_target="others" needs mass on other classes, and prior gives class 2 all of it',
     ),
     ({"target": TARGET.to("meta")}, "target must be on input's device cpu, got meta"),
     ({"weight": torch.ones(3, device="meta")}, "weight must be on input's device cpu, got meta"),

@@ -203,19 +203,19 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     (lambda: OnlineLabelSmoothing(True), "num_classes must be an integer of at least 1, got True"),
     (
         lambda: OnlineLabelSmoothing(3, prior=EVERY),
-        "prior is what OnlineLabelSmoothing finds itself, and cannot be given",
+        "prior cannot be given: OnlineLabelSmoothing estimates it",
     ),
     (
         lambda: OnlineLabelSmoothing(3)(INPUT, TARGET, prior=priors.teacher(INPUT)),
-        "prior is what OnlineLabelSmoothing finds itself, and cannot be given",
+        "prior cannot be given: OnlineLabelSmoothing estimates it",
     ),
     (
         lambda: OnlineLabelSmoothing(3)(INPUT, SOFT),
-        "target must hold class indices in training: the means are of one class each",
+        "target must hold class indices in training, as each mean is over the samples of one class",
     ),
     (
         lambda: OnlineLabelSmoothing(3)(INPUT, mixed(TARGET, TARGET, 0.5)),
-        "target must hold class indices in training: the means are of one class each",
+        "target must hold class indices in training, as each mean is over the samples of one class",
     ),
     (lambda: OnlineLabelSmoothing(3)(INPUT, [0, 2]), "target must be a tensor, got list"),
     (
