@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from labelsmooth.integrations.transformers._lazy import LazyLogits
+from labelsmooth.integrations.transformers._lazy import lazily
 from labelsmooth.integrations.transformers._measures import Criterion
 from labelsmooth.integrations.transformers._models import is_seq2seq, name_of, plain_head
 from labelsmooth.integrations.transformers._smoothing import Smoothing, Strength, Targets
@@ -114,7 +114,7 @@ class _Forward(Smoothing):
         kwargs = {name: value for name, value in kwargs.items() if name not in Targets._fields}
         if is_seq2seq(self.model):
             self._decode(kwargs, targets.labels)
-        with self._inside(), self._lazily(smooths):
+        with self._inside(), lazily(plain_head(self.model) if smooths else None):
             outputs = inner(**kwargs)
         loss = self.loss(outputs, targets, count, smooths, 1, found)
         if isinstance(outputs, Mapping):
@@ -139,16 +139,3 @@ class _Forward(Smoothing):
             yield
         finally:
             self.within = False
-
-    @contextmanager
-    def _lazily(self, smooths: bool) -> Iterator[None]:
-        """The output head gives logits that are not made."""
-        head = plain_head(self.model) if smooths else None
-        if head is None:
-            yield
-            return
-        vars(head)["forward"] = lambda hidden: LazyLogits(hidden, head.weight, head.bias)
-        try:
-            yield
-        finally:
-            del vars(head)["forward"]

@@ -1,12 +1,14 @@
 """Logits that are made only if somebody looks at them."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Head(NamedTuple):
@@ -124,6 +126,19 @@ class LazyLogits(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise RuntimeError(f"{func} was asked of logits that were never made")
+
+
+@contextmanager
+def lazily(head: nn.Linear | None) -> Iterator[None]:
+    """The output head gives logits that are not made, if there is one that can."""
+    if head is None:
+        yield
+        return
+    vars(head)["forward"] = lambda hidden: LazyLogits(hidden, head.weight, head.bias)
+    try:
+        yield
+    finally:
+        del vars(head)["forward"]
 
 
 _WITHOUT_VALUES: Final = {
