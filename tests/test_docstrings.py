@@ -25,6 +25,7 @@ MODULES = sorted(
 STUDY = ("labelsmooth.study", "labelsmooth.calibration")
 STUDY_EXTRA = {"jinja2", "joblib", "matplotlib", "optuna", "rich", "safetensors", "sklearn", "tyro"}
 STUDY_EXTRA |= {"PIL", "polars", "scipy"}  # to read data
+FRAMEWORKS = {"accelerate", "lightning", "transformers", "trl"}
 MADE_OF = (formulas, priors, schedules)
 
 
@@ -59,6 +60,8 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if name.startswith(STUDY) and error.name in STUDY_EXTRA:
+            pytest.skip(f"needs {error.name}")
+        if name.startswith("labelsmooth.integrations") and error.name in FRAMEWORKS:
             pytest.skip(f"needs {error.name}")
         raise
     # An example that writes does so in ``folder``.

@@ -14,10 +14,10 @@ LAYERS = (
     {"functional"},
     {"_modules", "engines"},
     {"__init__"},
-    {"study"},
+    {"study", "integrations"},
     {"__main__"},
 )
-PUBLIC = {"calibration", "engines", "formulas", "functional", "priors", "schedules", "study"}
+PUBLIC = {"calibration", "engines", "formulas", "functional", "integrations", "priors", "schedules", "study"}
 
 
 def module_of(file: Path) -> str:
@@ -64,8 +64,9 @@ def test_no_module_imports_itself_by_way_of_another() -> None:
 
 
 def test_what_is_not_public_has_an_underscore() -> None:
-    """The rooms of the study have their own rules."""
+    """The rooms of the study have their own rules, and an integration has the name of its framework."""
     for module in FILES:
         room, *rest = module.split(".")
+        rest = rest[1:] if room == "integrations" else rest
         assert room in PUBLIC or room.startswith("_")
         assert room == "study" or room.startswith("_") or all(part.startswith("_") for part in rest)

@@ -128,9 +128,8 @@ class Criterion(NamedTuple):
         loss = formula(s, self.eps)
         if not isinstance(loss, Tensor) or loss.shape != self.scale.shape:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(
-                f"formula {name} must return one loss for each row, in shape {tuple(self.scale.shape)}, got {got}"
-            )
+            shape = tuple(self.scale.shape)
+            raise ValueError(f"formula {name} must return one loss for each row, in shape {shape}, got {got}")
         return loss
 
     def _unasked(self, statistic: str, rule: str) -> Tensor:

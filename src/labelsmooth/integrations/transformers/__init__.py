@@ -1,0 +1,23 @@
+r"""Label smoothing in Transformers' Trainer, and in any model of theirs.
+
+.. math::
+    \mathcal{L} = \frac{1}{N} \sum_i H(p_i, q_\theta) + \frac{c}{M} \sum_m A_m
+
+N is the number of labels, and M that of micro-batches, of a step, over all processes; c A is the router loss
+of a mixture of experts.
+"""
+
+try:
+    import transformers as _transformers
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"labelsmooth.integrations.transformers needs {error.name}: pip install 'labelsmooth[transformers]'",
+        name=error.name,
+    ) from error
+
+from labelsmooth.integrations.transformers._callback import SmoothingCallback as SmoothingCallback
+from labelsmooth.integrations.transformers._forward import smooth as smooth
+from labelsmooth.integrations.transformers._loss import SmoothedLoss as SmoothedLoss
+
+del _transformers
+__all__ = ["SmoothedLoss", "SmoothingCallback", "smooth"]

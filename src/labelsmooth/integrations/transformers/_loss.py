@@ -1,0 +1,107 @@
+"""SmoothedLoss, for Trainer's compute_loss_func."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from labelsmooth.integrations.transformers._measures import Count, Criterion
+from labelsmooth.integrations.transformers._models import is_seq2seq, name_of
+from labelsmooth.integrations.transformers._smoothing import Smoothing, Strength, Targets
+from labelsmooth.integrations.transformers._trainers import running
+
+
+class SmoothedLoss(Smoothing):
+    r"""The smoothed loss of a model whose own is a cross entropy, for ``Trainer(compute_loss_func=...)``.
+
+    .. math::
+        \mathcal{L} = \frac{1}{N} \sum_i H(p_i, q_\theta) + \frac{c}{M} \sum_m A_m, \qquad
+        p = (1 - \epsilon)\, e_y + \epsilon\, \pi
+
+    N counts the labels of all micro-batches and processes of a step, as Trainer does. The router loss A of a
+    mixture of experts stays, as the mean over the M micro-batches. Labels are shifted where the model shifts
+    them. In evaluation it is the plain loss.
+
+    Question answering has two labels a row under names of their own; Trainer does not count them, so that
+    each micro-batch has the same weight.
+
+    Args:
+        model: A model of Transformers with an output head, or PEFT's wrapper of one. Its ``forward`` is
+            watched from now on, for the labels that Trainer does not hand on.
+        criterion: The strength, of which :class:`labelsmooth.CrossEntropyLoss` is made (of a multilabel
+            problem, :class:`labelsmooth.BCEWithLogitsLoss`); or one of these,
+            :class:`labelsmooth.LabelSmoothingLoss` or :class:`labelsmooth.OnlineLabelSmoothing`.
+        smooth_evaluation: Whether evaluation is smoothed too.
+        micro_batches: M, where there is no Trainer to ask; it matters to a mixture of experts only.
+
+    Raises:
+        ValueError: if the model has no such loss, or the criterion does not fit; in the first training step,
+            if smoothing would not happen.
+
+    Example:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> model = LlamaForCausalLM(LlamaConfig(
+        ...     vocab_size=11, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+        ... ))
+        >>> loss = SmoothedLoss(model, 0.1)
+        >>> tokens = torch.tensor([[1, 2, 3, 4]])
+        >>> loss(model(tokens), tokens).shape
+        torch.Size([])
+
+    Reference:
+        Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Strength | Criterion = 0.1,
+        *,
+        smooth_evaluation: bool = False,
+        micro_batches: int | None = None,
+    ) -> None:
+        super().__init__(model, criterion, smooth_evaluation, micro_batches)
+        self.seen, self.names = Targets(), ""  # the labels that the model was given last, and all names
+        vars(self.model).pop("accepts_loss_kwargs", None)  # of smooth
+
+    def forward(self, inner: Any, kwargs: dict[str, Any]) -> Any:
+        """Look at what the model is given."""
+        self.seen = Targets(None, *(kwargs.get(name) for name in Targets._fields[1:]))
+        self.names = ", ".join(kwargs)
+        decoded = ("labels", "decoder_input_ids", "decoder_inputs_embeds", "encoder_outputs")
+        if is_seq2seq(self.model) and all(kwargs.get(name) is None for name in decoded) and running():
+            raise ValueError(
+                f"{name_of(self.model)} was given no decoder_input_ids, and makes none as Trainer keeps the "
+                "labels: pass data_collator=DataCollatorForSeq2Seq(tokenizer, model=model)"
+            )
+        return inner(**kwargs)
+
+    def __call__(self, outputs: Any, labels: Tensor | None, num_items_in_batch: Count = None) -> Tensor:
+        """The loss of a micro-batch, as Trainer asks for it.
+
+        Args:
+            outputs: The model's.
+            labels: Those that the outputs answer; -100 does not count.
+            num_items_in_batch: The labels of the whole step. None is those of this micro-batch.
+        """
+        if self.model._label_smoothing is not self:
+            raise ValueError(
+                f"another SmoothedLoss or smooth has taken the place of this one at {name_of(self.model)}: "
+                "make a new one"
+            )
+        targets, self.seen = self.seen._replace(labels=labels), Targets()
+        if all(value is None for value in targets):
+            got = f" (the model was given {self.names})" if self.names else ""
+            raise ValueError(
+                f"labels are missing: Trainer hands on those under the key 'labels'{got}; rename the column, "
+                "or take a collator that makes labels"
+            )
+        smooths = self.model.training and torch.is_grad_enabled()
+        found = running()
+        if smooths:
+            self.check(found)
+        # With a compute_loss_func, Trainer divides by nothing.
+        steps = found.trainer.current_gradient_accumulation_steps if smooths and found else 1
+        return self.loss(
+            outputs, targets, num_items_in_batch, smooths, steps if num_items_in_batch is None else 1, found
+        )

@@ -1,0 +1,79 @@
+"""The loss and the plain NLL of logits, whether they exist or not."""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from labelsmooth import BCEWithLogitsLoss, CrossEntropyLoss, LabelSmoothingLoss, OnlineLabelSmoothing
+from labelsmooth.functional import binary_cross_entropy_with_logits, cross_entropy, linear_cross_entropy
+from labelsmooth.integrations.transformers._lazy import LazyLogits
+from labelsmooth.schedules import Schedule
+
+IGNORED: Final = -100
+Count = float | Tensor | None
+Criterion = CrossEntropyLoss | LabelSmoothingLoss | BCEWithLogitsLoss
+
+
+def measured(criterion: Criterion, z: Tensor, y: Tensor, count: Count) -> tuple[Tensor, Tensor]:
+    """The loss, and the NLL beside it: means, by the count if there is one.
+
+    Args:
+        criterion: One of the library's.
+        z: Logits, ``(..., K)``.
+        y: Class indices ``(...)``; of several labels on or off, ``(..., K)``.
+        count: What divides. None is the labels that are not ignored.
+    """
+    if isinstance(count, Tensor):
+        count = count.to(z.device)
+    if isinstance(criterion, BCEWithLogitsLoss):
+        z = _rows(z)
+        with torch.no_grad():
+            nll = binary_cross_entropy_with_logits(
+                z, y, criterion.weight, pos_weight=criterion.pos_weight, denominator=count
+            )
+        return criterion(z, y, denominator=count), nll
+    y = y.flatten()
+    if isinstance(criterion, LabelSmoothingLoss):
+        loss, nll = _cross_entropy(CrossEntropyLoss(label_smoothing=criterion.smoothing), z, y, count)
+        counted = (y != IGNORED).sum()
+        entropy = target_entropy(criterion.smoothing, z.size(-1)).to(loss)
+        return loss - entropy * (1 if count is None else counted / count), nll
+    if isinstance(criterion, OnlineLabelSmoothing):
+        z = _rows(z)
+        with torch.no_grad():
+            nll = cross_entropy(z, y, criterion.weight, weighting=criterion.weighting, denominator=count)
+        return criterion(z, y, denominator=count), nll
+    return _cross_entropy(criterion, z, y, count)
+
+
+def _cross_entropy(criterion: CrossEntropyLoss, z: Tensor, y: Tensor, count: Count) -> tuple[Tensor, Tensor]:
+    options = criterion.options(denominator=count)
+    if not isinstance(z, LazyLogits):
+        return cross_entropy(_rows(z), y, criterion.weight, return_nll=True, **options)
+    head = z.head()
+    return linear_cross_entropy(
+        head.hidden.reshape(-1, head.hidden.size(-1)),
+        head.weight,
+        y,
+        linear_bias=head.bias,
+        softcap=head.softcap,
+        weight=criterion.weight,
+        return_nll=True,
+        **options,
+    )
+
+
+def _rows(z: Tensor) -> Tensor:
+    """``(N, K)``."""
+    z = z.made() if isinstance(z, LazyLogits) else z
+    return z.reshape(-1, z.size(-1))
+
+
+def target_entropy(smoothing: float | Tensor | Schedule, classes: int) -> Tensor:
+    """That of a target smoothed uniformly, in nats: what a divergence lacks of its cross entropy."""
+    eps = smoothing.eps if isinstance(smoothing, Schedule) else torch.as_tensor(smoothing)
+    eps = eps.double()
+    other = eps / classes
+    right = 1 - eps + other
+    return -(torch.xlogy(right, right) + (classes - 1) * torch.xlogy(other, other))
