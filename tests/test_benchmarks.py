@@ -19,7 +19,7 @@ from benchmarks.cases import CASES, Case, Entrant, Goal, Size
 from benchmarks.exact import answer, disagreement, entropy
 from benchmarks.machine import file_name
 from benchmarks.measure import QUICK, SPIN, Effort, busy, in_turns, measure, peak
-from benchmarks.providers import DENSE, LINEAR, OURS, PLAIN, TORCH, Provider
+from benchmarks.providers import DENSE, GENERAL, GENERAL_LINEAR, LINEAR, OURS, PLAIN, TORCH, Provider
 from benchmarks.report import case_table, goal_table
 from benchmarks.results import Measurement
 
@@ -286,4 +286,4 @@ def test_a_file_is_named_by_machine_time_and_commit():
 
 def test_every_provider_is_in_a_case():
     used = {e.provider for case in CASES for e in case.entrants}
-    assert used == {*DENSE.values(), *LINEAR.values()}
+    assert used == {p for table in (DENSE, LINEAR, GENERAL, GENERAL_LINEAR) for p in table.values()}
