@@ -62,7 +62,8 @@ def measured(way: str) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory() as folder:
         args = transformers.TrainingArguments(
             folder, report_to=[], disable_tqdm=True, use_cpu=True, per_device_train_batch_size=2,
-            max_grad_norm=0.0, max_steps=STEPS + 1, learning_rate=0.0, save_strategy="no", logging_strategy="no", optim="sgd",
+            max_grad_norm=0.0, max_steps=STEPS + 1, learning_rate=0.0, save_strategy="no",
+            logging_strategy="no", optim="sgd",
             label_smoothing_factor=0.1 if way == "label_smoothing_factor" else 0.0,
         )  # fmt: skip
         trainer = Timed(model, args, train_dataset=rows, **options)
