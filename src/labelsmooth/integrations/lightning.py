@@ -5,9 +5,10 @@ from typing import Any, Literal, get_args
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
 except ModuleNotFoundError as error:
+    missing = str(error.name).partition(".")[0]
     raise ModuleNotFoundError(
-        f"labelsmooth.integrations.lightning needs {error.name}: pip install 'labelsmooth[lightning]'",
-        name=error.name,
+        f"labelsmooth.integrations.lightning needs {missing}: pip install 'labelsmooth[lightning]'",
+        name=missing,
     ) from error
 
 from torch import Tensor
