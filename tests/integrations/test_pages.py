@@ -2,19 +2,32 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 PAGES = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize(("page", "package"), [("transformers", "accelerate")])
-def test_page(page: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip(package, reason=f"needs labelsmooth[{page}]")
-    monkeypatch.chdir(tmp_path)
+def run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(folder)
     text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    names: dict[str, object] = {}
-    for block in blocks:
+    names: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         exec(compile(block, page, "exec"), names)
-    assert names["first"]["label_smoothing"] == pytest.approx(0.2)  # pyright: ignore
+    return names
+
+
+def test_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers", reason="needs labelsmooth[transformers]")
+    pytest.importorskip("accelerate", reason="needs labelsmooth[transformers]")
+    names = run("transformers", tmp_path, monkeypatch)
+    assert names["first"]["label_smoothing"] == pytest.approx(0.2)
+    assert names["callbacks"][0].strength() == 0
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own, of workers and accelerators
+def test_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lightning", reason="needs labelsmooth[lightning]")
+    names = run("lightning", tmp_path, monkeypatch)
+    assert names["criterion"].label_smoothing.eps == 0

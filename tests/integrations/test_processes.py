@@ -35,7 +35,7 @@ def errors() -> dict[str, list[str | None]]:
     return found
 
 
-@pytest.mark.parametrize("name", map(worker.name, worker.CASES))
+@pytest.mark.parametrize("name", list(map(worker.name, worker.CASES)))
 def test_equals_one_process(errors: dict[str, list[str | None]], name: str) -> None:
     for rank, error in enumerate(errors[name]):
         assert error is None, f"rank {rank}: {error}"

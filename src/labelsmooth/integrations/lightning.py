@@ -1,0 +1,109 @@
+"""Label smoothing over time in Lightning."""
+
+from typing import Any, Literal, get_args
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ModuleNotFoundError as error:
+    missing = str(error.name).partition(".")[0]
+    raise ModuleNotFoundError(
+        f"labelsmooth.integrations.lightning needs {missing}: pip install 'labelsmooth[lightning]'",
+        name=missing,
+    ) from error
+
+from torch import Tensor
+
+from labelsmooth import BCEWithLogitsLoss, CrossEntropyLoss, LabelSmoothingLoss
+from labelsmooth.schedules import Schedule
+
+Each = Literal["epoch", "step"]
+Criterion = CrossEntropyLoss | LabelSmoothingLoss | BCEWithLogitsLoss
+
+
+class SmoothingCallback(Callback):
+    r"""Tells a criterion of epochs, logs its strength, and keeps its state in checkpoints.
+
+    .. math:: \epsilon(t), \qquad t = 0, 1, 2, \ldots
+
+    The criterion need not be a submodule of the LightningModule: it is moved to its device, put into its mode
+    (``train_only=True`` gives the plain loss in validation), and its state is the callback's in the
+    checkpoint, so that the model's own state does not depend on it. ``label_smoothing`` is logged, the
+    strength that was trained with.
+
+    Args:
+        criterion: One of the library's modules.
+        each: When ``end_epoch()`` is called: after each "epoch" or each optimizer "step".
+
+    Raises:
+        ValueError: if ``criterion`` is none of these, or ``each`` neither.
+
+    Example:
+        >>> from labelsmooth import schedules
+        >>> falling = schedules.linear(0.2, 0.0, steps=10)
+        >>> criterion = CrossEntropyLoss(label_smoothing=falling, train_only=True)
+        >>> callback = SmoothingCallback(criterion)
+        >>> callback.strength()
+        0.20000000298023224
+
+    Reference:
+        Zhang et al., *Delving Deep into Label Smoothing*, IEEE Transactions on Image Processing 2021.
+    """
+
+    def __init__(self, criterion: Criterion, each: Each = "epoch") -> None:
+        if not isinstance(criterion, Criterion):
+            raise ValueError(f"criterion must be a module of labelsmooth, got {type(criterion).__name__}")
+        if each not in get_args(Each):
+            raise ValueError(f"each must be 'epoch' or 'step', got {each!r}")
+        self.criterion, self.each = criterion, each
+        self.ended = 0  # epochs
+        self.steps = 0  # of the optimizer, that were seen
+
+    def strength(self) -> float | None:
+        """eps now; None if it is not one number."""
+        one = self.criterion
+        eps: Any = one.smoothing if isinstance(one, LabelSmoothingLoss) else one.label_smoothing
+        eps = eps.eps if isinstance(eps, Schedule) else eps
+        single = isinstance(eps, float | int) or (isinstance(eps, Tensor) and eps.numel() == 1)
+        return float(eps) if single else None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.criterion.to(pl_module.device)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.criterion.train()
+        self.steps = trainer.global_step
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.criterion.to(pl_module.device).eval()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.criterion.train()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.criterion.to(pl_module.device).eval()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (eps := self.strength()) is not None:
+            pl_module.log("label_smoothing", eps)
+        if self.each == "step" and trainer.global_step > self.steps:
+            self.criterion.end_epoch()
+        elif trainer.is_last_batch:  # before a checkpoint of this epoch is written
+            self._end_epoch(trainer)
+        self.steps = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end_epoch(trainer)
+
+    def _end_epoch(self, trainer: Trainer) -> None:
+        if self.each == "epoch" and self.ended <= trainer.current_epoch:
+            self.criterion.end_epoch()
+            self.ended = trainer.current_epoch + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"criterion": self.criterion.state_dict(), "ended": self.ended}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.criterion.load_state_dict(state_dict["criterion"])
+        self.ended = state_dict["ended"]
