@@ -123,9 +123,9 @@ class Case:
     def refused_by_dense(self) -> str | None:
         prior, formula = self.options.get("prior"), self.options.get("formula", LabelSmoothing())
         if self.several and (self.others or self.by_class):
-            return "a mixture of priors by class"
+            return "it does not mix priors by class"
         if formula.hinge is not None and isinstance(prior, PerSample) and prior.classes is not None:
-            return "it has no hinge over a prior of a few classes"
+            return "it has no hinge over priors of a few classes each"
         return None
 
     @property
