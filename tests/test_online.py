@@ -350,10 +350,10 @@ def test_finds_how_digits_are_alike() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-    criterion = OnlineLabelSmoothing(10)
+    criterion, generator = OnlineLabelSmoothing(10), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(4):
-        for part in torch.randperm(1200, generator=GENERATOR).split(100):
+        for part in torch.randperm(1200, generator=generator).split(100):
             optimizer.zero_grad()
             criterion(model(x[part]), y[part]).backward()
             optimizer.step()
