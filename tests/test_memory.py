@@ -201,6 +201,14 @@ def test_class_probabilities_are_not_copied(options: dict[str, Any]) -> None:
     assert peak <= size(leaves) + 1.1 * CHUNK + 200 * N
 
 
+def half_precision_block(dtype: torch.dtype) -> float:
+    """The largest block of a half-precision chunk: the chunk, or the copy that a CPU makes of it without products
+    in this dtype. Either may be padded."""
+    x, weight, out = (torch.zeros(*shape, dtype=dtype) for shape in ((ROWS, D), (K, D), (ROWS, K)))
+    copies, _ = allocations(lambda: torch.mm(x, weight.T, out=out))
+    return 1.1 * max(out.nbytes, *copies, 0)
+
+
 # The gradient of the weight is first summed in float32, and products are made and widened in pieces.
 @needs_chunks
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -210,7 +218,7 @@ def test_short_types(dtype: torch.dtype, reduction: str) -> None:
     (largest, *_), peak = allocations(
         lambda: torch.autograd.grad(loss(leaves, target, reduction=reduction, label_smoothing=0.1), leaves)
     )
-    assert largest <= 1.1 * CHUNK  # a library may lay a short type out anew, with some padding
+    assert largest <= max(half_precision_block(dtype), *(4 * x.numel() for x in leaves))
     assert peak <= sum(4 * x.numel() + x.nbytes for x in leaves) + 4 * CHUNK + 200 * N
 
 
@@ -225,7 +233,7 @@ def test_under_autocast(reduction: str) -> None:
         return torch.autograd.grad(value, leaves)
 
     (largest, *_), _ = allocations(step)
-    assert largest <= 1.1 * CHUNK  # a library may lay a short type out anew, with some padding
+    assert largest <= max(half_precision_block(torch.bfloat16), *(x.nbytes for x in leaves))
 
 
 # More features than rows or classes, so that what is as large as the input, or the weight, shows.
