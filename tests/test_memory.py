@@ -202,8 +202,7 @@ def test_class_probabilities_are_not_copied(options: dict[str, Any]) -> None:
 
 
 def half_precision_block(dtype: torch.dtype) -> float:
-    """The largest block of a half-precision chunk: the chunk, or the copy that a CPU makes of it without products
-    in this dtype. Either may be padded."""
+    """The largest block of a half-precision chunk: the chunk, or its copy on a CPU without such products."""
     x, weight, out = (torch.zeros(*shape, dtype=dtype) for shape in ((ROWS, D), (K, D), (ROWS, K)))
     copies, _ = allocations(lambda: torch.mm(x, weight.T, out=out))
     return 1.1 * max(out.nbytes, *copies, 0)

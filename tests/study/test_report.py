@@ -237,10 +237,10 @@ def test_it_is_the_same_each_time(finished: Results, text: str, tmp_path: Path):
         for s in finished.settings
     ]
     write_report(Results(finished.settings, "", tmp_path), analyses, runs, seconds=3.0)
-    took = re.compile(r"Total time of the runs: (.*)\.")
+    took, day = re.compile(r"Total time of the runs: (.*)\."), re.compile(r"\d{4}-\d\d-\d\d")
     again = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert took.findall(again) == ["3 s"]
-    assert took.sub("", again) == took.sub("", text)
+    assert took.sub("", day.sub("", again)) == took.sub("", day.sub("", text))  # midnight may lie between
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
