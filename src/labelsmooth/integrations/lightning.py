@@ -11,10 +11,8 @@ except ModuleNotFoundError as error:
         name=missing,
     ) from error
 
-from torch import Tensor
-
 from labelsmooth import BCEWithLogitsLoss, CrossEntropyLoss, LabelSmoothingLoss
-from labelsmooth.schedules import Schedule
+from labelsmooth.integrations._strength import strength_of
 
 Each = Literal["epoch", "step"]
 Criterion = CrossEntropyLoss | LabelSmoothingLoss | BCEWithLogitsLoss
@@ -60,11 +58,8 @@ class SmoothingCallback(Callback):
 
     def strength(self) -> float | None:
         """eps now; None if it is not one number."""
-        one = self.criterion
-        eps: Any = one.smoothing if isinstance(one, LabelSmoothingLoss) else one.label_smoothing
-        eps = eps.eps if isinstance(eps, Schedule) else eps
-        single = isinstance(eps, float | int) or (isinstance(eps, Tensor) and eps.numel() == 1)
-        return float(eps) if single else None
+        eps = strength_of(self.criterion)
+        return None if eps is None else float(eps)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.criterion.to(pl_module.device)

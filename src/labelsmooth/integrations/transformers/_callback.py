@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from labelsmooth import LabelSmoothingLoss
+from labelsmooth.integrations._strength import strength_of
 from labelsmooth.integrations.transformers._models import base_of, name_of
 from labelsmooth.integrations.transformers._smoothing import Smoothing
 from labelsmooth.integrations.transformers._trainers import check_factor, moves, running
-from labelsmooth.schedules import Schedule
 
 Each = Literal["epoch", "step"]
 
@@ -70,11 +69,8 @@ class SmoothingCallback(TrainerCallback):
 
     def strength(self) -> Tensor | None:
         """eps now; None if it is not one number."""
-        one = self.criterion
-        eps: Any = one.smoothing if isinstance(one, LabelSmoothingLoss) else one.label_smoothing
-        eps = eps.eps if isinstance(eps, Schedule) else eps
-        single = isinstance(eps, float | int) or (isinstance(eps, Tensor) and eps.numel() == 1)
-        return torch.as_tensor(eps).detach().clone().reshape(()) if single else None
+        eps = strength_of(self.criterion)
+        return None if eps is None else torch.as_tensor(eps).detach().clone().reshape(())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         check_factor(args)

@@ -18,6 +18,7 @@ from labelsmooth import (
     LinearCrossEntropyLoss,
     OnlineLabelSmoothing,
 )
+from labelsmooth._targets.options import Strength
 from labelsmooth.integrations.transformers._measures import IGNORED, Count, Criterion, measured
 from labelsmooth.integrations.transformers._models import (
     base_of,
@@ -30,7 +31,6 @@ from labelsmooth.integrations.transformers._models import (
 from labelsmooth.integrations.transformers._trainers import Running, check_factor, check_moved, processes
 from labelsmooth.schedules import ByClass, Schedule
 
-Strength = float | Tensor | ByClass | Schedule
 KINDS = (CrossEntropyLoss, LabelSmoothingLoss, OnlineLabelSmoothing, BCEWithLogitsLoss)
 
 
