@@ -136,6 +136,26 @@ class Linear(NamedTuple):
     z_by_target: bool  # whether the squared lse is weighted by the target's mass
 
 
+def nll(s: RowStatistics) -> Tensor:
+    """H(target, q), the loss without smoothing."""
+    return s.target_mass * s.lse - s.target_z
+
+
+def prior_nll(s: RowStatistics) -> Tensor:
+    """H(prior, q)."""
+    return s.prior_mass * s.lse - s.prior_z
+
+
+def model_entropy(s: RowStatistics) -> Tensor:
+    """H(q), the entropy of the model."""
+    return s.lse - s.model_z
+
+
+def squared_lse(s: RowStatistics) -> Tensor:
+    """lse(z)^2, a penalty that keeps the logits nearly normalised (Chowdhery et al., PaLM, 2022)."""
+    return (s.lse + s.z_max).square()
+
+
 STATISTICS: Final = 10  # the number of statistics that engines compute
 DIFFERENTIABLE: Final = 5  # the number of them that have a gradient; these come first
 assert RowStatistics._fields[STATISTICS:] == ("overlap",)

@@ -79,32 +79,30 @@ row_statistics = operator("dense", "CPU", serves, forward, backward, laid_like)
 
 def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Evaluate linear losses and their gradient, as :func:`labelsmooth._engines.reference.evaluate`."""
-    rows, keep = statistics.shape[1:], [statistics]
-
-    def by_row(x: Tensor) -> int:
-        keep.append(x if x.shape == rows and x.is_contiguous() else x.expand(rows).contiguous())
-        return keep[-1].data_ptr()
-
+    rows = statistics.shape[1:]
+    factors = [x.expand(rows).contiguous() if isinstance(x, Tensor) else x for x in linear.factors]
+    scale = linear.scale.contiguous()
     terms = Terms(
         dtype=DTYPES.index(statistics.dtype),
         rows=rows.numel(),
-        scale=by_row(linear.scale),
+        scale=scale.data_ptr(),
         z_loss=linear.z_loss,
         z_by_target=linear.z_by_target,
         threads=torch.get_num_threads(),
     )
-    for i, factor in enumerate(linear.factors):
+    terms.held = factors
+    for i, factor in enumerate(factors):
         if isinstance(factor, Tensor):
-            terms.each[i] = by_row(factor)
-        elif factor:
+            terms.each[i] = factor.data_ptr()
+        else:
             terms.factor[i] = factor
     losses = torch.empty_like(statistics[0])
     _kernel().labelsmooth_losses(terms, statistics.data_ptr(), losses.data_ptr())
 
     def gradient(grad: Tensor) -> Tensor:
-        scale = linear.scale * grad
+        scaled = (scale * grad).contiguous()
         found = statistics.new_empty(DIFFERENTIABLE, *rows)
-        terms.scale = by_row(scale)
+        terms.scale = scaled.data_ptr()
         _kernel().labelsmooth_losses_backward(terms, statistics.data_ptr(), found.data_ptr())
         return found
 

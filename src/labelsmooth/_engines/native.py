@@ -57,6 +57,9 @@ class Problem(ctypes.Structure):
 class Terms(ctypes.Structure):
     """The structure of this name in native/kernels.h, field by field."""
 
+    held: object = None
+    """The tensors that ``each`` points to."""
+
     _fields_ = (
         ("dtype", ctypes.c_int64),
         ("rows", ctypes.c_int64),

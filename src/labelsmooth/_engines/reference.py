@@ -19,7 +19,11 @@ from labelsmooth._core.statistics import (
     Measures,
     RowStatistics,
     blanked,
+    model_entropy,
+    nll,
+    prior_nll,
     sizeable,
+    squared_lse,
     taken,
     times,
 )
@@ -94,10 +98,9 @@ def backward(
 def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Losses that are linear in the statistics, and a function for their gradient; see :class:`Kernels`."""
     s = RowStatistics(*statistics.unbind())
-    nll, prior_nll = s.target_mass * s.lse - s.target_z, s.prior_mass * s.lse - s.prior_z
     mass = s.target_mass if linear.z_by_target else torch.ones_like(s.target_mass)
     factors = [x if isinstance(x, Tensor) else mass.new_tensor(x) for x in (*linear.factors, linear.z_loss)]
-    terms = (nll, prior_nll, s.hinge, s.lse - s.model_z, times(mass, (s.lse + s.z_max).square()))
+    terms = (nll(s), prior_nll(s), s.hinge, model_entropy(s), times(mass, squared_lse(s)))
     losses = sum((times(x, term) for x, term in zip(factors, terms, strict=True)), torch.zeros_like(mass))
 
     def gradient(grad: Tensor) -> Tensor:

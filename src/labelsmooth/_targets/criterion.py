@@ -28,6 +28,8 @@ from labelsmooth._core.statistics import (
     Measures,
     RowStatistics,
     class_dim_of,
+    nll,
+    squared_lse,
     taken,
     times,
 )
@@ -36,16 +38,11 @@ from labelsmooth._targets.mixed import Mixed, as_mixed_targets
 from labelsmooth._targets.options import CrossEntropyOptions, LossOptions, OffTarget, Strength, Weighting
 from labelsmooth._targets.priors import as_prior, check_draws, check_others
 from labelsmooth._targets.rows import as_targets
-from labelsmooth.formulas import Formula, nll
+from labelsmooth.formulas import Formula
 from labelsmooth.formulas._base import check_formula
 from labelsmooth.formulas._smoothing import LABEL_SMOOTHING
 from labelsmooth.priors import PerSample, Prior
 from labelsmooth.schedules import ByClass, Schedule
-
-
-def squared_lse(s: RowStatistics) -> Tensor:
-    """lse(z)^2, a penalty that keeps the logits nearly normalised (Chowdhery et al., PaLM, 2022)."""
-    return (s.lse + s.z_max).square()
 
 
 class Unasked(Tensor):
@@ -158,12 +155,17 @@ class Criterion(NamedTuple):
         return self.reduced(times(self.scale, nll(s))).detach()
 
     @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The caller's tensors. Autograd saves them, so that torch refuses them if they change in place."""
+        return *self.measures.tensors, self.denominator if isinstance(self.denominator, Tensor) else None
+
+    @property
     def learns(self) -> bool:
         """Whether any of its tensors requires a gradient."""
         if not torch.is_grad_enabled():
             return False
-        tensors = (*self.measures.tensors, self.eps, self.scale, self.counts, self.overlap, self.denominator)
-        return any(isinstance(x, Tensor) and x.requires_grad for x in tensors)
+        tensors = (*self.tensors, self.eps, self.scale, self.counts, self.overlap)
+        return any(x is not None and x.requires_grad for x in tensors)
 
     def flat(self) -> Self:
         """The criterion with all rows in one dimension."""

@@ -8,11 +8,11 @@ processes. The strength is ``label_smoothing=``, the prior ``prior=``.
 from labelsmooth._core.checks import Interval as Interval
 from labelsmooth._core.statistics import Factors as Factors
 from labelsmooth._core.statistics import RowStatistics as RowStatistics
+from labelsmooth._core.statistics import model_entropy as model_entropy
+from labelsmooth._core.statistics import nll as nll
 from labelsmooth._core.statistics import times as times
 from labelsmooth.formulas._base import Formula as Formula
 from labelsmooth.formulas._base import log_likelihood as log_likelihood
-from labelsmooth.formulas._base import model_entropy as model_entropy
-from labelsmooth.formulas._base import nll as nll
 from labelsmooth.formulas._base import smoothed_nll as smoothed_nll
 from labelsmooth.formulas._confidence import ConfidencePenalty as ConfidencePenalty
 from labelsmooth.formulas._confidence import Focal as Focal

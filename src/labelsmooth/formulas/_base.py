@@ -8,12 +8,7 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import Interval
-from labelsmooth._core.statistics import Factors, RowStatistics, times
-
-
-def nll(s: RowStatistics) -> Tensor:
-    """H(target, q), the loss without smoothing."""
-    return s.target_mass * s.lse - s.target_z
+from labelsmooth._core.statistics import Factors, RowStatistics, model_entropy, nll, prior_nll, times
 
 
 def smoothed_nll(s: RowStatistics, eps: Tensor) -> Tensor:
@@ -21,18 +16,8 @@ def smoothed_nll(s: RowStatistics, eps: Tensor) -> Tensor:
     return times(1 - eps, nll(s)) + times(eps, prior_nll(s))
 
 
-def prior_nll(s: RowStatistics) -> Tensor:
-    """H(prior, q)."""
-    return s.prior_mass * s.lse - s.prior_z
-
-
 def hinge(s: RowStatistics) -> Tensor:
     return s.hinge
-
-
-def model_entropy(s: RowStatistics) -> Tensor:
-    """H(q), the entropy of the model."""
-    return s.lse - s.model_z
 
 
 def log_likelihood(s: RowStatistics) -> Tensor:

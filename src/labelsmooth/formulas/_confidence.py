@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import Interval, check_number
-from labelsmooth._core.statistics import RowStatistics, times
-from labelsmooth.formulas._base import Formula, log_likelihood, model_entropy, nll, smoothed_nll
+from labelsmooth._core.statistics import RowStatistics, model_entropy, nll, times
+from labelsmooth.formulas._base import Formula, log_likelihood, smoothed_nll
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import Interval, check_number
-from labelsmooth._core.statistics import Factors, RowStatistics, times
-from labelsmooth.formulas._base import Formula, nll, smoothed_nll
+from labelsmooth._core.statistics import Factors, RowStatistics, nll, times
+from labelsmooth.formulas._base import Formula, smoothed_nll
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,7 @@ class _Reduced(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         *parts, wanted = arguments
         head = Head(*parts)
-        denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
-        # The criterion's tensors are saved so that torch refuses them if they are changed in place.
-        criterion = *wanted.measures.tensors, denominator
-        ctx.save_for_backward(*unheld(head), *criterion)
+        ctx.save_for_backward(*unheld(head), *wanted.tensors)
         ctx.call = *head[3:], wanted
         losses = torch.empty_like(wanted.scale)
         found, ctx.gradients = passes(

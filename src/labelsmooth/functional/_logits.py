@@ -61,9 +61,7 @@ class _Loss(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, wanted: Criterion, kernels: Kernels) -> tuple[Tensor, Tensor]:
         statistics = kernels.forward(z, wanted.measures)
         losses, ctx.gradient = wanted.evaluated(statistics, kernels)
-        denominator = wanted.denominator if isinstance(wanted.denominator, Tensor) else None
-        # The criterion's tensors are saved so that torch refuses them if they are changed in place.
-        ctx.save_for_backward(z, *wanted.measures.tensors, denominator)
+        ctx.save_for_backward(z, *wanted.tensors)
         ctx.call = wanted, kernels, statistics
         ctx.mark_non_differentiable(statistics)
         return wanted.reduced(losses), statistics
