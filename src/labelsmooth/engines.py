@@ -12,7 +12,7 @@ from labelsmooth._core.precision import accurate, compute_dtype
 from labelsmooth._core.statistics import Measures
 from labelsmooth._engines import dense, gpu, linear, native, route
 from labelsmooth._engines.route import Engine as Engine
-from labelsmooth._targets.criterion import DEFAULTS, criterion
+from labelsmooth._targets.criterion import DEFAULTS, Criterion, criterion
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.options import HeadOptions
 from labelsmooth._targets.rows import as_rows
@@ -109,12 +109,12 @@ def explain(
         >>> found.engine, found.obstacles["one pass"]
         ('reference', 'prior is given')
     """
-    given: Any = dict(options)
-    weight = given.pop("weight", None)
+    given: Any = options
     if is_dtensor(input) or is_dtensor(linear_weight):
         return Explanation("sharded", "each process computes its own part of the DTensor")
     if linear_weight is not None:
-        return _of_head(input, linear_weight, target, weight, given)
+        return _of_head(*prepared(input, linear_weight, target, **given)[:2])
+    weight = given.pop("weight", None)
     plain = one_pass(input, target, weight, given)
     if isinstance(plain, OnePass):
         return Explanation("dense", "loss and row statistics in one pass")
@@ -133,19 +133,13 @@ DETAILS = {
 }
 
 
-def _of_head(
-    input: Tensor, linear_weight: Tensor, target: Tensor | Mixed, weight: Tensor | None, given: Any
-) -> Explanation:
-    engine = given.get("engine")
-    parts = {name: given.pop(name, None) for name in ("linear_bias", "softcap", "engine")}
-    head, wanted, _ = prepared(input, linear_weight, target, None, weight=weight, options=given, **parts)
-    z = input.new_empty(
-        (0, linear_weight.size(0)), dtype=accurate(head.dtype) if head.softcap else head.dtype
-    )
+def _of_head(head: linear.Head, wanted: Criterion) -> Explanation:
     if linear.makes_logits(head, wanted.measures):
-        why = linear.obstacle_to_chunks(head, wanted.measures) or f"engine={engine!r} is asked for"
+        why = linear.obstacle_to_chunks(head, wanted.measures) or f"engine={head.engine!r} is asked for"
         return Explanation("reference", "plain torch on whole logits", {"linear": why})
-    asked = None if engine == "linear" else engine
+    dtype = accurate(head.dtype) if head.softcap else head.dtype
+    z = head.input.new_empty((0, head.weight.size(0)), dtype=dtype)
+    asked = None if head.engine == "linear" else head.engine
     chunks = _name(route.kernels(z, wanted.measures, asked))
     return Explanation("linear", f"chunks of rows by {chunks}", _against(z, wanted.measures, chunks, asked))
 

@@ -21,7 +21,9 @@ def takes(
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         shown = _with_options(signature(function), options, defaults or {})
         known = frozenset(shown.parameters) - {"self"}
-        required = frozenset() if options is None else options.__required_keys__
+        required = [
+            p.name for p in shown.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+        ]
         of_class = function.__name__ == "__init__"
 
         @wraps(function)

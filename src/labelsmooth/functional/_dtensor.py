@@ -107,7 +107,7 @@ def dtensor_linear_cross_entropy(
     linear_weight: Tensor,
     target: Tensor | Mixed,
     *,
-    linear_bias: Tensor | None,
+    linear_bias: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
     """:func:`labelsmooth.functional.linear_cross_entropy` of a head whose weight is a DTensor.

@@ -107,44 +107,16 @@ def linear_cross_entropy(
     Reference:
         Wijmans et al., *Cut Your Losses in Large-Vocabulary Language Models*, ICLR 2025.
     """
-    loss, nll = head_cross_entropy(input, linear_weight, target, options, return_nll, **others)
-    return (loss, nll) if return_nll else loss
-
-
-def head_cross_entropy(
-    input: Tensor,
-    linear_weight: Tensor,
-    target: Tensor | Mixed,
-    chunking: "torch.nn.LinearCrossEntropyOptions | None" = None,
-    return_nll: bool = False,
-    *,
-    linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    softcap: float | None = None,
-    engine: HeadEngine | None = None,
-    **options: Unpack[CrossEntropyOptions],
-) -> tuple[Tensor, Tensor]:
-    """The loss, and that without smoothing if it is asked for."""
-    check_chunking(chunking)
-    if options.get("ignore_index") is None:
-        options.pop("ignore_index", None)
-    if is_dtensor(input) or is_dtensor(linear_weight) or is_dtensor(linear_bias):
-        return dtensor_linear_cross_entropy(
-            input,
-            linear_weight,
-            target,
-            linear_bias=linear_bias,
-            weight=weight,
-            softcap=softcap,
-            engine=engine,
-            **options,
-        )
-    head, wanted, rows = prepared(
-        input, linear_weight, target, chunking, linear_bias, weight, softcap, engine, options
-    )
+    check_chunking(options)
+    if others.get("ignore_index") is None:
+        others.pop("ignore_index", None)
+    if is_dtensor(input) or is_dtensor(linear_weight) or is_dtensor(others.get("linear_bias")):
+        loss, nll = dtensor_linear_cross_entropy(input, linear_weight, target, **others)
+        return (loss, nll) if return_nll else loss
+    head, wanted, rows = prepared(input, linear_weight, target, options, **others)
     if linear.makes_logits(head, wanted.measures):
         z = head.blanked(wanted.measures.counted).logits()
-        statistics = row_statistics(z, wanted.measures, engine and "reference")
+        statistics = row_statistics(z, wanted.measures, head.engine and "reference")
         loss = wanted.loss(statistics)
     elif wanted.reduction == "none" or wanted.learns or captured() or not linear.needs_gradient(head):
         statistics = linear.row_statistics(head, wanted.measures)
@@ -154,19 +126,20 @@ def head_cross_entropy(
     nll = wanted.nll(statistics) if return_nll else loss
     if wanted.reduction == "none":
         loss, nll = loss.reshape(rows), nll.reshape(rows)
-    return loss, nll
+    return (loss, nll) if return_nll else loss
 
 
 def prepared(
     input: Tensor,
     linear_weight: Tensor,
     target: Tensor | Mixed,
-    chunking: "torch.nn.LinearCrossEntropyOptions | None",
-    linear_bias: Tensor | None,
-    weight: Tensor | None,
-    softcap: float | None,
-    engine: HeadEngine | None,
-    options: CrossEntropyOptions,
+    chunking: "torch.nn.LinearCrossEntropyOptions | None" = None,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    softcap: float | None = None,
+    engine: HeadEngine | None = None,
+    **options: Unpack[CrossEntropyOptions],
 ) -> tuple[linear.Head, Criterion, tuple[int, ...]]:
     """The head and the criterion, whose rows have one dimension, and the shape of the rows as given."""
     dtype = check_head(input, linear_weight, linear_bias)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from numbers import Real
-from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
@@ -81,10 +80,10 @@ def one_pass(
     if not 0 <= eps <= 1:
         return "label_smoothing is not one number"
     dims = input.dim()
-    if type(class_dim) not in (int, NoneType) or not -dims <= class_dim_of(dims, class_dim) < dims:
+    class_dim = class_dim_of(dims, class_dim)
+    if type(class_dim) is not int or not -dims <= class_dim < dims:
         return f"input has no class dimension {class_dim}"
-    class_dim = class_dim_of(dims, class_dim) % dims
-    z = input if class_dim == dims - 1 else input.movedim(class_dim, -1)
+    z = input if class_dim % dims == dims - 1 else input.movedim(class_dim, -1)
     if target.shape != z.shape[:-1] or not z.size(-1):
         return f"target has shape {tuple(target.shape)}"
     return OnePass(z, target, eps, ignore_index, reduction == "mean")
