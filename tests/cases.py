@@ -63,15 +63,16 @@ def gradients(loss: Tensor, leaves: list[Tensor], **how: Any) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Head:
-    """Logits ``input @ weight.T + bias``, bent by a cap."""
+    """Logits ``scale * (input @ weight.T + bias)``, bent by a cap."""
 
     input: Tensor
     weight: Tensor
     bias: Tensor | None = None
     softcap: float | None = None
+    scale: float | None = None
 
     def logits(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        z = F.linear(input, weight, bias)
+        z = F.linear(input, weight, bias) * (1.0 if self.scale is None else self.scale)
         return z if self.softcap is None else self.softcap * torch.tanh(z / self.softcap)
 
     def leaves(self) -> list[Tensor]:
@@ -98,7 +99,8 @@ class Case:
     def of_head(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, **engine: Any) -> Any:
         linear_cross_entropy: Any = functional.linear_cross_entropy
         assert self.head is not None
-        given = {"linear_bias": bias, "softcap": self.head.softcap, **chunks(self.chunk), **self.options}
+        bend = {"scale": self.head.scale, "softcap": self.head.softcap}
+        given = {"linear_bias": bias, **bend, **chunks(self.chunk), **self.options}
         return linear_cross_entropy(input, weight, self.target, **{**given, **engine})
 
     @property

@@ -70,6 +70,12 @@ def heads() -> Iterator[Case]:
     for t, p, w, reduction in product(targets, PRIORS, WEIGHTS, REDUCTIONS):
         options = {"label_smoothing": EPS, "prior": PRIORS[p], "reduction": reduction, **WEIGHTS[w]}
         yield Case(f"head-{t}-{p}-{w}-{reduction}", Z, targets[t], options, HEAD)
+    for cap, scale, bias, reduction in product((None, 2.0), (0.3, 5.0), (HEAD.bias, None), REDUCTIONS):
+        head = Head(HEAD.input, HEAD.weight, bias, cap, scale)
+        z = head.logits(HEAD.input, HEAD.weight, bias)
+        options = {"label_smoothing": EPS, "reduction": reduction, "z_loss": 0.01}
+        name = f"head-scaled {scale}-{cap}-{bias is not None}-{reduction}"
+        yield Case(name, z, targets["hard"], options, head)
 
 
 def formulas() -> Iterator[Case]:

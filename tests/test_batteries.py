@@ -81,7 +81,13 @@ def test_a_module_is_the_function(case: Case) -> None:
     head = case.head
     assert head is not None
     K, D = head.weight.shape
-    given = {"bias": head.bias is not None, "softcap": head.softcap, "dtype": torch.float64, **options}
+    given = {
+        "bias": head.bias is not None,
+        "scale": head.scale,
+        "softcap": head.softcap,
+        "dtype": torch.float64,
+        **options,
+    }
     module = LinearCrossEntropyLoss(D, K, **given)
     state = {"linear.weight": head.weight, "linear.bias": head.bias}
     module.load_state_dict({k: x for k, x in state.items() if x is not None}, strict=False)

@@ -47,7 +47,7 @@ OFFERED: dict[str, Any] = {
 PARTS = {
     *("Formula", "Interval", "RowStatistics"),
     *("Factors", "nll", "smoothed_nll", "model_entropy", "log_likelihood", "times"),
-    *("Prior", "PerSample", "ByClass", "Schedule"),
+    *("Prior", "PerSample", "ByClass", "Schedule", "Predictions"),
 }
 TYPES = {"Distance", "Shape", "Tree"}  # of arguments
 METHODS = {name: value for name, value in OFFERED.items() if name not in PARTS | TYPES}

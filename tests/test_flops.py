@@ -19,7 +19,9 @@ COMMON = {"sum": 3, "mean": 3, "none": 4}  # "none" makes the logits again in th
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
-    "options", [{}, {"softcap": 5.0}, {"linear_bias": True}], ids=["plain", "cap", "bias"]
+    "options",
+    [{}, {"softcap": 5.0}, {"scale": 0.5}, {"linear_bias": True}],
+    ids=["plain", "cap", "scale", "bias"],
 )
 @pytest.mark.parametrize("asked", ["both", "input", "weight", "neither"])
 @pytest.mark.parametrize("reduction", COMMON)

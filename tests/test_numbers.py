@@ -30,6 +30,7 @@ REALS: dict[str, Callable[[Any], Tensor]] = {
     "denominator": lambda x: cross_entropy(Z, Y, denominator=x),
     "label_smoothing_loss": lambda x: functional.label_smoothing_loss(Z, Y, x),
     "linear": lambda x: linear_cross_entropy(H, W, Y, label_smoothing=x),
+    "scale": lambda x: linear_cross_entropy(H, W, Y, scale=x),
     "softcap": lambda x: linear_cross_entropy(H, W, Y, softcap=x),
     "binary": lambda x: functional.binary_cross_entropy_with_logits(Z, ON, label_smoothing=x),
     "binary prior": lambda x: functional.binary_cross_entropy_with_logits(

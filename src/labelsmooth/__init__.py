@@ -8,9 +8,9 @@ from labelsmooth import functional as functional
 from labelsmooth import priors as priors
 from labelsmooth import schedules as schedules
 from labelsmooth._modules.binary import BCEWithLogitsLoss as BCEWithLogitsLoss
+from labelsmooth._modules.head import LinearCrossEntropyLoss as LinearCrossEntropyLoss
 from labelsmooth._modules.losses import CrossEntropyLoss as CrossEntropyLoss
 from labelsmooth._modules.losses import LabelSmoothingLoss as LabelSmoothingLoss
-from labelsmooth._modules.losses import LinearCrossEntropyLoss as LinearCrossEntropyLoss
 from labelsmooth._modules.online import OnlineLabelSmoothing as OnlineLabelSmoothing
 from labelsmooth._targets.mixed import mixed as mixed
 from labelsmooth.schedules import by_class as by_class

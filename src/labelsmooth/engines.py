@@ -84,6 +84,7 @@ def explain(
     target: Tensor | Mixed,
     *,
     linear_weight: Tensor | None = None,
+    dim: int | None = None,
     **options: Unpack[HeadOptions],
 ) -> Explanation:
     """Explain which engine a call takes, and why it takes no faster one.
@@ -95,6 +96,7 @@ def explain(
         input: The logits, or the input of the linear head.
         target: As in the call.
         linear_weight: W, ``(K, D)``, of the linear head.
+        dim: The class dimension of the logits. None is torch's.
         **options: The other options of the call, as in :func:`labelsmooth.functional.cross_entropy`.
 
     Returns:
@@ -115,11 +117,13 @@ def explain(
     if linear_weight is not None:
         return _of_head(*prepared(input, linear_weight, target, **given)[:2])
     weight = given.pop("weight", None)
-    plain = one_pass(input, target, weight, given)
+    plain = one_pass(input, target, weight, given, dim)
     if isinstance(plain, OnePass):
         return Explanation("dense", "loss and row statistics in one pass")
-    z, engine = as_rows(input), given.pop("engine", None)
-    wanted = criterion(input.shape, compute_dtype(input), input.device, target, weight, **given)
+    z, engine = as_rows(input, dim), given.pop("engine", None)
+    wanted = criterion(
+        input.shape, compute_dtype(input), input.device, target, weight, class_dim=dim, **given
+    )
     chosen = _name(route.choose(z, wanted.measures, engine))
     return Explanation(
         chosen, DETAILS[chosen], {"one pass": plain, **_against(z, wanted.measures, chosen, engine)}

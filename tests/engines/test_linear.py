@@ -157,6 +157,7 @@ def test_compiled_with_options() -> None:
 OPERATORS: dict[str, dict[str, Any]] = {
     "plain": {},
     "softcap": {"softcap": 2.0},
+    "scale": {"scale": 0.5},
     "prior": {"prior": torch.full((K,), 1 / K, dtype=torch.float64), "exclude_target": True},
     "weight": {"weight": torch.ones(K, dtype=torch.float64)},
     "soft": {"target": torch.full((N, K), 1 / K, dtype=torch.float64)},
@@ -170,12 +171,12 @@ OPERATORS: dict[str, dict[str, Any]] = {
     "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
 )  # torch 2.14's check
 def test_operators_are_as_torch_wants_them(name: str) -> None:
-    given: dict[str, Any] = {"softcap": None, "target": TARGET, "prior": None, "weight": None} | OPERATORS[
-        name
-    ]
+    absent = dict.fromkeys(("scale", "softcap", "prior", "weight"))
+    given: dict[str, Any] = absent | {"target": TARGET} | OPERATORS[name]
     counted = torch.arange(N) != 1
     measures = (given["target"], counted, given["prior"], given["weight"], "exclude_target" in given)
-    arguments: tuple[Any, ...] = (*HEAD.leaves(), given["softcap"], torch.float64, None, None, *measures)
+    bend = given["scale"], given["softcap"]
+    arguments: tuple[Any, ...] = (*HEAD.leaves(), *bend, torch.float64, None, None, *measures)
     found = torch.ops.labelsmooth.linear.default(*arguments)
     torch.library.opcheck(torch.ops.labelsmooth.linear.default, arguments)
     grad = random(5, N)

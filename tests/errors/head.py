@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labelsmooth import functional
+from labelsmooth import functional, mixed
 
 X, W, Y = torch.zeros(2, 3), torch.zeros(4, 3), torch.tensor([0, 1])
 
@@ -41,6 +41,21 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     (
         {"linear_weight": torch.zeros(4, 2, 3), "linear_bias": torch.zeros(4), "target": Y},
         "linear_bias must have shape (4, 2), got (4,)",
+    ),
+    ({"scale": 0.0}, "scale must be finite and above 0, got 0.0"),
+    ({"scale": -1.0}, "scale must be finite and above 0, got -1.0"),
+    ({"scale": torch.ones(1)}, "scale must be a number, got Tensor"),
+    (
+        {"return_nll": True, "return_predictions": True},
+        "return_nll must not be given together with return_predictions, got both",
+    ),
+    (
+        {"target": torch.full((2, 4), 0.25), "return_predictions": True},
+        "target must hold class indices with return_predictions=True, got torch.float32",
+    ),
+    (
+        {"target": mixed(Y, Y, 0.5), "return_predictions": True},
+        "target must hold class indices with return_predictions=True, got mixed labels",
     ),
     ({"softcap": 0.0}, "softcap must be finite and above 0, got 0.0"),
     ({"softcap": -1.0}, "softcap must be finite and above 0, got -1.0"),

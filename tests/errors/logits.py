@@ -29,10 +29,7 @@ PRIOR_SHAPE = "prior must have shape (K,) or (K, K) with K=3 classes, got "
 SAMPLE_WEIGHT_SHAPE = "sample_weight must broadcast against the rows' (2,), got "
 STRENGTH_SHAPE = "label_smoothing must broadcast against the rows' "
 
-TURN = (
-    "; as in torch, the classes are in dimension 1: where they are last in input, take "
-    "input.movedim(-1, 1), or input.flatten(0, -2) and target.flatten()"
-)
+TURN = "; as in torch, the classes are in dimension 1: give dim=-1 where they are last in input"
 
 ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"label_smoothing": -0.1}, "label_smoothing must lie in [0, 1], got -0.1"),

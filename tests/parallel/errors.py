@@ -198,6 +198,10 @@ def check_ranks(generator: torch.Generator) -> None:
         W = torch.zeros(3, 5, dtype=torch.double if last else torch.float)
         head = torch.zeros(4, 5, dtype=W.dtype)
         vocab_parallel_linear_cross_entropy(head, W, target, group=None, check_ranks=True)
+    with raises(f"scale {same} 1.0 on rank 0 and 2.0 on rank"):
+        vocab_parallel_linear_cross_entropy(
+            z, torch.zeros(2, 3), target, group=None, check_ranks=True, scale=1.0 + last
+        )
     with raises(f"softcap {same} 1.0 on rank 0 and 2.0 on rank"):
         vocab_parallel_linear_cross_entropy(
             z, torch.zeros(2, 3), target, group=None, check_ranks=True, softcap=1.0 + last

@@ -47,6 +47,7 @@ def linear(
     sizes: Sizes = even,
     num_classes: int = K,
     make: Make = lambda generator, K: {},
+    scale: float | None = None,
     softcap: float | None = None,
     by: HeadEngine | None = None,
 ) -> None:
@@ -64,6 +65,7 @@ def linear(
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-6)):
         leaves = [x.to(dtype, copy=True).requires_grad_() for x in head]
         z = torch.nn.functional.linear(*leaves)
+        z = z if scale is None else scale * z
         z = z if softcap is None else softcap * (z / softcap).tanh()
         expected = functional.cross_entropy(
             z.movedim(-1, 1), classes_second(target), return_nll=True, **classes_second(options)
@@ -76,6 +78,7 @@ def linear(
             parts[1],
             target,
             linear_bias=parts[2],
+            scale=scale,
             softcap=softcap,
             engine=by,
             group=None,
@@ -116,6 +119,8 @@ CASES["linear, confidence penalty over masks"] = partial(
     linear, masks=True, make=given(formula=ConfidencePenalty())
 )
 CASES["linear, softcap"] = partial(linear, softcap=2.0)
+CASES["linear, scale"] = partial(linear, scale=0.3)
+CASES["linear, scale and softcap"] = partial(linear, scale=0.3, softcap=2.0)
 CASES["linear, softcap over masks"] = partial(linear, softcap=2.0, masks=True)
 
 

@@ -283,12 +283,12 @@ BAD: list[tuple[Callable[[], object], str]] = [
         "got torch.float64 of shape ()",
     ),
     (
-        lambda: priors.per_sample(EYE, class_dim=2),
-        "class_dim must be a dimension of probabilities (3, 3), got 2",
+        lambda: priors.per_sample(EYE, dim=2),
+        "dim must be a dimension of probabilities (3, 3), got 2",
     ),
     (
-        lambda: priors.per_sample(EYE, MAP[0, :3, :3], class_dim=1),
-        "class_dim must not be given together with classes, got 1",
+        lambda: priors.per_sample(EYE, MAP[0, :3, :3], dim=1),
+        "dim must not be given together with classes, got 1",
     ),
     (lambda: priors.per_sample(EYE, EYE), "classes must hold integer class indices, got torch.float64"),
     (
@@ -301,7 +301,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
         "logits must have at least one class in dimension -1, got shape ()",
     ),
     (
-        lambda: priors.teacher(EYE, class_dim=2),
+        lambda: priors.teacher(EYE, dim=2),
         "logits must have at least one class in dimension 2, got shape (3, 3)",
     ),
     (

@@ -37,7 +37,7 @@ def test_whole(shape: tuple[int, ...]):
 
 
 def test_whole_with_the_classes_last():
-    priors.per_sample(randn(2, 3, 5).softmax(-1), class_dim=-1)
+    priors.per_sample(randn(2, 3, 5).softmax(-1), dim=-1)
     z, y = randn(2, 3, 5), torch.zeros(2, 5, dtype=torch.long)
     with pytest.raises(ValueError, match=r"prior of each sample must .* sum to 1"):
         cross_entropy(z, y, prior=priors.per_sample(z.softmax(-1)))
@@ -66,7 +66,7 @@ SHAPES = [((5,), None), ((2, 5), None), ((2, 5, 3), None), ((2, 3, 5), -1), ((2,
 def test_teacher(shape: tuple[int, ...], class_dim: int | None, k: int | None, temperature: float):
     logits = randn(*shape).requires_grad_()
     dim = min(1, len(shape) - 1) if class_dim is None else class_dim
-    prior = priors.teacher(logits, temperature, k, class_dim=class_dim)
+    prior = priors.teacher(logits, temperature, k, dim=class_dim)
     assert not prior.probabilities.requires_grad
     rows = logits.detach().movedim(dim, -1)
     expected = torch.zeros_like(rows)

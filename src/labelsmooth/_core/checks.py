@@ -49,6 +49,11 @@ def check_integer(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
+def check_dim(dim: object, hint: str = "") -> None:
+    if not isinstance(dim, Integral):
+        raise ValueError(f"dim must be an integer, got {dim!r}{hint}")
+
+
 PARTS: Final = ("probabilities", "classes", "first", "second", "lam", "eps")
 """The attributes in which priors, mixup labels, and strengths by class or over time keep their tensors."""
 

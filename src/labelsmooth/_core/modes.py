@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ def readable(*tensors: Tensor) -> bool:
         and not recorded()
         and all(plain(t) and t.device.type == "cpu" for t in tensors)
     )
+
+
+def trains(module: nn.Module) -> bool:
+    """Whether the module is in training mode and gradients are enabled."""
+    return module.training and torch.is_grad_enabled()
 
 
 def transformed(*tensors: Tensor) -> bool:
@@ -61,7 +66,7 @@ def captured() -> bool:
 def plain(tensor: Tensor) -> bool:
     """Whether the tensor is strided memory: torch's own class, or a subclass without its own dispatch."""
     kind = type(tensor)
-    own = kind in (Tensor, torch.nn.Parameter) or getattr(kind, "__torch_dispatch__", None) is NO_DISPATCH
+    own = kind in (Tensor, nn.Parameter) or getattr(kind, "__torch_dispatch__", None) is NO_DISPATCH
     return own and tensor.layout is torch.strided and not tensor._is_zerotensor()
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from labelsmooth._core.checks import check_choice
+from labelsmooth._core.checks import check_choice, check_number
 from labelsmooth._core.modes import captured, transformed
 from labelsmooth._core.precision import accurate, as_given
 from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics, blanked
@@ -29,11 +29,12 @@ HeadEngine = Literal["reference", "linear", "dense", "triton"]
 
 
 class Head(NamedTuple):
-    """z = input W^T + b, which a softcap bends to softcap * tanh(z / softcap)."""
+    """z = scale * (input W^T + b), which a softcap bends to softcap * tanh(z / softcap)."""
 
     input: Tensor  # (N, D)
     weight: Tensor  # (K, D)
     bias: Tensor | None  # (K,)
+    scale: float | None
     softcap: float | None
     dtype: torch.dtype  # of the matrix products
     chunk: int | None = None  # rows of a chunk; None: as many as the budget allows
@@ -44,14 +45,39 @@ class Head(NamedTuple):
         bias = None if self.bias is None else self.bias.to(self.dtype).flatten()
         z = linear(self.input.to(self.dtype), self.weight.to(self.dtype).flatten(0, -2), bias)
         z = z.unflatten(-1, self.weight.shape[:-1]).movedim(1, -1).flatten(0, -2)
-        if self.softcap is None:
-            return z
-        return self.softcap * (z.to(accurate(self.dtype)) / self.softcap).tanh()
+        return bent(z, self.scale, self.softcap)
 
     def blanked(self, counted: Tensor) -> Self:
         """The head with zeros in ignored rows of the input, which the weight's gradient multiplies by 0."""
         some = counted.reshape(len(self.input), self.weight.shape[1:-1].numel()).any(1)
         return self._replace(input=blanked(self.input, some))
+
+
+class Predictions(NamedTuple):
+    """What a linear head predicts for each row, without a gradient.
+
+    In ignored rows ``log_prob`` and ``entropy`` are 0 and ``argmax`` is -1.
+    """
+
+    log_prob: Tensor
+    """The log-probability of the label, in nats."""
+    entropy: Tensor
+    """The entropy of the predicted distribution, in nats."""
+    argmax: Tensor
+    """The most probable class."""
+
+
+def bent(z: Tensor, scale: float | None, softcap: float | None) -> Tensor:
+    """softcap * tanh(scale * z / softcap); with a softcap in at least float32."""
+    z = z if softcap is None else z.to(accurate(z.dtype))
+    z = z if scale is None else scale * z
+    return z if softcap is None else softcap * (z / softcap).tanh()
+
+
+def check_bend(scale: float | None, softcap: float | None) -> None:
+    for name, value in {"scale": scale, "softcap": softcap}.items():
+        if value is not None:
+            check_number(name, value, above_zero=True)
 
 
 def makes_logits(head: Head, measures: Measures) -> bool:
@@ -77,10 +103,41 @@ def needs_gradient(head: Head) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in head[:3])
 
 
-def row_statistics(head: Head, measures: Measures) -> RowStatistics:
-    """The statistics of each row. Their gradient recomputes the logits: four matrix products in all."""
+def row_statistics(head: Head, measures: Measures, predictions: Predictions | None = None) -> RowStatistics:
+    """The statistics of each row. Their gradient recomputes the logits: four matrix products in all.
+
+    ``predictions``, if given, are written; beside a gradient or in a captured graph, this takes a fifth.
+    """
+    if predictions is not None:
+        if captured():
+            parts = (None if x is None else x.detach() for x in head[:3])
+            found = torch.ops.labelsmooth.predictions(*parts, *head[3:], *measures)
+            for whole, of_call in zip(predictions, found, strict=True):
+                whole.copy_(of_call)
+        else:
+            found = _one_product(head, measures, predictions)
+            if not needs_gradient(head):
+                return RowStatistics(*found.unbind())
     found = torch.ops.labelsmooth.linear if captured() else _Statistics.apply
     return RowStatistics(*found(*head, *measures).unbind())
+
+
+def unwritten_predictions(head: Head) -> Predictions:
+    rows = len(head.input)
+    log_prob, entropy = (head.input.new_empty(rows, dtype=accurate(head.dtype)) for _ in range(2))
+    return Predictions(log_prob, entropy, head.input.new_empty(rows, dtype=torch.int64))
+
+
+@torch.no_grad()
+def predicted(z: Tensor, s: RowStatistics, measures: Measures) -> Predictions:
+    """The predictions of these logits, whose statistics include the spread."""
+    ignored = ~measures.counted
+    label_z = z.gather(-1, measures.target.unsqueeze(-1)).squeeze(-1).to(s.lse.dtype)
+    return Predictions(
+        (label_z - s.z_max - s.lse).masked_fill(ignored, 0.0),
+        (s.lse - s.model_z).masked_fill(ignored, 0.0),
+        z.argmax(-1).masked_fill(ignored, -1),
+    )
 
 
 def unheld(head: Head) -> list[Tensor | None]:
@@ -107,12 +164,16 @@ def passes(
     measures: Measures,
     needs: Sequence[bool],
     derivative: Callable[[Kernels, slice, Tensor], Tensor],
+    predictions: Predictions | None = None,
 ) -> tuple[Tensor, list[Tensor | None]]:
     """The statistics of all rows, (10, N), and the gradients of input, weight and bias that are needed.
 
     ``derivative`` gives the loss's gradient with respect to the statistics of a chunk of rows, (5, n).
+    ``predictions``, if given, are written.
     """
-    hidden, weight, bias, softcap, dtype, chunk, _ = head
+    hidden, weight, bias, scale, softcap, dtype, chunk, _ = head
+    # The products apply the scale, before they are rounded.
+    scale = 1.0 if scale is None else scale
     found = hidden.new_empty((STATISTICS, len(hidden)), dtype=accurate(dtype))
     by_input = torch.empty_like(hidden, dtype=dtype) if needs[0] else None
     by_weight = torch.zeros_like(weight, dtype=accurate(dtype)) if needs[1] else None
@@ -127,9 +188,9 @@ def passes(
             x = blanked(hidden[part], rows.counted).to(dtype)
             z, slope = buffer[: len(x)], None
             if bias is None:
-                torch.mm(x, weight.T, out=z)
+                torch.addmm(z, x, weight.T, beta=0, alpha=scale, out=z)
             else:
-                torch.addmm(bias, x, weight.T, out=z)
+                torch.addmm(bias, x, weight.T, beta=scale, alpha=scale, out=z)
             if softcap is not None:
                 # In half precision the softcap would lose more digits than the product.
                 z = z.to(accurate(dtype)).div_(softcap).tanh_()
@@ -137,27 +198,31 @@ def passes(
                 z.mul_(softcap)
             engine = route.kernels(z, rows, None if head.engine == "linear" else head.engine)
             found[:, part] = statistics = engine.forward(z, rows)
+            if predictions is not None:
+                of_chunk = predicted(z, RowStatistics(*statistics.unbind()), rows)
+                for every, some in zip(predictions, of_chunk, strict=True):
+                    every[part] = some
             if not any(needs[:3]):
                 continue
             by_z = engine.backward(derivative(engine, part, statistics), z, rows, statistics, out=z)
             if slope is not None:
                 by_z = by_z.mul_(slope).to(dtype)
             if by_input is not None:
-                torch.mm(by_z, weight, out=by_input[part])
+                torch.addmm(by_input[part], by_z, weight, beta=0, alpha=scale, out=by_input[part])
             if by_weight is not None:
-                _accumulate(by_weight, by_z, x)
-            if by_bias is not None:
-                by_bias += by_z.sum(0)  # with a dtype, sum would first convert all of by_z on a CPU
+                _accumulate(by_weight, by_z, x, scale)
+            if by_bias is not None:  # with a dtype, sum would first convert all of by_z on a CPU
+                by_bias.add_(by_z.sum(0), alpha=scale)
     return found, [by_input, by_weight, by_bias]
 
 
-def _accumulate(total: Tensor, by_z: Tensor, input: Tensor) -> None:
-    """total += by_z^T input. In a wider ``total`` each chunk's product is rounded at most once."""
+def _accumulate(total: Tensor, by_z: Tensor, input: Tensor, scale: float) -> None:
+    """total += scale * by_z^T input. In a wider ``total`` each chunk's product is rounded at most once."""
     if total.dtype == by_z.dtype:
-        torch.addmm(total, by_z.T, input, out=total)  # FlopCounterMode does not count addmm_
+        torch.addmm(total, by_z.T, input, alpha=scale, out=total)  # FlopCounterMode does not count addmm_
         return
     for part in _chunks(len(total), input.size(1) * input.element_size()):
-        total[part] += by_z[:, part].T @ input
+        total[part].add_(by_z[:, part].T @ input, alpha=scale)
 
 
 def _chunks(rows: int, row_bytes: int, size: int | None = None) -> Iterator[slice]:
@@ -215,17 +280,29 @@ def differentiable(head: Head, of: Callable[[Head], Tensor], grad: Tensor) -> li
 
 
 _arguments = (
-    "Tensor input, Tensor linear_weight, Tensor? linear_bias, float? softcap, ScalarType dtype, "
-    f"SymInt? chunk, str? engine, {MEASURES}"
+    "Tensor input, Tensor linear_weight, Tensor? linear_bias, float? scale, float? softcap, "
+    f"ScalarType dtype, SymInt? chunk, str? engine, {MEASURES}"
 )
 LIBRARY.define(f"linear({_arguments}) -> Tensor")
+LIBRARY.define(f"predictions({_arguments}) -> Tensor[]")
 LIBRARY.define(f"linear_backward(Tensor grad, bool[] needs, {_arguments}) -> Tensor[]")
 _HEAD = len(Head._fields)
 
 
+def _one_product(head: Head, measures: Measures, predictions: Predictions | None = None) -> Tensor:
+    none = [False] * 3
+    return passes(head, measures, none, lambda _engine, _part, statistics: statistics, predictions)[0]
+
+
 def _linear(*arguments: Any) -> Tensor:
-    head, measures = Head(*arguments[:_HEAD]), Measures(*arguments[_HEAD:])
-    return passes(head, measures, [False] * 3, lambda _engine, _part, statistics: statistics)[0]
+    return _one_product(Head(*arguments[:_HEAD]), Measures(*arguments[_HEAD:]))
+
+
+def _predictions(*arguments: Any) -> list[Tensor]:
+    head = Head(*arguments[:_HEAD])
+    found = unwritten_predictions(head)
+    _one_product(head, Measures(*arguments[_HEAD:]), found)
+    return list(found)
 
 
 def _linear_backward(grad: Tensor, needs: list[bool], *arguments: Any) -> list[Tensor]:
@@ -236,14 +313,19 @@ def _linear_backward(grad: Tensor, needs: list[bool], *arguments: Any) -> list[T
 
 
 LIBRARY.impl("linear", _linear, "CompositeExplicitAutograd")
+LIBRARY.impl("predictions", _predictions, "CompositeExplicitAutograd")
 LIBRARY.impl("linear_backward", _linear_backward, "CompositeExplicitAutograd")
 
 
 @torch.library.register_fake("labelsmooth::linear", lib=LIBRARY)
-def _(
-    input: Tensor, weight: Tensor, bias: Tensor | None, softcap: Any, dtype: torch.dtype, *_: Any
-) -> Tensor:
-    return input.new_empty((STATISTICS, input.size(0)), dtype=accurate(dtype))
+def _(*arguments: Any) -> Tensor:
+    head = Head(*arguments[:_HEAD])
+    return head.input.new_empty((STATISTICS, head.input.size(0)), dtype=accurate(head.dtype))
+
+
+@torch.library.register_fake("labelsmooth::predictions", lib=LIBRARY)
+def _(*arguments: Any) -> list[Tensor]:
+    return list(unwritten_predictions(Head(*arguments[:_HEAD])))
 
 
 @torch.library.register_fake("labelsmooth::linear_backward", lib=LIBRARY)

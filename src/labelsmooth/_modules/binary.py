@@ -1,10 +1,13 @@
 """Binary (multilabel) cross entropy as a module."""
 
+from typing import TYPE_CHECKING, Any, Literal, overload
+
 from torch import Tensor
 
 from labelsmooth._core.checks import check_strength, check_tensor
 from labelsmooth._core.exact import Exact, keep, shown
 from labelsmooth._core.keywords import takes
+from labelsmooth._core.modes import trains
 from labelsmooth._core.reduction import Reduction
 from labelsmooth._targets.options import OffTarget
 from labelsmooth.functional._binary import BinaryStrength, binary_cross_entropy_with_logits, check_options
@@ -19,8 +22,8 @@ class BCEWithLogitsLoss(Exact):
         p = (1 - \epsilon)\, t + \epsilon\, \pi
 
     The arguments are those of :func:`labelsmooth.functional.binary_cross_entropy_with_logits` and
-    ``train_only``. ``denominator`` belongs to a batch and is an argument of the call. Tensors move with the
-    module and are in its ``state_dict``.
+    ``train_only``. ``denominator`` belongs to a batch and is an argument of the call, as is ``return_nll``,
+    which makes it return a pair (loss, nll). Tensors move with the module and are in its ``state_dict``.
 
     Args:
         weight: A factor of each loss that broadcasts against the input.
@@ -32,7 +35,7 @@ class BCEWithLogitsLoss(Exact):
             the input. None is 1/2.
         off_target: Where eps goes: "all" spreads it over positive and negative, "others" gives it to the
             opposite label.
-        train_only: Whether ``eval()`` turns smoothing off, so that the module returns the plain loss.
+        train_only: Whether the module returns the plain loss after ``eval()``, and where gradients are off.
 
     Raises:
         ValueError: if an argument is out of range, or has a wrong shape or type.
@@ -80,18 +83,50 @@ class BCEWithLogitsLoss(Exact):
         self.off_target: OffTarget = off_target
         self.train_only = train_only
 
-    def forward(self, input: Tensor, target: Tensor, *, denominator: float | Tensor | None = None) -> Tensor:
-        return binary_cross_entropy_with_logits(
+    @overload
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        denominator: float | Tensor | None = None,
+        return_nll: Literal[False] = False,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        denominator: float | Tensor | None = None,
+        return_nll: Literal[True],
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        denominator: float | Tensor | None = None,
+        return_nll: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        loss: Any = binary_cross_entropy_with_logits
+        return loss(
             input,
             target,
             self.weight,
+            return_nll=return_nll,
             pos_weight=self.pos_weight,
             reduction=self.reduction,
-            label_smoothing=self.label_smoothing if not self.train_only or self.training else 0.0,
+            label_smoothing=self.label_smoothing if not self.train_only or trains(self) else 0.0,
             prior=self.prior,
             off_target=self.off_target,
             denominator=denominator,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def end_epoch(self) -> None:
         """Advance a scheduled smoothing by one epoch."""

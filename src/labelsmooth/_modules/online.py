@@ -1,21 +1,22 @@
 """Smoothing toward the model's own mean prediction for each class."""
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import check_integer
 from labelsmooth._core.keywords import takes
+from labelsmooth._core.modes import trains
 from labelsmooth._core.overrides import as_node
 from labelsmooth._core.precision import accurate
 from labelsmooth._engines.operator import LIBRARY
 from labelsmooth._modules.losses import CrossEntropyLoss
 from labelsmooth._targets.criterion import DEFAULTS
 from labelsmooth._targets.mixed import Mixed
-from labelsmooth._targets.options import ModuleOptions
+from labelsmooth._targets.options import BatchOptions, ModuleOptions
 from labelsmooth._targets.rows import CLASSES_LAST, as_rows, as_targets
-from labelsmooth.priors import PerSample, Prior
+from labelsmooth.priors import Prior
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -43,16 +44,17 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         S_y = \frac{1}{|C_y|} \sum_{i \in C_y} q_i
 
     C_y are the training samples of class y that the model classified correctly, including ties. S is uniform
-    in the first epoch, and for classes without a correct prediction. In training, every call takes class
-    indices and adds to the means. **Call** :meth:`end_epoch` **after each epoch**: it makes the means the
-    prior of the next epoch. Predictions that ``torch.utils.checkpoint`` recomputes in a backward pass are
-    added once.
+    in the first epoch, and for classes without a correct prediction. In training mode, every call takes class
+    indices and adds to the means; with ``train_only``, only calls with gradients do. **Call**
+    :meth:`end_epoch` **after each epoch**: it makes the means the prior of the next epoch. Predictions that
+    ``torch.utils.checkpoint`` recomputes in a backward pass are added once.
 
     The prior and the sums are in the ``state_dict``, so training resumes within an epoch. In distributed
     training :meth:`end_epoch` sums over the processes of the group, and every process has to call it.
 
     Args:
         num_classes: K.
+        dim: The class dimension of the logits, as of :class:`CrossEntropyLoss`.
         process_group: The processes that train together. None is the default group, if torch.distributed is
             initialised.
         **options: The options of :class:`CrossEntropyLoss`, except ``prior``. The default of
@@ -85,6 +87,7 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         self,
         num_classes: int,
         *,
+        dim: int | None = None,
         process_group: "dist.ProcessGroup | None" = None,
         **options: Unpack[ModuleOptions],
     ) -> None:
@@ -96,38 +99,33 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         uniform = torch.full((num_classes, num_classes), 1 / num_classes, dtype=dtype)
         options["prior"] = Prior(uniform, "of the epoch before")
         options.setdefault("label_smoothing", 0.5)
-        super().__init__(**options)
+        super().__init__(dim=dim, **options)
         self._check_classes(num_classes)
         self.register_buffer("sums", torch.zeros_like(uniform))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=dtype))
         self.process_group = process_group
 
+    @takes(BatchOptions)
     def forward(
-        self,
-        input: Tensor,
-        target: Tensor | Mixed,
-        *,
-        sample_weight: Tensor | None = None,
-        denominator: float | Tensor | None = None,
-        prior: PerSample | None = None,
-    ) -> Tensor:
-        given = {"sample_weight": sample_weight, "denominator": denominator, "prior": prior}
-        if (node := as_node(self, input, target, **given)) is not None:
+        self, input: Tensor, target: Tensor | Mixed, *, return_nll: bool = False, **batch: Any
+    ) -> Any:
+        if (node := as_node(self, input, target, return_nll=return_nll, **batch)) is not None:
             return node
-        if prior is not None:
+        if batch.get("prior") is not None:
             raise ValueError("prior cannot be given: OnlineLabelSmoothing estimates it")
-        if (classes := as_rows(input).size(-1)) != len(self.counts):
+        observed = trains(self) if self.train_only else self.training
+        if (classes := as_rows(input, self.dim).size(-1)) != len(self.counts):
             hint = CLASSES_LAST if input.size(-1) == len(self.counts) else ""
             raise ValueError(f"input must have num_classes={len(self.counts)} classes, got {classes}{hint}")
         several = isinstance(target, Mixed) or (isinstance(target, Tensor) and target.is_floating_point())
-        if self.training and several:
+        if observed and several:
             raise ValueError(
                 "target must hold class indices in training, as each mean is over the samples of one class"
             )
-        loss = super().forward(input, target, sample_weight=sample_weight, denominator=denominator)
-        if self.training and isinstance(target, Tensor):
-            self._observe(input.detach(), target, sample_weight)
-        return loss
+        found: Any = super().forward(input, target, return_nll=return_nll, **batch)
+        if observed and isinstance(target, Tensor):
+            self._observe(input.detach(), target, batch.get("sample_weight"))
+        return found
 
     @torch.no_grad()
     def _observe(self, input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
@@ -138,9 +136,9 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
             once = 1
         else:  # to be asked when the graph runs
             once = torch.ops.labelsmooth.first_time(self.counts)
-        z = as_rows(input)
+        z = as_rows(input, self.dim)
         target, counted = as_targets(
-            target, input.shape, ignore_index=self.ignore_index, sample_weight=sample_weight
+            target, input.shape, self.dim, ignore_index=self.ignore_index, sample_weight=sample_weight
         )
         # Logits that overflowed are no prediction: a loss scaler skips their step, and so do the means.
         largest = z.amax(-1)

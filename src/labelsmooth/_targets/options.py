@@ -46,11 +46,21 @@ class ModuleOptions(LossOptions, total=False):
     train_only: bool
 
 
-class CrossEntropyOptions(LossOptions, total=False):
-    """The options of a function call, including those per batch."""
+class RowOptions(TypedDict, total=False):
+    """The options that belong to a batch."""
 
     sample_weight: Tensor | None
     denominator: float | Tensor | None
+
+
+class BatchOptions(RowOptions, total=False):
+    """The options of a call of a module."""
+
+    prior: PerSample | None
+
+
+class CrossEntropyOptions(LossOptions, RowOptions, total=False):
+    """The options of a function call, including those per batch."""
 
 
 class LogitsOptions(CrossEntropyOptions, total=False):
@@ -64,6 +74,7 @@ class HeadOptions(CrossEntropyOptions, total=False):
 
     linear_bias: Tensor | None
     weight: Tensor | None
+    scale: float | None
     softcap: float | None
     engine: HeadEngine | None
 

@@ -7,13 +7,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from labelsmooth._core.checks import check_broadcasts, check_local, check_tensor, first
+from labelsmooth._core.checks import check_broadcasts, check_dim, check_local, check_tensor, first
 from labelsmooth._core.modes import readable
 from labelsmooth._core.statistics import blanked, class_dim_of
 
 CLASSES_LAST: Final = (
-    "; as in torch, the classes are in dimension 1: where they are last in input, take "
-    "input.movedim(-1, 1), or input.flatten(0, -2) and target.flatten()"
+    "; as in torch, the classes are in dimension 1: give dim=-1 where they are last in input"
 )
 
 
@@ -21,16 +20,19 @@ def as_rows(input: Tensor, class_dim: int | None = None) -> Tensor:
     """Move the class dimension of the logits last. By default it is torch's: 1, or 0 if unbatched."""
     check_tensor("input", input, typed=True)
     check_local(input=input)
-    if class_dim is not None and not isinstance(class_dim, Integral):
-        raise ValueError(f"dim must be an integer, got {class_dim!r}")
     if not input.is_floating_point():
         raise ValueError(f"input must hold floating-point logits, got {input.dtype}")
     class_dim = class_dim_of(input.dim(), class_dim)
+    check_class_dim(input, class_dim)
+    return input.movedim(class_dim, -1)
+
+
+def check_class_dim(input: Tensor, class_dim: int) -> None:
+    check_dim(class_dim)
     if input.dim() == 0 or not -input.dim() <= class_dim < input.dim():
         raise ValueError(f"input of shape {tuple(input.shape)} has no class dimension {class_dim}")
     if input.size(class_dim) == 0:
         raise ValueError(f"input must have at least one class, got shape {tuple(input.shape)}")
-    return input.movedim(class_dim, -1)
 
 
 def as_targets(

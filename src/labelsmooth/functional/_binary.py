@@ -1,5 +1,7 @@
 """Binary (multilabel) cross entropy to smoothed labels."""
 
+from typing import Literal, TypedDict, Unpack, overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +25,39 @@ from labelsmooth.schedules import Schedule
 BinaryStrength = float | Tensor | Schedule
 
 
+class BinaryOptions(TypedDict, total=False):
+    """The options of a binary cross entropy."""
+
+    pos_weight: Tensor | None
+    reduction: Reduction
+    label_smoothing: BinaryStrength
+    prior: float | Tensor | None
+    off_target: OffTarget
+    denominator: float | Tensor | None
+
+
+@overload
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    return_nll: Literal[False] = False,
+    **options: Unpack[BinaryOptions],
+) -> Tensor: ...
+
+
+@overload
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    return_nll: Literal[True],
+    **options: Unpack[BinaryOptions],
+) -> tuple[Tensor, Tensor]: ...
+
+
 @overridable
 @takes()
 def binary_cross_entropy_with_logits(
@@ -36,7 +71,8 @@ def binary_cross_entropy_with_logits(
     prior: float | Tensor | None = None,
     off_target: OffTarget = "all",
     denominator: float | Tensor | None = None,
-) -> Tensor:
+    return_nll: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     r"""Binary (multilabel) cross entropy to smoothed labels; a superset of torch's function of this name.
 
     .. math::
@@ -64,9 +100,12 @@ def binary_cross_entropy_with_logits(
             segmentation_models.pytorch, mmpretrain: eps and 1 - eps, twice as strong).
         denominator: Divides a "mean" in place of the number of elements, at least 0; for example their number
             over all processes or accumulated steps. With it an empty mean is 0, without it NaN.
+        return_nll: Whether to return the loss without smoothing as well.
 
     Returns:
         The loss in nats, float32 (float64 if the input is): a scalar, or in the input's shape for "none".
+        With ``return_nll``, a pair (loss, nll), where nll has eps = 0, the same weights and reduction, and no
+        gradient.
 
     Raises:
         ValueError: if an argument is out of range, or has a wrong shape or type. Values of tensors are
@@ -102,17 +141,24 @@ def binary_cross_entropy_with_logits(
     def blanked(value: Tensor, blank: float = 0.0) -> Tensor:
         return value if counted is None else torch.where(counted, value, blank)
 
-    t = blanked(t)
-    loss = F.binary_cross_entropy_with_logits(
-        blanked(x),
-        blanked((1 - eps) * t + eps * (1 - t if off_target == "others" else pi)),
-        pos_weight=None if pos_weight is None else blanked(pos_weight, 1.0),
-        reduction="none",
-    )
-    if weight is not None:  # here, since torch's function has no gradient by it
-        loss = blanked(weight) * loss
-    counts = x.new_ones(()) if weight is None or denominator is None else weight
-    return reduce(loss, counts.expand_as(loss), reduction, denominator)
+    def cross_entropy(x: Tensor, p: Tensor) -> Tensor:
+        loss = F.binary_cross_entropy_with_logits(
+            x,
+            blanked(p),
+            pos_weight=None if pos_weight is None else blanked(pos_weight, 1.0),
+            reduction="none",
+        )
+        if weight is not None:  # here, since torch's function has no gradient by it
+            loss = blanked(weight) * loss
+        counts = x.new_ones(()) if weight is None or denominator is None else weight
+        return reduce(loss, counts.expand_as(loss), reduction, denominator)
+
+    x, t = blanked(x), blanked(t)
+    loss = cross_entropy(x, (1 - eps) * t + eps * (1 - t if off_target == "others" else pi))
+    if not return_nll:
+        return loss
+    with torch.no_grad():
+        return loss, cross_entropy(x, t)
 
 
 def check_options(reduction: Reduction, off_target: OffTarget, prior: float | Tensor | None) -> None:

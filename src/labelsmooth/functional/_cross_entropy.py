@@ -20,6 +20,7 @@ def cross_entropy(
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
+    dim: int | None = None,
     return_nll: Literal[False] = False,
     **options: Unpack[LogitsOptions],
 ) -> Tensor: ...
@@ -31,6 +32,7 @@ def cross_entropy(
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
+    dim: int | None = None,
     return_nll: Literal[True],
     **options: Unpack[LogitsOptions],
 ) -> tuple[Tensor, Tensor]: ...
@@ -43,6 +45,7 @@ def cross_entropy(
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
+    dim: int | None = None,
     return_nll: bool = False,
     **options: Unpack[LogitsOptions],
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -56,11 +59,14 @@ def cross_entropy(
     masks.
 
     Args:
-        input: Logits, ``(K,)``, ``(N, K)`` or ``(N, K, d1, ...)``, of any floating-point type. A DTensor may
-            be sharded in any dimension; the loss is then a DTensor over all rows.
+        input: Logits, ``(K,)``, ``(N, K)`` or ``(N, K, d1, ...)``, or with the classes in dimension ``dim``,
+            of any floating-point type. A DTensor may be sharded in any dimension; the loss is then a DTensor
+            over all rows.
         target: Class indices in ``[0, K)`` of any integer type, in the input's shape without K; class
             probabilities in the input's shape; or mixup labels, :func:`labelsmooth.mixed`.
         weight: A weight for each class, ``(K,)``.
+        dim: The class dimension of the logits and of class probabilities; -1 for the logits of a language
+            model, ``(B, L, K)``. None is torch's: 1, or 0 for a single dimension.
         ignore_index: The class index of rows to ignore.
         reduction: "none" gives one loss per row, "sum" their sum. "mean" divides the sum by the number of
             rows that are not ignored, each counted with its sample weight and, for class indices or
@@ -111,9 +117,9 @@ def cross_entropy(
     Reference:
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
-    plain = one_pass(input, target, weight, options)
+    plain = one_pass(input, target, weight, options, dim)
     if not isinstance(plain, str) and (found := dense.uniform(*plain)):
         loss, hard = found
         return (loss, loss.new_tensor(hard)) if return_nll else loss
-    loss, nll = logits_cross_entropy(input, target, weight, return_nll=return_nll, **options)
+    loss, nll = logits_cross_entropy(input, target, weight, dim=dim, return_nll=return_nll, **options)
     return (loss, nll) if return_nll else loss

@@ -1,6 +1,6 @@
 """The divergence from a smoothed target."""
 
-from typing import Final
+from typing import Final, Literal, overload
 
 import torch
 from torch import Tensor
@@ -14,18 +14,45 @@ from labelsmooth._engines import dense
 from labelsmooth._engines.route import row_statistics
 from labelsmooth._targets.criterion import strength
 from labelsmooth._targets.rows import as_rows, as_targets
-from labelsmooth.formulas import smoothed_nll
+from labelsmooth.formulas import nll, smoothed_nll
 from labelsmooth.functional._plain import one_pass
 from labelsmooth.schedules import Schedule
 
 NO_INDEX: Final = -(2**63) + 1  # of no class, to be ignored
 
 
+@overload
+def label_smoothing_loss(
+    pred: Tensor,
+    target: Tensor,
+    smoothing: float | Tensor | Schedule = 0.1,
+    dim: int = -1,
+    *,
+    return_nll: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def label_smoothing_loss(
+    pred: Tensor,
+    target: Tensor,
+    smoothing: float | Tensor | Schedule = 0.1,
+    dim: int = -1,
+    *,
+    return_nll: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
 @overridable
 @takes()
 def label_smoothing_loss(
-    pred: Tensor, target: Tensor, smoothing: float | Tensor | Schedule = 0.1, dim: int = -1
-) -> Tensor:
+    pred: Tensor,
+    target: Tensor,
+    smoothing: float | Tensor | Schedule = 0.1,
+    dim: int = -1,
+    *,
+    return_nll: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     r"""The Kullback-Leibler divergence from the smoothed target to the model, summed, per ``pred.size(0)``.
 
     .. math::
@@ -41,9 +68,11 @@ def label_smoothing_loss(
         target: Class indices in ``[0, K)``, in the shape of ``pred`` without ``dim``.
         smoothing: s, in ``[0, 1]``; a number, a 0-d tensor, or one of :mod:`labelsmooth.schedules`.
         dim: The class dimension.
+        return_nll: Whether to return the loss without smoothing as well, the cross entropy to the labels.
 
     Returns:
-        A scalar in nats, float32 (float64 if ``pred`` is). NaN for an empty batch.
+        A scalar in nats, float32 (float64 if ``pred`` is). NaN for an empty batch. With ``return_nll``, a
+        pair (loss, nll), where nll has the same divisor and no gradient.
 
     Raises:
         ValueError: if an argument is out of range, or has a wrong shape or type.
@@ -59,7 +88,9 @@ def label_smoothing_loss(
     options = {"label_smoothing": smoothing, "ignore_index": NO_INDEX, "reduction": "sum"}
     plain = one_pass(pred, target, None, options, dim)
     if not isinstance(plain, str) and (found := dense.uniform(*plain, divergence=True)):
-        return found[0] / pred.size(0)
+        loss, hard = found
+        loss = loss / pred.size(0)
+        return (loss, loss.new_tensor(hard) / pred.size(0)) if return_nll else loss
     z = as_rows(pred, dim)
     check_devices(pred.device, target=target, smoothing=smoothing)
     target, counted = as_targets(target, pred.shape, dim, ignore_index=None, soft=False)
@@ -69,7 +100,8 @@ def label_smoothing_loss(
     eps = strength("smoothing", smoothing, measures, z.size(-1), statistics.lse)
     num_valid = statistics.valid_mass * z.size(-1)
     divergence = smoothed_nll(statistics, eps) - _smoothed_entropy(eps, num_valid)
-    return reduce(divergence, counted, "sum") / pred.size(0)
+    loss = reduce(divergence, counted, "sum") / pred.size(0)
+    return (loss, nll(statistics).detach().sum() / pred.size(0)) if return_nll else loss
 
 
 def _smoothed_entropy(eps: Tensor, num_classes: Tensor) -> Tensor:

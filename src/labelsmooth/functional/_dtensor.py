@@ -23,6 +23,7 @@ from labelsmooth._engines.sharded import (
 from labelsmooth._targets.criterion import criterion
 from labelsmooth._targets.mixed import Mixed, by_sample
 from labelsmooth._targets.options import CrossEntropyOptions
+from labelsmooth._targets.rows import check_class_dim
 from labelsmooth.formulas import nll
 from labelsmooth.functional._parallel import vocab_parallel_linear_cross_entropy
 from labelsmooth.priors import PerSample, Prior
@@ -37,6 +38,7 @@ def dtensor_cross_entropy(
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
+    dim: int | None = None,
     engine: Engine | None = None,
     return_nll: bool = False,
     **options: Unpack[CrossEntropyOptions],
@@ -52,6 +54,7 @@ def dtensor_cross_entropy(
         target: Class indices, class probabilities or mixup labels of the whole input. Plain tensors, here and
             among the options, must be the same on every process. DTensors may be sharded.
         weight: A weight for each class, ``(K,)``.
+        dim: The class dimension. None is torch's.
         engine: As in :func:`labelsmooth.functional.cross_entropy`, for each process's own part.
         return_nll: Whether to return the loss without smoothing as well.
         **options: As in :func:`labelsmooth.functional.cross_entropy`. A formula with a hinge is refused if
@@ -66,13 +69,15 @@ def dtensor_cross_entropy(
     """
     from torch.distributed.tensor import DTensor, Replicate
 
-    layout = layout_of(input)
+    layout = layout_of(input, dim)
     mesh, num_classes = input.device_mesh, input.size(layout.class_dim)
     check_devices(input.device, target=target, weight=weight, **options)
     target, weight, options = _local_call(layout, input, target, weight, options)
     z = input.to_local()
     shape = torch.Size(num_classes if d == layout.class_dim else size for d, size in enumerate(z.shape))
-    wanted = criterion(shape, compute_dtype(z), z.device, target, weight, **options)
+    wanted = criterion(
+        shape, compute_dtype(z), z.device, target, weight, class_dim=layout.class_dim, **options
+    )
     z = z.movedim(layout.class_dim, -1)
     if layout.class_mesh_dim is None:
         statistics = route.row_statistics(z, wanted.measures, engine)
@@ -190,12 +195,14 @@ class Layout(NamedTuple):
     row_groups: list["dist.ProcessGroup"]  # the groups that shard the rows
 
 
-def layout_of(input: "DTensor") -> Layout:
+def layout_of(input: "DTensor", dim: int | None) -> Layout:
     from torch.distributed.tensor import Replicate, Shard
 
     placements: list[Placement] = []
     class_mesh_dims: list[int] = []
-    class_dim = class_dim_of(input.dim())
+    class_dim = class_dim_of(input.dim(), dim)
+    check_class_dim(input, class_dim)
+    class_dim %= input.dim()
     for mesh_dim, placement in enumerate(input.placements):
         if type(placement) is Shard and placement.dim == class_dim:
             class_mesh_dims.append(mesh_dim)

@@ -8,31 +8,41 @@ from torch import Tensor
 
 from labelsmooth._core.modes import transformed
 from labelsmooth._core.statistics import RowStatistics
-from labelsmooth._engines.linear import Head, differentiable, leaves, passes, unheld, whole_statistics
+from labelsmooth._engines.linear import (
+    Head,
+    Predictions,
+    differentiable,
+    leaves,
+    passes,
+    unheld,
+    whole_statistics,
+)
 from labelsmooth._engines.operator import Kernels
 from labelsmooth._targets.criterion import Criterion
 
 
-def reduced(head: Head, wanted: Criterion) -> tuple[Tensor, RowStatistics]:
+def reduced(
+    head: Head, wanted: Criterion, predictions: Predictions | None = None
+) -> tuple[Tensor, RowStatistics]:
     """The reduced loss, for a sum or mean, and the statistics of the rows, which have no gradient here.
 
     The forward pass computes the gradients as well, with three matrix products in all. The backward pass
-    multiplies them by its factor.
+    multiplies them by its factor. ``predictions``, if given, are written.
     """
-    loss, found = _Reduced.apply(*head, wanted)
+    loss, found = _Reduced.apply(*head, wanted, predictions)
     return loss, RowStatistics(*found.unbind())
 
 
 class _Reduced(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        *parts, wanted = arguments
+        *parts, wanted, predictions = arguments
         head = Head(*parts)
         ctx.save_for_backward(*unheld(head), *wanted.tensors)
         ctx.call = *head[3:], wanted
         losses = torch.empty_like(wanted.scale)
         found, ctx.gradients = passes(
-            head, wanted.measures, ctx.needs_input_grad, _derivative(wanted, losses)
+            head, wanted.measures, ctx.needs_input_grad, _derivative(wanted, losses), predictions
         )
         ctx.mark_non_differentiable(found)
         return wanted.reduced(losses), found
@@ -56,7 +66,7 @@ class _Reduced(torch.autograd.Function):
         return *(x if x is None else _scale(x, grad) for x in gradients), *_REST
 
 
-_REST = (None,) * len((*Head._fields[3:], "wanted"))
+_REST = (None,) * len((*Head._fields[3:], "wanted", "predictions"))
 
 
 def _scale(x: Tensor, factor: Tensor) -> Tensor:

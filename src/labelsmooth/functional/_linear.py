@@ -5,14 +5,14 @@ from typing import Literal, Unpack, overload
 import torch
 from torch import Tensor
 
-from labelsmooth._core.checks import check_devices, check_head, check_number, check_prior
+from labelsmooth._core.checks import check_devices, check_head, check_prior
 from labelsmooth._core.keywords import takes
 from labelsmooth._core.modes import captured, is_dtensor
 from labelsmooth._core.overrides import overridable
 from labelsmooth._core.precision import accurate, as_given
 from labelsmooth._core.statistics import blanked, taken
 from labelsmooth._engines import linear
-from labelsmooth._engines.linear import HeadEngine, check_chunking, chunk_rows
+from labelsmooth._engines.linear import HeadEngine, Predictions, check_bend, check_chunking, chunk_rows
 from labelsmooth._engines.route import row_statistics
 from labelsmooth._targets.criterion import DEFAULTS, Criterion, criterion
 from labelsmooth._targets.mixed import Mixed
@@ -47,6 +47,18 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor]: ...
 
 
+@overload
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    options: "torch.nn.LinearCrossEntropyOptions | None" = None,
+    return_predictions: Literal[True],
+    **others: Unpack[HeadOptions],
+) -> tuple[Tensor, Predictions]: ...
+
+
 @overridable
 @takes(HeadOptions, DEFAULTS)
 def linear_cross_entropy(
@@ -56,12 +68,13 @@ def linear_cross_entropy(
     *,
     options: "torch.nn.LinearCrossEntropyOptions | None" = None,
     return_nll: bool = False,
+    return_predictions: bool = False,
     **others: Unpack[HeadOptions],
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Predictions]:
     r"""Cross entropy of a linear head to a smoothed target, computed without storing all logits.
 
     .. math::
-        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = W h + b, \qquad
+        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = s\, (W h + b), \qquad
         p = (1 - \epsilon)\, e_y + \epsilon\, \pi
 
     A superset of torch's ``linear_cross_entropy``. Logits exist for one chunk of rows at a time. Beside its
@@ -80,6 +93,7 @@ def linear_cross_entropy(
         target: Class indices, ``(N,)`` or ``(...)``; or class probabilities, ``(N, K)`` or ``(..., K)``.
         linear_bias: b, ``(K,)``.
         weight: A weight for each class, ``(K,)``.
+        scale: s, more than 0, a factor of the logits, applied before the softcap. None is 1.
         softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
         engine: "reference" computes all logits at once. "linear" never does; "dense" and "triton" do not
             either, and compute the chunks with that kernel. None is "linear" where that serves the call, and
@@ -88,13 +102,17 @@ def linear_cross_entropy(
             ``chunking_method`` sets the rows of a chunk; "auto" is 64 MiB. Its other fields change nothing:
             sums over chunks are at least float32, and ``retain_graph=True`` always works.
         return_nll: Whether to return the loss without smoothing as well.
+        return_predictions: Whether to return what the head predicts for each row as well: log-probability of
+            the label, entropy and argmax. The target then holds class indices. It takes another matrix
+            product where the loss has a gradient and ``reduction="none"`` or ``torch.compile`` is used.
         **others: The options of :func:`cross_entropy`: ``ignore_index``, ``reduction``, ``label_smoothing``,
             ``formula``, ``prior``, ``off_target``, ``weighting``, ``sample_weight``, ``denominator``,
             ``z_loss``.
 
     Returns:
         The loss in float32 (float64 if the input is): a scalar, or one per row for "none". With
-        ``return_nll``, a pair (loss, nll), as of :func:`cross_entropy`.
+        ``return_nll``, a pair (loss, nll), as of :func:`cross_entropy`. With ``return_predictions``, a pair
+        (loss, :class:`Predictions`), whose tensors have one element per row.
 
     Raises:
         ValueError: if an argument is out of range, or has a wrong shape or type.
@@ -103,30 +121,54 @@ def linear_cross_entropy(
         >>> input, linear_weight = torch.eye(2, 4), torch.eye(3, 4)
         >>> linear_cross_entropy(input, linear_weight, torch.tensor([0, 1]), label_smoothing=0.1)
         tensor(0.6181)
+        >>> loss, rows = linear_cross_entropy(
+        ...     input, linear_weight, torch.tensor([0, 2]), return_predictions=True
+        ... )
+        >>> rows.log_prob, rows.argmax
+        (tensor([-0.5514, -1.5514]), tensor([0, 1]))
 
     Reference:
         Wijmans et al., *Cut Your Losses in Large-Vocabulary Language Models*, ICLR 2025.
     """
     check_chunking(options)
+    if return_predictions:
+        check_predictions(target, return_nll)
     if others.get("ignore_index") is None:
         others.pop("ignore_index", None)
     if is_dtensor(input) or is_dtensor(linear_weight) or is_dtensor(others.get("linear_bias")):
+        if return_predictions:
+            raise ValueError("return_predictions goes with a head on one process, got a DTensor")
         loss, nll = dtensor_linear_cross_entropy(input, linear_weight, target, **others)
         return (loss, nll) if return_nll else loss
     head, wanted, rows = prepared(input, linear_weight, target, options, **others)
+    predictions = None
+    if return_predictions:
+        wanted = wanted._replace(measures=wanted.measures._replace(spread=True))
+        predictions = linear.unwritten_predictions(head)
     if linear.makes_logits(head, wanted.measures):
         z = head.blanked(wanted.measures.counted).logits()
         statistics = row_statistics(z, wanted.measures, head.engine and "reference")
         loss = wanted.loss(statistics)
+        predictions = predictions and linear.predicted(z, statistics, wanted.measures)
     elif wanted.reduction == "none" or wanted.learns or captured() or not linear.needs_gradient(head):
-        statistics = linear.row_statistics(head, wanted.measures)
+        statistics = linear.row_statistics(head, wanted.measures, predictions)
         loss = wanted.loss(statistics)
     else:
-        loss, statistics = reduced(head, wanted)
+        loss, statistics = reduced(head, wanted, predictions)
     nll = wanted.nll(statistics) if return_nll else loss
     if wanted.reduction == "none":
         loss, nll = loss.reshape(rows), nll.reshape(rows)
+    if predictions is not None:
+        return loss, Predictions(*(x.reshape(rows) for x in predictions))
     return (loss, nll) if return_nll else loss
+
+
+def check_predictions(target: Tensor | Mixed, return_nll: bool) -> None:
+    if return_nll:
+        raise ValueError("return_nll must not be given together with return_predictions, got both")
+    if isinstance(target, Mixed) or (isinstance(target, Tensor) and target.is_floating_point()):
+        given = "mixed labels" if isinstance(target, Mixed) else str(target.dtype)
+        raise ValueError(f"target must hold class indices with return_predictions=True, got {given}")
 
 
 def prepared(
@@ -137,14 +179,14 @@ def prepared(
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
+    scale: float | None = None,
     softcap: float | None = None,
     engine: HeadEngine | None = None,
     **options: Unpack[CrossEntropyOptions],
 ) -> tuple[linear.Head, Criterion, tuple[int, ...]]:
     """The head and the criterion, whose rows have one dimension, and the shape of the rows as given."""
     dtype = check_head(input, linear_weight, linear_bias)
-    if softcap is not None:
-        check_number("softcap", softcap, above_zero=True)
+    check_bend(scale, softcap)
     classes, positions = linear_weight.size(0), linear_weight.shape[1:-1]
     rows = (*input.shape[:-1], *positions)
     class_dim = -1 if not positions else 1
@@ -156,6 +198,7 @@ def prepared(
         input.flatten(0, -2) if input.dim() > 1 else input.unsqueeze(0),
         linear_weight,
         linear_bias,
+        scale,
         softcap,
         dtype,
         chunking and chunk_rows(chunking, shape.numel() // classes, linear_weight.size(-1), classes),
@@ -182,7 +225,8 @@ def smoothing_term(
         = \langle h, W_y - W^\top \pi \rangle + b_y - \langle \pi, b \rangle, \qquad z = W h + b
 
     It takes O(D) per row and O(K D) once, and no logits. Adding eps times this term, reduced alike, smooths
-    *any* fused plain cross entropy. The equation does not hold for capped or masked logits.
+    *any* fused plain cross entropy. Of logits that are scaled by s, the term is s times this. The equation
+    does not hold for capped or masked logits.
 
     Args:
         input: h, the input of the head, ``(..., D)``.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from labelsmooth._core.modes import is_dtensor, recorded, transformed
 from labelsmooth._core.precision import compute_dtype
-from labelsmooth._core.statistics import RowStatistics, class_dim_of
+from labelsmooth._core.statistics import RowStatistics
 from labelsmooth._engines import reference
 from labelsmooth._engines.operator import Kernels
 from labelsmooth._engines.route import Engine, choose
@@ -23,25 +23,18 @@ def logits_cross_entropy(
     target: Tensor | Mixed,
     weight: Tensor | None = None,
     *,
-    class_dim: int | None = None,
+    dim: int | None = None,
     engine: Engine | None = None,
     return_nll: bool = False,
     **options: Unpack[CrossEntropyOptions],
 ) -> tuple[Tensor, Tensor]:
-    """:func:`cross_entropy` with the classes in any dimension, of the logits and of class probabilities.
-
-    The second result is the loss without smoothing if ``return_nll``.
-    """
+    """:func:`cross_entropy` by the general path; the second result is the NLL if ``return_nll``."""
     if is_dtensor(input):
-        z: Any = input
-        if class_dim is not None:  # dtensor_cross_entropy takes torch's dimension only
-            second = class_dim_of(z.dim())
-            if isinstance(target, Tensor) and target.shape == z.shape:
-                target = target.movedim(class_dim, second)
-            z = z.movedim(class_dim, second)
-        return dtensor_cross_entropy(z, target, weight, engine=engine, return_nll=return_nll, **options)
-    z, dtype = as_rows(input, class_dim), compute_dtype(input)
-    wanted = criterion(input.shape, dtype, input.device, target, weight, class_dim=class_dim, **options)
+        return dtensor_cross_entropy(
+            input, target, weight, dim=dim, engine=engine, return_nll=return_nll, **options
+        )
+    z, dtype = as_rows(input, dim), compute_dtype(input)
+    wanted = criterion(input.shape, dtype, input.device, target, weight, class_dim=dim, **options)
     kernels = choose(z, wanted.measures, engine)
     if kernels is reference or wanted.learns or torch.compiler.is_compiling() or recorded():
         statistics = kernels.row_statistics(z, wanted.measures)

@@ -4,7 +4,7 @@ Every process of a group makes the same call, with its own shard of the classes 
 options, and gets the same loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, Unpack, overload
 
@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from labelsmooth._core.checks import check_choice, check_head, check_local, check_number, check_tensor
+from labelsmooth._core.checks import check_choice, check_head, check_local, check_tensor
 from labelsmooth._core.keywords import takes
 from labelsmooth._core.precision import accurate, compute_dtype
-from labelsmooth._engines.linear import Head, HeadEngine
+from labelsmooth._engines.linear import Head, HeadEngine, check_bend
 from labelsmooth._engines.sharded import (
     LinearShard,
     LocalLogits,
@@ -126,7 +126,7 @@ def vocab_parallel_cross_entropy(
             return LogitsShard(_first_classes(logits_shard, -1, size), engine)
 
         device = logits_shard.device
-        return _Call(rows, local_size, dtype, device, target, weight, options), shard
+        return _Call(rows, local_size, dtype, device, target, weight, options, {}), shard
 
     return _vocab_parallel(prepare, place, return_nll)
 
@@ -165,9 +165,9 @@ def vocab_parallel_linear_cross_entropy(
     r"""Tensor-parallel cross entropy of a linear head: each process has the weights of some classes.
 
     .. math::
-        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = W h + b
+        \ell = \mathrm{lse}(z) - \langle p, z \rangle, \qquad z = s\, (W h + b)
 
-    The same as :func:`vocab_parallel_cross_entropy` of :math:`W_r h + b_r`. The gradient by the input,
+    The same as :func:`vocab_parallel_cross_entropy` of :math:`s\, (W_r h + b_r)`. The gradient by the input,
     :math:`W^T \partial\ell / \partial z`, is a sum over all classes, so the backward pass has one all-reduce,
     as in every linear layer with sharded outputs.
 
@@ -180,6 +180,7 @@ def vocab_parallel_linear_cross_entropy(
             K)``.
         linear_bias: b of this process's classes, ``(K_local,)``. A class of bias -inf is masked.
         weight: A weight for each class in the loss, ``(K,)``.
+        scale: s, more than 0, a factor of the logits, applied before the softcap. None is 1.
         softcap: Bends the logits to ``softcap * tanh(z / softcap)``; more than 0.
         group: The process group across which the classes are sharded, in the order of its ranks. None is the
             default group.
@@ -211,7 +212,8 @@ def vocab_parallel_linear_cross_entropy(
     """
     place = _place_of(options)
     linear_bias, weight = options.pop("linear_bias", None), options.pop("weight", None)
-    softcap, engine = options.pop("softcap", None), options.pop("engine", None)
+    scale, softcap = options.pop("scale", None), options.pop("softcap", None)
+    engine = options.pop("engine", None)
 
     def prepare() -> "_Prepared":
         check_tensor("input", input)
@@ -219,8 +221,7 @@ def vocab_parallel_linear_cross_entropy(
         check_local(input=input, linear_weight=linear_weight, linear_bias=linear_bias)
         if linear_weight.dim() != 2:
             raise ValueError(f"linear_weight must have shape (K_local, D), got {tuple(linear_weight.shape)}")
-        if softcap is not None:
-            check_number("softcap", softcap, above_zero=True)
+        check_bend(scale, softcap)
         if engine is not None:
             check_choice("engine", engine, HeadEngine)
         rows, local_size = input.shape[:-1], linear_weight.size(0)
@@ -231,11 +232,15 @@ def vocab_parallel_linear_cross_entropy(
             flat = replicated(input, place.group).reshape(-1, input.size(-1))
             bias = None if linear_bias is None else _first_classes(linear_bias, 0, size)
             return LinearShard(
-                Head(flat, _first_classes(linear_weight, 0, size), bias, softcap, dtype, engine=engine), rows
+                Head(
+                    flat, _first_classes(linear_weight, 0, size), bias, scale, softcap, dtype, engine=engine
+                ),
+                rows,
             )
 
         loss_dtype, device = accurate(dtype), input.device
-        return _Call(rows, local_size, loss_dtype, device, target, weight, options, softcap), shard
+        bend = {"scale": scale, "softcap": softcap}
+        return _Call(rows, local_size, loss_dtype, device, target, weight, options, bend), shard
 
     return _vocab_parallel(prepare, place, return_nll)
 
@@ -250,7 +255,7 @@ class _Call(NamedTuple):
     target: Tensor | Mixed
     weight: Tensor | None
     options: CrossEntropyOptions
-    softcap: float | None = None
+    bend: Mapping[str, float | None]  # of the logits
 
     def criterion(self, num_classes: int) -> Criterion:
         shape = torch.Size((*self.rows, num_classes))
@@ -262,7 +267,7 @@ class _Call(NamedTuple):
 
     def summary(self) -> dict[str, str]:
         """What has to be the same on every process."""
-        given = {"weight": self.weight, "softcap": self.softcap, **self.options}
+        given = {"weight": self.weight, **self.bend, **self.options}
         return {
             "the rows' shape": str(tuple(self.rows)),
             "the type": str(self.dtype),

@@ -36,7 +36,7 @@ def one_pass(
     target: Tensor | Mixed,
     weight: Tensor | None,
     options: Mapping[str, Any],
-    class_dim: int | None = None,
+    dim: int | None = None,
 ) -> OnePass | str:
     """The arguments of the one-pass kernel, or why it cannot serve the call.
 
@@ -80,7 +80,7 @@ def one_pass(
     if not 0 <= eps <= 1:
         return "label_smoothing is not one number"
     dims = input.dim()
-    class_dim = class_dim_of(dims, class_dim)
+    class_dim = class_dim_of(dims, dim)
     if type(class_dim) is not int or not -dims <= class_dim < dims:
         return f"input has no class dimension {class_dim}"
     z = input if class_dim % dims == dims - 1 else input.movedim(class_dim, -1)

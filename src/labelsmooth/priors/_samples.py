@@ -13,9 +13,7 @@ from labelsmooth.priors._distributions import PerSample
 SMALL = 1e-30  # the smallest divisor, representable in float32
 
 
-def per_sample(
-    probabilities: Tensor, classes: Tensor | None = None, *, class_dim: int | None = None
-) -> PerSample:
+def per_sample(probabilities: Tensor, classes: Tensor | None = None, *, dim: int | None = None) -> PerSample:
     r"""A distribution for each sample, over all classes or over k given classes.
 
     .. math::
@@ -28,8 +26,8 @@ def per_sample(
             renormalised, and a row of zeros stands for the label itself.
         classes: c, the classes of the probabilities, ``(..., k)``, integers of at least 0. The probabilities
             of a repeated class are added. No N x K tensor is materialized.
-        class_dim: The class dimension of ``probabilities`` without ``classes``. None is torch's: 1, or 0 for
-            a single dimension.
+        dim: The class dimension of ``probabilities`` without ``classes``. None is torch's: 1, or 0 for a
+            single dimension.
 
     Returns:
         A value for ``prior=`` with these samples. It is a constant: no gradient flows to ``probabilities``.
@@ -57,12 +55,12 @@ def per_sample(
         )
     p = probabilities.detach()
     if classes is None:
-        dim = class_dim_of(p.dim(), class_dim)
-        if not -p.dim() <= dim < p.dim():
-            raise ValueError(f"class_dim must be a dimension of probabilities {tuple(p.shape)}, got {dim}")
+        class_dim = class_dim_of(p.dim(), dim)
+        if not -p.dim() <= class_dim < p.dim():
+            raise ValueError(f"dim must be a dimension of probabilities {tuple(p.shape)}, got {class_dim}")
         return PerSample(p)
-    if class_dim is not None:
-        raise ValueError(f"class_dim must not be given together with classes, got {class_dim}")
+    if dim is not None:
+        raise ValueError(f"dim must not be given together with classes, got {dim}")
     check_tensor("classes", classes)
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
         raise ValueError(f"classes must hold integer class indices, got {classes.dtype}")
@@ -75,7 +73,7 @@ def per_sample(
 
 
 def teacher(
-    logits: Tensor, temperature: float = 1.0, k: int | None = None, *, class_dim: int | None = None
+    logits: Tensor, temperature: float = 1.0, k: int | None = None, *, dim: int | None = None
 ) -> PerSample:
     r"""The predictions of a teacher, over all classes or its k most probable classes.
 
@@ -88,7 +86,7 @@ def teacher(
         temperature: T, above 0. A higher value gives a more uniform prior.
         k: The number of classes to keep for each sample, in ``[1, K]``. With k, no N x K tensor is
             materialized beside the logits. None keeps all classes.
-        class_dim: The class dimension of ``logits``. None is torch's: 1, or 0 for a single dimension.
+        dim: The class dimension of ``logits``. None is torch's: 1, or 0 for a single dimension.
 
     Returns:
         A value for ``prior=`` with these samples, in float32 (float64 for float64 logits). It is a constant:
@@ -116,7 +114,7 @@ def teacher(
     if not logits.is_floating_point():
         raise ValueError(f"logits must be floating point, got {logits.dtype}")
     check_number("temperature", temperature, above_zero=True)
-    dim = class_dim_of(logits.dim(), class_dim)
+    dim = class_dim_of(logits.dim(), dim)
     if not logits.dim() or not -logits.dim() <= dim < logits.dim() or not logits.size(dim):
         raise ValueError(
             f"logits must have at least one class in dimension {dim}, got shape {tuple(logits.shape)}"
