@@ -32,6 +32,8 @@ RECORDED: dict[str, Change] = {
 }
 MADE: dict[str, Change] = {
     "a slice": lambda z: z[:, :-1],
+    "a factor below 0": lambda z: -0.5 * z,
+    "a factor of 0": lambda z: z * 0.0,
     "a view": lambda z: z.view(-1, 5),
     "a factor for each class": lambda z: z * C,
     "a bias after a soft cap": lambda z: z.tanh() + C,
@@ -57,8 +59,10 @@ def test_recorded(name: str, bias: Tensor | None) -> None:
     assert isinstance(lazy, LazyLogits)
     assert (lazy.shape, lazy.dtype, lazy.device) == (whole.shape, whole.dtype, whole.device)
     torch.testing.assert_close(lazy.made(), whole)
-    hidden, weight, own, cap = lazy.head()
-    z = F.linear(hidden, weight, own)
+    head = lazy.head()
+    assert head.hidden is H
+    z, cap = F.linear(head.hidden, head.weight, head.bias), head.softcap
+    z = z if head.scale is None else head.scale * z
     torch.testing.assert_close(z if cap is None else cap * (z / cap).tanh(), whole)
 
 
@@ -70,8 +74,8 @@ def test_made(name: str) -> None:
     torch.testing.assert_close(found, change(F.linear(H, W, B)))
 
 
-def test_a_soft_cap_leaves_the_hidden_state_alone() -> None:
-    assert RECORDED["a soft cap"](LazyLogits(H, W, None)).head().hidden is H  # pyright: ignore
+def test_a_soft_cap_is_no_factor() -> None:
+    assert RECORDED["a soft cap"](LazyLogits(H, W, None)).head().scale is None  # pyright: ignore
 
 
 def test_types() -> None:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 
 class Head(NamedTuple):
-    """The logits W h + b of a linear head, bent to softcap * tanh(z / softcap) if it has one."""
+    """The logits scale * (W h + b) of a linear head, bent to softcap * tanh(z / softcap) if it has one."""
 
     hidden: Tensor
     weight: Tensor
     bias: Tensor | None
+    scale: float | None
     softcap: float | None
 
 
@@ -55,9 +56,8 @@ class LazyLogits(Tensor):
         """As a linear head with a soft cap."""
         scale = self.before if self.after is None else self.before * self.after
         if math.isclose(scale, 1.0, rel_tol=1e-12):  # a division by the cap, and a product with it
-            return Head(self.hidden, self.weight, self.bias, self.after)
-        bias = None if self.bias is None else self.bias * scale
-        return Head(self.hidden * scale, self.weight, bias, self.after)
+            scale = None
+        return Head(self.hidden, self.weight, self.bias, scale, self.after)
 
     def made(self) -> Tensor:
         """The logits themselves."""
@@ -95,7 +95,9 @@ class LazyLogits(Tensor):
             case _:
                 return None
 
-    def _scaled(self, factor: float) -> "LazyLogits":
+    def _scaled(self, factor: float) -> "LazyLogits | None":
+        if not 0 < factor < math.inf:
+            return None
         if self.after is None:
             return self._like(before=self.before * factor)
         return self._like(after=self.after * factor)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from labelsmooth import BCEWithLogitsLoss, CrossEntropyLoss, LabelSmoothingLoss, OnlineLabelSmoothing
-from labelsmooth.functional import binary_cross_entropy_with_logits, cross_entropy, linear_cross_entropy
+from labelsmooth.functional import cross_entropy, linear_cross_entropy
 from labelsmooth.integrations.transformers._lazy import LazyLogits
 from labelsmooth.schedules import Schedule
 
@@ -27,12 +27,7 @@ def measured(criterion: Criterion, z: Tensor, y: Tensor, count: Count) -> tuple[
     if isinstance(count, Tensor):
         count = count.to(z.device)
     if isinstance(criterion, BCEWithLogitsLoss):
-        z = _rows(z)
-        with torch.no_grad():
-            nll = binary_cross_entropy_with_logits(
-                z, y, criterion.weight, pos_weight=criterion.pos_weight, denominator=count
-            )
-        return criterion(z, y, denominator=count), nll
+        return criterion(_rows(z), y, denominator=count, return_nll=True)
     y = y.flatten()
     if isinstance(criterion, LabelSmoothingLoss):
         loss, nll = _cross_entropy(CrossEntropyLoss(label_smoothing=criterion.smoothing), z, y, count)
@@ -40,10 +35,7 @@ def measured(criterion: Criterion, z: Tensor, y: Tensor, count: Count) -> tuple[
         entropy = target_entropy(criterion.smoothing, z.size(-1)).to(loss)
         return loss - entropy * (1 if count is None else counted / count), nll
     if isinstance(criterion, OnlineLabelSmoothing):
-        z = _rows(z)
-        with torch.no_grad():
-            nll = cross_entropy(z, y, criterion.weight, weighting=criterion.weighting, denominator=count)
-        return criterion(z, y, denominator=count), nll
+        return criterion(_rows(z), y, denominator=count, return_nll=True)
     return _cross_entropy(criterion, z, y, count)
 
 
@@ -57,6 +49,7 @@ def _cross_entropy(criterion: CrossEntropyLoss, z: Tensor, y: Tensor, count: Cou
         head.weight,
         y,
         linear_bias=head.bias,
+        scale=head.scale,
         softcap=head.softcap,
         weight=criterion.weight,
         return_nll=True,
