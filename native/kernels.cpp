@@ -17,6 +17,7 @@ constexpr Kernels kernels_of() {
         {backward<Z>...},
         {uniform_forward<Z>...},
         {uniform_backward<Z>...},
+        {uniform_both<Z>...},
         {losses<Z>...},
         {gradient<Z>...},
         {total<Real<Z>>...},

@@ -117,7 +117,8 @@ using Rows = void (*)(void* call, int64_t begin, int64_t end);
 // The kernels of an instruction set, by dtype.
 struct Kernels {
     size_t size[Dtype::count];  // in bytes
-    Rows forward[Dtype::count], backward[Dtype::count], uniform_forward[Dtype::count], uniform_backward[Dtype::count];
+    Rows forward[Dtype::count], backward[Dtype::count];
+    Rows uniform_forward[Dtype::count], uniform_backward[Dtype::count], uniform_both[Dtype::count];
     Rows losses[Dtype::count], gradient[Dtype::count];
     void (*total[Dtype::count])(const Uniform& call, double* result);
 };

@@ -94,7 +94,7 @@ void prepare(const Problem& p, void* out) {
 }  // namespace
 
 // The values that native.py compares with its own.
-API int64_t labelsmooth_abi() { return 7; }
+API int64_t labelsmooth_abi() { return 8; }
 API int64_t labelsmooth_problem_size() { return sizeof(Problem); }
 API int64_t labelsmooth_terms_size() { return sizeof(Terms); }
 API int64_t labelsmooth_most_labels() { return most_labels; }
@@ -139,10 +139,21 @@ API void labelsmooth_losses_backward(const Terms* t, const void* statistics, voi
 }
 
 // Returns 1 if a target is out of range, otherwise 0. result: the sums of loss and nll, and the number of
-// rows that are not ignored.
-API int labelsmooth_uniform_forward(const Problem* p, int64_t ignore_index, double eps, void* saved, double* result) {
+// rows that are not ignored. out: the gradient of the sum, or of the mean if there is one; null: no gradient.
+API int labelsmooth_uniform_forward(const Problem* p, int64_t ignore_index, double eps, void* saved, double* result,
+                                    int mean, void* out) {
     Uniform call{*p, ignore_index, eps, saved};
-    run(*p, chosen->kernels->uniform_forward, &call);
+    if (out) {
+        call.scale = 1;
+        call.out = out;
+        if (mean) {
+            int64_t counted = 0;
+            for (int64_t i = 0; i < p->rows; ++i) counted += p->target[i] != ignore_index;
+            call.scale /= double(counted);
+        }
+        prepare(*p, out);
+    }
+    run(*p, out ? chosen->kernels->uniform_both : chosen->kernels->uniform_forward, &call);
     if (call.bad.load()) return 1;
     chosen->kernels->total[p->dtype](call, result);
     return 0;

@@ -17,6 +17,9 @@ from labelsmooth._engines.layout import in_columns, in_rows, laid_like, rows_lik
 from labelsmooth._engines.native import MOST_LABELS, Problem, Saved, Terms
 from labelsmooth._engines.operator import DTYPES, operator, unserved
 
+AT_ONCE = 2**20
+"""The largest size in bytes of a gradient that is computed with the loss."""
+
 FEW_CLASSES = 1024
 """The largest number of classes whose sum is kept in one float; a block of native/row.h."""
 
@@ -114,13 +117,19 @@ def uniform(
 ) -> tuple[Tensor, float] | None:
     """The plain loss in one pass, and its value without smoothing.
 
+    The pass computes the gradient as well where it fits the cache, for a factor of 1 in the backward pass.
+
     The loss is the sum or mean over the rows that are not ignored, for class indices and the uniform prior.
     None if a target is out of range, or if the entropy that a divergence subtracts differs between rows.
     """
-    rows, problem, _keep = _problem(z, target)
-    saved = rows.new_empty((len(Saved._fields), target.numel()), dtype=compute_dtype(z))
+    rows, problem, _keep = _plain_problem(z, target)
+    saved = torch.empty((len(Saved._fields), problem.rows), dtype=compute_dtype(z), device="cpu")
     sums = (ctypes.c_double * 3)()
-    if _kernel().labelsmooth_uniform_forward(problem, ignore_index, eps, saved.data_ptr(), sums):
+    differentiable = torch.is_grad_enabled() and z.requires_grad
+    at_once = differentiable and 0 < z.numel() * z.element_size() <= AT_ONCE
+    by_z = _place(rows, problem) if at_once else None
+    out = None if by_z is None else by_z.data_ptr()
+    if _kernel().labelsmooth_uniform_forward(problem, ignore_index, eps, saved.data_ptr(), sums, mean, out):
         return None
     total, hard, count = sums
     if divergence:
@@ -129,10 +138,10 @@ def uniform(
             return None
         total -= count * _entropy(eps, z.size(-1))
     divisor = 1.0 if not mean else count or torch.nan
-    if torch.is_grad_enabled() and z.requires_grad:
-        loss = _Uniform.apply(z, target, saved, total / divisor, eps, ignore_index, divisor)
+    if differentiable:
+        loss = _Uniform.apply(z, (target, saved, by_z, total / divisor, (eps, ignore_index, divisor)))
     else:
-        loss = saved.new_tensor(total / divisor)
+        loss = torch.full((), total / divisor, dtype=saved.dtype, device="cpu")
     return loss, hard / divisor
 
 
@@ -150,21 +159,19 @@ class _Uniform(torch.autograd.Function):
     def forward(
         ctx: Any,
         z: Tensor,
-        target: Tensor,
-        saved: Tensor,
-        loss: float,
-        *options: float,
+        found: tuple[Tensor, Tensor, Tensor | None, float, tuple[float, int, float]],
     ) -> Tensor:
+        target, saved, ctx.by_z, loss, ctx.options = found
         ctx.save_for_backward(z, target, saved)
-        ctx.options = options
         # A new tensor: autograd makes a view of an input that is returned, which cannot be changed in place.
-        return saved.new_tensor(loss)
+        return torch.full((), loss, dtype=saved.dtype, device="cpu")
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         z, target, saved = ctx.saved_tensors
         eps, ignore_index, divisor = ctx.options
         (grad,) = grads
+        by_z, ctx.by_z = ctx.by_z, None  # it is its caller's, who may change it
         if torch.is_grad_enabled() or transformed(grad):
             counted = target != ignore_index
             by_row = torch.where(counted, grad / divisor, 0.0)
@@ -173,14 +180,16 @@ class _Uniform(torch.autograd.Function):
             by = Gradient(lse=by_row, target_z=hard, prior_z=spread, hinge=nothing, model_z=nothing)
             measures = Measures(target.masked_fill(~counted, 0), counted)
             by_z = reference.gradient(torch.stack(by), z, measures)
-        else:
-            rows, problem, _keep = _problem(z, target)
-            by_z = _place(rows, problem)
+        elif by_z is None or (by_z.element_size() < 4 and float(grad) != 1):  # which would be rounded twice
+            rows, problem, _keep = _plain_problem(z, target)
+            by_z = _place(rows, problem) if by_z is None else by_z
             scale = float(grad) / divisor
             _kernel().labelsmooth_uniform_backward(
                 problem, ignore_index, eps, scale, saved.data_ptr(), by_z.data_ptr()
             )
-        return by_z, *[None] * 6
+        elif (factor := float(grad)) != 1:
+            by_z.mul_(factor)
+        return by_z, None
 
 
 def _place(z: Tensor, problem: Problem) -> Tensor:
@@ -192,6 +201,27 @@ def _kernel() -> ctypes.CDLL:
     if _library is None:
         raise RuntimeError(f"the compiled kernel is not there: {ABSENCE}")
     return _library
+
+
+def _layout(z: Tensor, plain: bool) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """The logits in memory that the kernel can read, and inner, outer_stride, inner_stride, class_stride."""
+    z = z.resolve_neg()  # a lazy negation has not been applied to memory
+    columns = in_columns(z) if plain and z.dim() > 2 and z.size(-1) <= FEW_CLASSES else None
+    if columns is not None:
+        return z, (*columns, columns[0])
+    z, rows = in_rows(z)
+    return z, (*rows, 1)
+
+
+def _plain_problem(z: Tensor, target: Tensor) -> tuple[Tensor, Problem, Tensor]:
+    """:func:`_problem` of class indices alone, in less time."""
+    z, layout = _layout(z, plain=True)
+    classes, target = z.size(-1), target.contiguous().resolve_neg()
+    problem = Problem(
+        z.data_ptr(), DTYPES.index(z.dtype), target.numel(), *layout, classes, target.data_ptr(), 1
+    )
+    problem.margin, problem.plain, problem.threads = math.nan, True, torch.get_num_threads()
+    return z, problem, target
 
 
 def _problem(
@@ -214,15 +244,8 @@ def _problem(
     one_for_all = prior is None or (prior.dim() == 1 and not per_row)
     one_label = not soft and shares is None
     plain = one_for_all and one_label and margin is None and not (exclude_target or spread)
-    columns = in_columns(z) if plain and classes <= FEW_CLASSES else None
-    if columns is None:
-        z, (inner, outer_stride, inner_stride) = in_rows(z)
-        class_stride = 1
-    else:
-        inner, outer_stride, inner_stride = columns
-        class_stride = inner
-    # The kernel reads memory, in which a lazy negation has not been applied.
-    z, target = z.resolve_neg(), target.contiguous().resolve_neg()
+    z, layout = _layout(z, plain)
+    target = target.contiguous().resolve_neg()
     counted, prior, weight, shares = (
         x if x is None else x.contiguous().resolve_neg() for x in (counted, prior, weight, shares)
     )
@@ -230,10 +253,7 @@ def _problem(
         z.data_ptr(),
         DTYPES.index(z.dtype),
         z.numel() // classes,
-        inner,
-        outer_stride,
-        inner_stride,
-        class_stride,
+        *layout,
         classes,
         None if soft else target.data_ptr(),
         1 if shares is None else shares.size(-1),
