@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ ROWS = [
 CALLS = {name: call for name, _, call, _ in ROWS}
 
 
+@cache
 def names_of_the_page() -> dict[str, Any]:
     """What the calls are made of, as the page has it."""
     (block,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
