@@ -4,84 +4,15 @@ In plain torch and float64, for autograd; nothing is shared with the package.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.conventions_batch import Batch
+
 Loss = Tensor | tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What the calls of the page are made of, under the names that they have there."""
-
-    z: Tensor  # logits, (N, K)
-    y: Tensor  # labels
-    t: Tensor  # class probabilities
-    on: Tensor  # labels of 0 and 1, (N, K)
-    one_hot: Tensor  # of y, if no row is ignored
-    w: Tensor  # class weights
-    valid: Tensor  # the classes that a row may have
-    pad: int
-    prior: Tensor
-    S: Tensor  # the prior of each class
-    mask: Tensor  # 1 for the tokens that count
-    length: Tensor  # the number of them in the sentence of each
-    B: int
-    L: int
-    N: int
-    K: int
-    e: float = 0.1
-    a: float = 0.3
-    c: float = 0.02
-    m: float = 0.5
-    lam: float = 0.7
-    scale: float = 0.25
-    threshold: float = 0.3
-    num_items: int = 11
-    avg_factor: float = 4.5
-
-    @property
-    def log_q(self) -> Tensor:
-        return self.z.log_softmax(-1)
-
-
-def batch(K: int, ignored: int | None, seed: int) -> Batch:
-    """Random logits and labels; two rows are labelled ``ignored``, as no other row is."""
-    generator = torch.Generator().manual_seed(seed)
-    B, L = 3, 4
-    N = B * L
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, dtype=torch.float64, generator=generator)
-
-    y = torch.randint(K, (N,), generator=generator)
-    if ignored is not None:
-        y = torch.where(y == ignored, (ignored + 1) % K, y)
-        y[[2, 5]] = ignored
-    label = torch.arange(K) == y[:, None]
-    mask = torch.arange(L) < torch.tensor([[4], [1], [3]])
-    return Batch(
-        z=3 * random(N, K),
-        y=y,
-        t=random(N, K).softmax(-1),
-        on=(random(N, K) > 0.5).double(),
-        one_hot=label.double(),
-        w=random(K).exp(),
-        valid=(random(N, K) > 0) | label,
-        pad=1,
-        prior=random(K).softmax(-1),
-        S=random(K, K).softmax(-1),
-        mask=mask.flatten().double(),
-        length=mask.sum(-1, keepdim=True).expand(B, L).flatten(),
-        B=B,
-        L=L,
-        N=N,
-        K=K,
-    )
 
 
 class Convention(NamedTuple):
@@ -93,12 +24,15 @@ class Convention(NamedTuple):
 CONVENTIONS: dict[str, Convention] = {}
 
 
-def of(name: str, ignored: int | None = None, least: int = 2) -> Callable[[Callable[[Batch], Loss]], object]:
-    """Enters the loss of a row, with the label of ignored rows and the least number of classes."""
+def of(
+    *names: str, ignored: int | None = None, least: int = 2
+) -> Callable[[Callable[[Batch], Loss]], object]:
+    """Enters the loss of some rows, with the label of ignored rows and the least number of classes."""
 
     def enter(loss: Callable[[Batch], Loss]) -> None:
-        assert name not in CONVENTIONS
-        CONVENTIONS[name] = Convention(loss, ignored, (least, 7))
+        for name in names:
+            assert name not in CONVENTIONS
+            CONVENTIONS[name] = Convention(loss, ignored, (least, 7))
 
     return enter
 
@@ -110,10 +44,6 @@ def nll_of(log_q: Tensor, y: Tensor) -> Tensor:
 def filled(b: Batch, off: float, on: float) -> Tensor:
     """Targets of ``on`` for the label and ``off`` for every other class."""
     return torch.full_like(b.z, off).scatter(1, b.y.clamp(min=0)[:, None], on)
-
-
-def kl_terms(log_q: Tensor, target: Tensor) -> Tensor:
-    return F.kl_div(log_q, target, reduction="none")
 
 
 def smooth_labels(labels: Tensor, e: float) -> Tensor:
@@ -152,7 +82,11 @@ def _(b: Batch) -> Loss:
     return -(smooth_labels(b.t, b.e) * b.log_q).sum(-1).mean()
 
 
-@of("Composer `LabelSmoothing(e)`")
+@of(
+    "Composer `LabelSmoothing(e)`",
+    "MMPretrain `LabelSmoothLoss(e)`",
+    "Paddle `cross_entropy(label_smoothing=e)`",
+)
 def _(b: Batch) -> Loss:
     return -(smooth_labels(b.one_hot, b.e) * b.log_q).sum() / b.N
 
@@ -211,11 +145,6 @@ def _(b: Batch) -> Loss:
     return (1 - b.e) * nll + b.e / b.K * smooth
 
 
-@of("Paddle `cross_entropy(label_smoothing=e)`")
-def _(b: Batch) -> Loss:
-    return -(smooth_labels(b.one_hot, b.e) * b.log_q).sum(-1).mean()
-
-
 @of("SpeechBrain `nll_loss(label_smoothing=e)`")
 def _(b: Batch) -> Loss:
     nll = (nll_of(b.log_q, b.y) * b.mask).sum() / b.mask.sum()
@@ -241,57 +170,54 @@ def _(b: Batch) -> Loss:
     return (1.0 - smoothing) * nll_of(b.log_q, b.y) - smoothing * b.log_q.mean(-1)
 
 
-@of("Catalyst `get_one_hot(smoothing=e)`, ankandrew")
+@of("Catalyst `get_one_hot(smoothing=e)`, ankandrew `LabelSmoothingLoss`")
 def _(b: Batch) -> Loss:
     return -(filled(b, b.e / (b.K - 1), 1 - b.e) * b.log_q).sum(-1).mean()
 
 
-def _sum_of_kl(b: Batch, ignored: int) -> Tensor:
-    kl = kl_terms(b.log_q, filled(b, b.e / (b.K - 1), 1 - b.e))
+def sum_over_others(b: Batch, ignored: int) -> Tensor:
+    kl = F.kl_div(b.log_q, filled(b, b.e / (b.K - 1), 1 - b.e), reduction="none")
     return kl.masked_fill((b.y == ignored)[:, None], 0).sum()
 
 
 @of("ESPnet `LabelSmoothingLoss(smoothing=e)`", ignored=-1)
 def _(b: Batch) -> Loss:
-    return _sum_of_kl(b, -1) / b.B
+    return sum_over_others(b, -1) / b.B
 
 
 @of("ESPnet, with `normalize_length=True`", ignored=-1)
 def _(b: Batch) -> Loss:
-    return _sum_of_kl(b, -1) / (len(b.y) - int((b.y == -1).sum()))
+    return sum_over_others(b, -1) / (len(b.y) - int((b.y == -1).sum()))
 
 
 @of("SpeechBrain `kldiv_loss(label_smoothing=e)`", ignored=0)
 def _(b: Batch) -> Loss:
-    return _sum_of_kl(b, 0).mean()
+    return sum_over_others(b, 0).mean()
 
 
 # Smoothing over the other classes but the padding
 
 
+def sum_without_padding(b: Batch) -> Tensor:
+    target = filled(b, b.e / (b.K - 2), 1.0 - b.e)
+    target[:, b.pad] = 0
+    target.index_fill_(0, (b.y == b.pad).nonzero().squeeze(), 0.0)
+    return F.kl_div(b.log_q, target, reduction="sum")
+
+
 @of("JoeyNMT `XentLoss(smoothing=e)`", ignored=1, least=3)
 def _(b: Batch) -> Loss:
-    smooth = filled(b, b.e / (b.K - 2), 1.0 - b.e)
-    smooth[:, b.pad] = 0
-    smooth.index_fill_(0, (b.y == b.pad).nonzero().squeeze(), 0.0)
-    return kl_terms(b.log_q, smooth).sum()
+    return sum_without_padding(b)
 
 
 @of("OpenNMT-py before 3, `LabelSmoothingLoss(e)`, by tokens", ignored=1, least=3)
 def _(b: Batch) -> Loss:
-    row = torch.full((b.K,), b.e / (b.K - 2), dtype=b.z.dtype)
-    row[b.pad] = 0
-    target = row.repeat(b.N, 1).scatter(1, b.y[:, None], 1 - b.e)
-    target = target.masked_fill((b.y == b.pad)[:, None], 0)
-    return F.kl_div(b.log_q, target, reduction="sum") / float(b.y.ne(b.pad).sum())
+    return sum_without_padding(b) / float(b.y.ne(b.pad).sum())
 
 
 @of("OpenNMT-py before 3, by sentences", ignored=1, least=3)
 def _(b: Batch) -> Loss:
-    target = filled(b, b.e / (b.K - 2), 1 - b.e)
-    target[:, b.pad] = 0
-    counts = (b.y != b.pad)[:, None]
-    return F.kl_div(b.log_q, target * counts, reduction="sum") / float(b.B)
+    return sum_without_padding(b) / float(b.B)
 
 
 # Other targets
@@ -317,8 +243,8 @@ def _(b: Batch) -> Loss:
 
 @of("ankandrew `OnlineLabelSmoothing(alpha=a)`")
 def _(b: Batch) -> Loss:
-    hard = nll_of(b.log_q, b.y).mean()
-    soft = -(b.S.index_select(0, b.y) * b.log_q).sum(-1).mean()
+    hard, supervise = nll_of(b.log_q, b.y).mean(), b.S.T
+    soft = -(supervise.index_select(1, b.y).swapaxes(-1, -2) * b.log_q).sum(-1).mean()
     return b.a * hard + (1 - b.a) * soft
 
 
@@ -381,7 +307,7 @@ def _(b: Batch) -> Loss:
     return -(b.w * smooth_labels(b.t, b.e) * b.log_q).sum() / b.N
 
 
-@of("MMPretrain `LabelSmoothLoss(e)` with `class_weight=w, avg_factor=avg_factor`")
+@of("MMPretrain `soft_cross_entropy(class_weight=w, avg_factor=avg_factor)` of smoothed labels")
 def _(b: Batch) -> Loss:
     losses = -smooth_labels(b.one_hot, b.e) * b.log_q * b.w
     return losses.sum(-1).sum() / b.avg_factor
@@ -417,14 +343,12 @@ def _(b: Batch) -> Loss:
     return bce(b.z, b.on * (1.0 - b.e) + 0.5 * b.e).mean(-1).mean()
 
 
-@of("pytorch-toolbelt `SoftBCELoss(smooth_factor=e)`, SMP `SoftBCEWithLogitsLoss`")
+@of(
+    "pytorch-toolbelt `SoftBCELoss(smooth_factor=e)`, SMP `SoftBCEWithLogitsLoss`",
+    'MMPretrain `LabelSmoothLoss(e, mode="multi_label")`',
+)
 def _(b: Batch) -> Loss:
     return bce(b.z, (1 - b.on) * b.e + b.on * (1 - b.e)).mean()
-
-
-@of('MMPretrain `LabelSmoothLoss(e, mode="multi_label")`')
-def _(b: Batch) -> Loss:
-    return bce(b.z, torch.full_like(b.on, b.e).masked_fill(b.on > 0, 1 - b.e)).mean()
 
 
 @of("timm `BinaryCrossEntropy(smoothing=e)`, class indices")
