@@ -99,6 +99,7 @@ def test_a_recommended_model_is_loaded_back(tmp_path: Path):
         pytest.param("theory.md", marks=needs_digits),
         "methods.md",
         "semantics.md",
+        "conventions.md",
         "engines.md",
         "extending.md",
     ],
