@@ -139,18 +139,15 @@ API void labelsmooth_losses_backward(const Terms* t, const void* statistics, voi
 }
 
 // Returns 1 if a target is out of range, otherwise 0. result: the sums of loss and nll, and the number of
-// rows that are not ignored. out: the gradient of the sum, or of the mean if there is one; null: no gradient.
+// rows that are not ignored. out: the gradient of the sum times scale, divided by divisor or, if that is 0, by
+// the number of rows that are not ignored; null: no gradient.
 API int labelsmooth_uniform_forward(const Problem* p, int64_t ignore_index, double eps, void* saved, double* result,
-                                    int mean, void* out) {
+                                    double scale, double divisor, void* out) {
     Uniform call{*p, ignore_index, eps, saved};
     if (out) {
-        call.scale = 1;
+        for (int64_t i = 0, of_mean = divisor == 0; of_mean && i < p->rows; ++i) divisor += p->target[i] != ignore_index;
+        call.scale = scale / divisor;
         call.out = out;
-        if (mean) {
-            int64_t counted = 0;
-            for (int64_t i = 0; i < p->rows; ++i) counted += p->target[i] != ignore_index;
-            call.scale /= double(counted);
-        }
         prepare(*p, out);
     }
     run(*p, out ? chosen->kernels->uniform_both : chosen->kernels->uniform_forward, &call);

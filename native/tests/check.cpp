@@ -26,7 +26,7 @@ struct Library {
     int (*use)(const char*);
     int64_t (*forward)(const Problem*, void*);
     void (*backward)(const Problem*, const void*, const void*, void*);
-    int (*uniform_forward)(const Problem*, int64_t, double, void*, double*, int, void*);
+    int (*uniform_forward)(const Problem*, int64_t, double, void*, double*, double, double, void*);
     void (*uniform_backward)(const Problem*, int64_t, double, double, const void*, void*);
 };
 
@@ -260,7 +260,7 @@ void check(const Library& library, const Case& c, std::mt19937& random, Errors& 
     const double eps = 0.1, scale = 1.0 / 3;
     if (c.uniform) {
         std::vector<char> at_once(out.size());
-        if (library.uniform_forward(&p, ignored, eps, statistics.data(), sums, 0, at_once.data())) sums[0] = NAN;
+        if (library.uniform_forward(&p, ignored, eps, statistics.data(), sums, 2, 2, at_once.data())) sums[0] = NAN;
         library.uniform_backward(&p, ignored, eps, 1, statistics.data(), out.data());
         if (at_once != out) sums[0] = NAN;
         library.uniform_backward(&p, ignored, eps, scale, statistics.data(), out.data());

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from labelsmooth._engines import dense
+from labelsmooth._engines import ahead, dense
+from labelsmooth._engines.ahead import Habit
 from labelsmooth.functional import cross_entropy, label_smoothing_loss
 from tests.cases import kernel, random
 
@@ -109,11 +110,72 @@ def test_an_empty_batch() -> None:
     assert torch.autograd.grad(loss, z)[0].shape == (0, 4)
 
 
-@pytest.mark.parametrize("size", ["just within", "just beyond"])
-def test_the_largest_size(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "AT_ONCE", Z.nbytes - (size == "just beyond"))
-    z = leaf()
-    assert_close(torch.autograd.grad(cross_entropy(z, TARGET, label_smoothing=0.1), z)[0], theirs(z))
+def test_a_habit() -> None:
+    habit = Habit()
+    assert habit.expected() == 1.0
+    assert habit.expected() is None  # no backward pass came
+    habit.came(1.0)
+    assert habit.expected() == 1.0
+    habit.came(0.25)
+    assert habit.expected() is None  # two factors
+    habit.came(0.25)
+    assert habit.expected() == 0.25
+    for factor in (0.3, 0.7, 0.2):  # such as those of mixup
+        habit.came(factor)
+        assert habit.expected() is None
+
+
+def test_kinds_are_few() -> None:
+    for kind in range(3 * ahead.MOST):
+        assert ahead.habit(kind) is ahead.habit(kind)
+        assert len(ahead._habits) <= ahead.MOST
+    ahead._habits.clear()
+
+
+class Calls:
+    """The calls of the kernel's backward pass."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        kernel = dense._kernel()
+        backward = kernel.labelsmooth_uniform_backward
+
+        def counted(*args: Any) -> None:
+            self.count += 1
+            backward(*args)
+
+        monkeypatch.setattr(kernel, "labelsmooth_uniform_backward", counted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_steady_factor_is_computed_ahead(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead._habits.clear()
+    calls = Calls(monkeypatch)
+    z, found = leaf(dtype), []
+    for step in range(4):
+        loss = 1024.0 * cross_entropy(z, TARGET, label_smoothing=0.1)
+        found += torch.autograd.grad(loss, z)
+        assert calls.count == min(
+            step + 1, 2
+        )  # the first was computed for another factor, the second for none
+    for again in found[1:]:
+        assert_close(again, found[0], rtol=0.0, atol=0.0)
+    assert len({x.data_ptr() for x in found}) == len(found)
+
+
+def test_an_evaluation_computes_no_gradient_but_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead._habits.clear()
+    z, given = leaf(), []
+    kernel = dense._kernel()
+    forward = kernel.labelsmooth_uniform_forward
+    monkeypatch.setattr(
+        kernel, "labelsmooth_uniform_forward", lambda *args: given.append(args[-1]) or forward(*args)
+    )
+    for _ in range(3):
+        cross_entropy(z, TARGET, label_smoothing=0.1)
+    with torch.no_grad():
+        cross_entropy(z, TARGET, label_smoothing=0.1)
+    assert [out is not None for out in given] == [True, False, False, False]
 
 
 def test_a_divergence_too() -> None:

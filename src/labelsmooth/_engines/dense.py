@@ -3,7 +3,7 @@
 import ctypes
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,14 +11,11 @@ from torch import Tensor
 from labelsmooth._core.modes import transformed
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Gradient, Linear, Measures
-from labelsmooth._engines import native, reference
+from labelsmooth._engines import ahead, native, reference
 from labelsmooth._engines.few import with_few
 from labelsmooth._engines.layout import in_columns, in_rows, laid_like, rows_like
 from labelsmooth._engines.native import MOST_LABELS, Problem, Saved, Terms
 from labelsmooth._engines.operator import DTYPES, operator, unserved
-
-AT_ONCE = 2**20
-"""The largest size in bytes of a gradient that is computed with the loss."""
 
 FEW_CLASSES = 1024
 """The largest number of classes whose sum is kept in one float; a block of native/row.h."""
@@ -113,23 +110,29 @@ def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tens
 
 
 def uniform(
-    z: Tensor, target: Tensor, eps: float, ignore_index: int, mean: bool, divergence: bool = False
+    z: Tensor,
+    target: Tensor,
+    eps: float,
+    ignore_index: int,
+    divisor: float | None,
+    divergence: bool = False,
 ) -> tuple[Tensor, float] | None:
     """The plain loss in one pass, and its value without smoothing.
 
-    The pass computes the gradient as well where it fits the cache, for a factor of 1 in the backward pass.
-
-    The loss is the sum or mean over the rows that are not ignored, for class indices and the uniform prior.
-    None if a target is out of range, or if the entropy that a divergence subtracts differs between rows.
+    The loss is the sum over the rows that are not ignored, by ``divisor``, or their mean if that is None; for
+    class indices and the uniform prior. None if a target is out of range, or if the entropy that a divergence
+    subtracts differs between rows.
     """
     rows, problem, _keep = _plain_problem(z, target)
     saved = torch.empty((len(Saved._fields), problem.rows), dtype=compute_dtype(z), device="cpu")
     sums = (ctypes.c_double * 3)()
-    differentiable = torch.is_grad_enabled() and z.requires_grad
-    at_once = differentiable and 0 < z.numel() * z.element_size() <= AT_ONCE
-    by_z = _place(rows, problem) if at_once else None
-    out = None if by_z is None else by_z.data_ptr()
-    if _kernel().labelsmooth_uniform_forward(problem, ignore_index, eps, saved.data_ptr(), sums, mean, out):
+    habit = factor = by_z = None
+    if torch.is_grad_enabled() and z.requires_grad:
+        habit = ahead.habit((problem.classes, divisor is None))
+        factor = habit.expected() if problem.rows else None
+        by_z = None if factor is None else _place(rows, problem)
+    given = (factor or 0.0, divisor or 0.0, None if by_z is None else by_z.data_ptr())
+    if _kernel().labelsmooth_uniform_forward(problem, ignore_index, eps, saved.data_ptr(), sums, *given):
         return None
     total, hard, count = sums
     if divergence:
@@ -137,12 +140,24 @@ def uniform(
         if count < target.numel() or (count and valid.min() < z.size(-1)):  # ignored rows, masked classes
             return None
         total -= count * _entropy(eps, z.size(-1))
-    divisor = 1.0 if not mean else count or torch.nan
-    if differentiable:
-        loss = _Uniform.apply(z, (target, saved, by_z, total / divisor, (eps, ignore_index, divisor)))
+    by = (count or torch.nan) if divisor is None else divisor
+    if habit is None:
+        loss = torch.full((), total / by, dtype=saved.dtype, device="cpu")
     else:
-        loss = torch.full((), total / divisor, dtype=saved.dtype, device="cpu")
-    return loss, hard / divisor
+        loss = _Uniform.apply(
+            z, (target, saved, by_z), total / by, _Call(eps, ignore_index, by, habit, factor)
+        )
+    return loss, hard / by
+
+
+class _Call(NamedTuple):
+    """What a backward pass needs besides tensors."""
+
+    eps: float
+    ignore_index: int
+    divisor: float
+    habit: ahead.Habit
+    factor: float | None  # of the gradient that was computed ahead
 
 
 def _entropy(eps: float, classes: int) -> float:
@@ -157,39 +172,36 @@ class _Uniform(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        z: Tensor,
-        found: tuple[Tensor, Tensor, Tensor | None, float, tuple[float, int, float]],
+        ctx: Any, z: Tensor, others: tuple[Tensor, Tensor, Tensor | None], loss: float, call: _Call
     ) -> Tensor:
-        target, saved, ctx.by_z, loss, ctx.options = found
+        target, saved, ctx.by_z = others
         ctx.save_for_backward(z, target, saved)
+        ctx.call = call
         # A new tensor: autograd makes a view of an input that is returned, which cannot be changed in place.
         return torch.full((), loss, dtype=saved.dtype, device="cpu")
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         z, target, saved = ctx.saved_tensors
-        eps, ignore_index, divisor = ctx.options
+        call: _Call = ctx.call
         (grad,) = grads
-        by_z, ctx.by_z = ctx.by_z, None  # it is its caller's, who may change it
         if torch.is_grad_enabled() or transformed(grad):
-            counted = target != ignore_index
-            by_row = torch.where(counted, grad / divisor, 0.0)
+            counted = target != call.ignore_index
+            by_row = torch.where(counted, grad / call.divisor, 0.0)
             nothing = torch.zeros_like(by_row)
-            hard, spread = by_row * (eps - 1), by_row * -eps
+            hard, spread = by_row * (call.eps - 1), by_row * -call.eps
             by = Gradient(lse=by_row, target_z=hard, prior_z=spread, hinge=nothing, model_z=nothing)
             measures = Measures(target.masked_fill(~counted, 0), counted)
-            by_z = reference.gradient(torch.stack(by), z, measures)
-        elif by_z is None or (by_z.element_size() < 4 and float(grad) != 1):  # which would be rounded twice
+            return reference.gradient(torch.stack(by), z, measures), None, None, None
+        factor, by_z, ctx.by_z = float(grad), ctx.by_z, None  # which is its caller's once it is returned
+        call.habit.came(factor)
+        if by_z is None or factor != call.factor:
             rows, problem, _keep = _plain_problem(z, target)
             by_z = _place(rows, problem) if by_z is None else by_z
-            scale = float(grad) / divisor
             _kernel().labelsmooth_uniform_backward(
-                problem, ignore_index, eps, scale, saved.data_ptr(), by_z.data_ptr()
+                problem, call.ignore_index, call.eps, factor / call.divisor, saved.data_ptr(), by_z.data_ptr()
             )
-        elif (factor := float(grad)) != 1:
-            by_z.mul_(factor)
-        return by_z, None
+        return by_z, None, None, None
 
 
 def _place(z: Tensor, problem: Problem) -> Tensor:

@@ -181,7 +181,7 @@ def _difference(library: ctypes.CDLL) -> str | None:
 
 def _declare(library: ctypes.CDLL) -> None:
     pointer, problem = ctypes.c_void_p, ctypes.POINTER(Problem)
-    integer, int64, double = ctypes.c_int, ctypes.c_int64, ctypes.c_double
+    int64, double = ctypes.c_int64, ctypes.c_double
     library.labelsmooth_isa.restype = ctypes.c_char_p
     library.labelsmooth_use.argtypes = (ctypes.c_char_p,)
     library.labelsmooth_forward.argtypes = (problem, pointer)
@@ -191,14 +191,7 @@ def _declare(library: ctypes.CDLL) -> None:
     for function in (library.labelsmooth_losses, library.labelsmooth_losses_backward):
         function.argtypes = (ctypes.POINTER(Terms), pointer, pointer)
         function.restype = None
-    library.labelsmooth_uniform_forward.argtypes = (
-        problem,
-        int64,
-        double,
-        pointer,
-        pointer,
-        integer,
-        pointer,
-    )
-    library.labelsmooth_uniform_backward.argtypes = (problem, int64, double, double, pointer, pointer)
+    given = (problem, int64, double)
+    library.labelsmooth_uniform_forward.argtypes = (*given, pointer, pointer, double, double, pointer)
+    library.labelsmooth_uniform_backward.argtypes = (*given, double, pointer, pointer)
     library.labelsmooth_uniform_backward.restype = None

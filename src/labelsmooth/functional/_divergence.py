@@ -87,10 +87,11 @@ def label_smoothing_loss(
     """
     options = {"label_smoothing": smoothing, "ignore_index": NO_INDEX, "reduction": "sum"}
     plain = one_pass(pred, target, None, options, dim)
-    if not isinstance(plain, str) and (found := dense.uniform(*plain, divergence=True)):
-        loss, hard = found
-        loss = loss / pred.size(0)
-        return (loss, loss.new_tensor(hard) / pred.size(0)) if return_nll else loss
+    if not isinstance(plain, str) and pred.size(0):
+        found = dense.uniform(*plain._replace(divisor=float(pred.size(0))), divergence=True)
+        if found is not None:
+            loss, hard = found
+            return (loss, loss.new_tensor(hard)) if return_nll else loss
     z = as_rows(pred, dim)
     check_devices(pred.device, target=target, smoothing=smoothing)
     target, counted = as_targets(target, pred.shape, dim, ignore_index=None, soft=False)

@@ -25,7 +25,7 @@ class OnePass(NamedTuple):
     target: Tensor
     eps: float
     ignore_index: int
-    mean: bool
+    divisor: float | None  # None: the number of rows that are not ignored
 
 
 TAKEN = frozenset({"label_smoothing", "ignore_index", "reduction", "engine"})
@@ -86,7 +86,7 @@ def one_pass(
     z = input if class_dim % dims == dims - 1 else input.movedim(class_dim, -1)
     if target.shape != z.shape[:-1] or not z.size(-1):
         return f"target has shape {tuple(target.shape)}"
-    return OnePass(z, target, eps, ignore_index, reduction == "mean")
+    return OnePass(z, target, eps, ignore_index, None if reduction == "mean" else 1.0)
 
 
 def _number(eps: Any) -> float:
