@@ -1,0 +1,503 @@
+"""The memory of a gradient is used again after the gradient has died, and nobody can see it."""
+
+import ctypes
+import gc
+import io
+import os
+import queue
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from multiprocessing.reduction import ForkingPickler
+from threading import Barrier, Thread
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from labelsmooth import functional, priors
+from labelsmooth._engines import kept
+from labelsmooth.engines import empty_cache, memory_reserved
+from tests.cases import kernel, needs_chunks
+
+cross_entropy: Any = functional.cross_entropy  # which take options from dictionaries here
+linear_cross_entropy: Any = functional.linear_cross_entropy
+
+N, K = 64, 2**17  # 32 MiB of float32
+Y = torch.arange(N)
+NBYTES = 4 * N * K
+
+pytestmark = [
+    kernel,
+    pytest.mark.skipif(kept.most() < 4 * NBYTES, reason="nothing is kept on this machine"),
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept() -> Iterator[None]:
+    empty_cache()
+    yield
+    empty_cache()
+
+
+def logits(value: float = 0.0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Whose gradient depends on the value."""
+    z = torch.zeros(N, K, dtype=dtype)
+    z[:, :9] = value
+    return z.requires_grad_()
+
+
+def gradient(value: float = 0.0, z: Tensor | None = None, **options: Any) -> Tensor:
+    z = logits(value) if z is None else z
+    loss = cross_entropy(z, Y, **{"label_smoothing": 0.1, **options})
+    return torch.autograd.grad(loss.sum(), z)[0]
+
+
+def is_reused(make: Callable[[], Tensor]) -> bool:
+    """Whether the second takes the place of the first, once that has died."""
+    first = make()
+    at, other = first.data_ptr(), torch.empty_like(first, device="meta")
+    del first
+    in_between = torch.empty_like(other, device="cpu")  # would be in its place, if that had been freed
+    return make().data_ptr() == at != in_between.data_ptr()
+
+
+FEW = priors.per_sample(torch.ones(N, 2), torch.arange(2 * N).view(N, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({}, torch.float32),
+        ({"reduction": "none"}, torch.float32),
+        ({"weight": torch.ones(K)}, torch.float32),
+        ({"prior": FEW}, torch.float32),
+        ({"prior": FEW}, torch.float64),
+    ],
+    ids=["at once", "none", "weight", "few", "double"],
+)
+def test_a_dead_gradient_is_reused(options: dict[str, Any], dtype: torch.dtype) -> None:
+    z = logits(1.0, dtype)
+    expected = gradient(z=z, **options).clone()
+    empty_cache()
+    assert is_reused(lambda: gradient(z=z, **options))
+    assert memory_reserved() == z.nbytes
+    assert gradient(z=z, **options).equal(expected)
+
+
+def test_half_precision_is_reused() -> None:
+    z = torch.zeros(2 * N, K, dtype=torch.bfloat16, requires_grad=True)
+    prior = priors.per_sample(torch.ones(2 * N, 2), torch.arange(4 * N).view(2 * N, 2))
+    y = torch.arange(2 * N)
+    assert is_reused(lambda: torch.autograd.grad(cross_entropy(z, y, prior=prior, label_smoothing=0.1), z)[0])
+
+
+@pytest.mark.parametrize("weight", [None, torch.ones(32)], ids=["at once", "operator"])
+def test_maps_are_reused_in_their_layout(weight: Tensor | None) -> None:
+    z, y = torch.zeros(1, 32, 512, 512, requires_grad=True), torch.zeros(1, 512, 512, dtype=torch.long)
+
+    def make() -> Tensor:
+        return torch.autograd.grad(cross_entropy(z, y, weight, label_smoothing=0.1), z)[0]
+
+    assert is_reused(make)
+    assert make().stride() == z.stride()
+
+
+class Saved:
+    """An autograd graph that holds the gradient."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.product = x * torch.ones((), requires_grad=True)
+
+
+HOLDERS: dict[str, Callable[[Tensor], Any]] = {
+    "itself": lambda x: x,
+    "detached": lambda x: x.detach(),
+    "view": lambda x: x[1:, 3],
+    "storage": lambda x: x.untyped_storage(),
+    "typed storage": lambda x: x.storage(),
+    "numpy": lambda x: x.numpy(),
+    "numpy view": lambda x: x.numpy()[::2],
+    "memoryview": lambda x: memoryview(x.numpy()),
+    "from numpy": lambda x: torch.from_numpy(x.numpy()),
+    "DLPack": torch.utils.dlpack.to_dlpack,
+    "closure": lambda x: lambda: x,
+    "graph": Saved,
+    "parameter": nn.Parameter,
+    "cycle": lambda x: (cycle := [x], cycle.append(cycle))[0],
+    "set_": lambda x: torch.empty(0).set_(x.untyped_storage()),
+    "weak reference": lambda x: weakref.ref(x.untyped_storage()),
+    "lazy clone": lambda x: x._lazy_clone(),  # shares the memory until either is written
+}
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+@pytest.mark.parametrize("of", HOLDERS)
+def test_what_somebody_holds_is_not_reused(of: str) -> None:
+    for _ in range(2):  # in new memory, and in kept memory
+        found = gradient(1.0)
+        expected, at = found.clone(), found.data_ptr()
+        if of == "lazy clone":
+            held = HOLDERS[of](found)
+            assert_close(held, expected)
+            del found
+            gradient(2.0)
+            assert held.equal(expected)
+            continue
+        held = HOLDERS[of](found)
+        del found
+        there = torch.frombuffer((ctypes.c_char * NBYTES).from_address(at), dtype=torch.float32).view(N, K)
+        second = gradient(2.0)
+        assert there.equal(expected) or of == "weak reference"
+        if of == "weak reference":
+            assert held() is None
+        assert not second.equal(expected)
+        assert is_reused(gradient)
+        del held
+        gc.collect()
+        assert memory_reserved() == NBYTES
+
+
+def test_what_another_thread_holds_is_not_reused() -> None:
+    into: queue.Queue[Tensor] = queue.Queue()
+    out: queue.Queue[Tensor] = queue.Queue()
+
+    def hold() -> None:
+        held = into.get()
+        out.put(held.sum())
+        into.get()
+        out.put(held.sum())
+
+    thread = Thread(target=hold)
+    thread.start()
+    into.put(gradient(1.0))
+    before = out.get()
+    second = gradient(2.0)
+    into.put(second)
+    assert out.get().equal(before)
+    thread.join()
+    assert second.equal(gradient(2.0))
+
+
+def test_a_gradient_that_dies_in_another_thread_is_reused() -> None:
+    def make() -> Tensor:
+        holder = [gradient()]
+        at = torch.empty(0).set_(holder[0])
+        thread = Thread(target=holder.clear)
+        thread.start()
+        thread.join()
+        return at
+
+    assert is_reused(make)
+
+
+def test_autograd_takes_the_gradient_as_it_is() -> None:
+    z, seen = logits(1.0), list[int]()
+    z.register_hook(lambda grad: seen.append(grad.data_ptr()))
+    expected = gradient(1.0).clone()
+    for total in (1, 2, 3):
+        cross_entropy(z, Y, label_smoothing=0.1).backward()
+        assert z.grad is not None
+        assert z.grad.data_ptr() == seen[0]
+        assert_close(z.grad, total * expected)
+    assert seen[0] not in seen[1:]
+    assert seen[1] == seen[2]  # the memory of what was added
+    z.grad = None
+    cross_entropy(z, Y, label_smoothing=0.1).backward()
+    assert_close(z.grad, expected)
+
+
+def test_logits_that_are_used_twice() -> None:
+    leaf = logits(1.0)
+    z = leaf * 1.0
+    loss = cross_entropy(z, Y, label_smoothing=0.1) + 2 * cross_entropy(z, Y, label_smoothing=0.1)
+    found = torch.autograd.grad(loss, [leaf, z], retain_graph=True)
+    assert_close(found, [3 * gradient(1.0)] * 2)
+    assert_close(torch.autograd.grad(loss, leaf)[0], found[0])
+
+
+def test_a_second_backward_pass() -> None:
+    z = logits(1.0)
+    loss = cross_entropy(z, Y, label_smoothing=0.1)
+    first, second = (torch.autograd.grad(loss, z, retain_graph=True)[0] for _ in range(2))
+    assert first.data_ptr() != second.data_ptr()
+    assert first.equal(second)
+
+
+def test_hooks_that_write_and_keep() -> None:
+    z, kept_by_hook = logits(1.0), list[Tensor]()
+    expected = gradient(1.0).clone()
+    handles = [z.register_hook(lambda grad: grad.mul_(2)), z.register_hook(kept_by_hook.append)]
+    found = gradient(z=z)
+    assert_close(found, 2 * expected)
+    for handle in handles:
+        handle.remove()
+    del found
+    assert gradient(z=z).equal(expected)
+    assert_close(kept_by_hook[0], 2 * expected)
+
+
+CHANGES: dict[str, Callable[[Tensor], Any]] = {
+    "larger": lambda x: x.resize_(2 * N, K),
+    "smaller": lambda x: x.resize_(2),
+    "empty": lambda x: x.untyped_storage().resize_(0),
+    "and back": lambda x: (x.untyped_storage().resize_(0), x.untyped_storage().resize_(NBYTES)),
+    "other storage": lambda x: x.set_(torch.zeros(3)),
+    "data": lambda x: setattr(x, "data", torch.zeros(3)),
+    "in place": lambda x: x.fill_(torch.nan),
+    "transposed": lambda x: x.t_(),
+    "requires_grad": lambda x: x.requires_grad_(),
+    "shared": lambda x: x.share_memory_(),
+    "saved": lambda x: torch.save(x, io.BytesIO()),
+    "swapped": lambda x: torch.utils.swap_tensors(x, torch.zeros(3)),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_what_is_done_to_a_gradient_is_not_seen_in_the_next(how: str) -> None:
+    expected = gradient(1.0).clone()
+    for _ in range(2):
+        found = gradient(2.0)
+        CHANGES[how](found)
+        del found
+        for _ in range(2):
+            found = gradient(1.0)
+            assert found.equal(expected)
+            assert found.stride() == (K, 1)
+            assert found.untyped_storage().nbytes() == NBYTES
+            assert not found.requires_grad
+            assert not found.is_shared()
+
+
+def test_what_another_process_sees_is_not_reused() -> None:
+    found = gradient(1.0)
+    expected = found.clone()
+    parcel = ForkingPickler.dumps(found)  # as a queue between processes does
+    del found
+    gradient(2.0)
+    assert ForkingPickler.loads(parcel).equal(expected)
+
+
+def test_threads_at_once() -> None:
+    barrier, wrong = Barrier(4), list[float]()
+    expected = {float(i): gradient(i).clone() for i in range(4)}
+
+    def work(value: float) -> None:
+        for _ in range(5):
+            barrier.wait()
+            found = gradient(value)
+            barrier.wait()
+            if not found.equal(expected[value]):
+                wrong.append(value)
+            del found
+
+    threads = [Thread(target=work, args=(float(i),)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert memory_reserved() == NBYTES
+
+
+def run(code: str, **environment: str) -> str:
+    code = f"""
+import os, torch
+from labelsmooth.engines import empty_cache, memory_reserved
+from labelsmooth.functional import cross_entropy
+
+def gradient(value=0.0):
+    z = torch.full(({N}, {K}), value)
+    z[:, 3:9] = 2.0
+    z.requires_grad_()
+    return torch.autograd.grad(cross_entropy(z, torch.arange({N}), label_smoothing=0.1), z)[0]
+{code}"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, **environment},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+FORK = """
+held, expected = gradient(1.0), gradient(3.0).clone()
+for _ in range(3):
+    if not (child := os.fork()):
+        torch.set_num_threads(1)
+        fine = all(gradient(3.0).equal(expected) for _ in range(3)) and memory_reserved()
+        os._exit(not fine)
+    fine = gradient(3.0).equal(expected)
+    assert os.waitpid(child, 0)[1] == 0
+    assert fine
+empty_cache()
+assert held.equal(gradient(1.0))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_fork() -> None:
+    run(FORK)
+
+
+def test_the_interpreter_exits() -> None:
+    assert run("held, _ = gradient(), gradient(); print(memory_reserved())") == str(NBYTES)
+
+
+def test_is_switched_off() -> None:
+    assert run("gradient(); print(memory_reserved())", LABELSMOOTH_KEEP_MEMORY="0") == "0"
+
+
+def test_emptied_while_a_gradient_is_there() -> None:
+    found = gradient(1.0)
+    expected, at = found.clone(), found.data_ptr()
+    empty_cache()
+    assert memory_reserved() == 0
+    second = gradient(2.0)
+    assert second.data_ptr() != at
+    assert found.equal(expected)
+
+
+def test_small_gradients_are_not_kept() -> None:
+    z = torch.zeros(N, K - 1, requires_grad=True)
+    cross_entropy(z, Y, label_smoothing=0.1).backward()
+    assert memory_reserved() == 0
+
+
+def test_least_recently_used_memory_is_freed_first() -> None:
+    like = torch.empty(0, dtype=torch.uint8)
+    third = kept.most() // 3 - 9  # is never written to, so it takes no memory
+    addresses = [kept.new_empty(like, (third + i,)).data_ptr() for i in range(3)]
+    assert memory_reserved() <= kept.most()
+    assert kept.new_empty(like, (third,)).data_ptr() == addresses[0]
+    kept.new_empty(like, (third + 3,))  # takes the place of the second
+    assert memory_reserved() == 3 * third + 5
+    assert kept.new_empty(like, (third,)).data_ptr() == addresses[0]
+    assert kept.new_empty(like, (third + 2,)).data_ptr() == addresses[2]
+    empty_cache()
+    kept.new_empty(like, (kept.most() + 1,))
+    assert memory_reserved() == 0
+
+
+def test_share_of_the_machine() -> None:
+    assert kept.most() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 16
+
+
+def head() -> tuple[Tensor, Tensor]:
+    """Input and weight; a chunk of 32 MiB, and a gradient of the weight of 64 MiB in a layout of its own."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(N, 128, generator=generator), torch.randn(128, K, generator=generator).T
+    return hidden.requires_grad_(), weight.requires_grad_()
+
+
+@needs_chunks
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_head(reduction: str) -> None:
+    hidden, weight = head()
+
+    def step() -> tuple[Tensor, Tensor]:
+        loss = linear_cross_entropy(hidden, weight, Y, label_smoothing=0.1, reduction=reduction).mean()
+        by_input, by_weight = torch.autograd.grad(loss, [hidden, weight])
+        return by_input, by_weight
+
+    expected = torch.autograd.grad(
+        F.cross_entropy(hidden @ weight.T, Y, label_smoothing=0.1), [hidden, weight]
+    )
+    for _ in range(3):
+        found = step()
+        assert_close(found, expected, rtol=1e-4, atol=1e-7)
+        assert found[1].stride() == weight.stride()
+    assert memory_reserved() == NBYTES + weight.nbytes
+    assert is_reused(lambda: step()[1])
+    (linear_cross_entropy(hidden, weight, Y) + linear_cross_entropy(hidden, weight, Y)).backward()
+    assert weight.grad is not None
+    first = weight.grad.clone()
+    linear_cross_entropy(hidden, weight, Y).backward()
+    assert_close(weight.grad, 1.5 * first)
+
+
+@needs_chunks
+def test_inference_mode() -> None:
+    hidden, weight = head()
+    with torch.inference_mode():
+        loss = linear_cross_entropy(hidden, weight, Y)
+    assert memory_reserved() == NBYTES
+    linear_cross_entropy(hidden, weight, Y).backward()
+    assert weight.grad is not None
+    assert not weight.grad.is_inference()
+    with torch.inference_mode():
+        found = kept.new_empty(hidden, (N, K))
+        assert found.is_inference()
+        at = found.data_ptr()
+        del found
+    found = gradient()
+    assert found.data_ptr() == at
+    assert not found.is_inference()
+    assert (found * torch.ones((), requires_grad=True)).requires_grad
+    assert_close(loss, linear_cross_entropy(hidden, weight, Y).detach())
+
+
+class Passing(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+@needs_chunks
+@pytest.mark.parametrize("mode", [FakeTensorMode, Passing])
+def test_nothing_is_kept_of_what_is_recorded(mode: Callable[[], Any]) -> None:
+    with mode():
+        hidden, weight = torch.zeros(N, 3, requires_grad=True), torch.zeros(K, 3, requires_grad=True)
+        linear_cross_entropy(hidden, weight, torch.zeros(N, dtype=torch.long)).backward()
+        gradient(z=torch.zeros(N, K, requires_grad=True), reduction="sum", label_smoothing=0.1)
+    assert memory_reserved() == 0
+
+
+def test_compiled() -> None:
+    compiled = torch.compile(lambda z: cross_entropy(z, Y, label_smoothing=0.1), fullgraph=True)
+
+    def make(value: float = 1.0) -> Tensor:
+        z = logits(value)
+        return torch.autograd.grad(compiled(z), z)[0]
+
+    expected = gradient(1.0).clone()
+    held = make()
+    other = make(2.0)
+    assert held.data_ptr() != other.data_ptr()
+    assert_close(held, expected)
+    del held, other
+    assert is_reused(make)
+    assert_close(make(), expected)
+
+
+def test_transformed() -> None:
+    gradient()
+    found = torch.func.grad(lambda z: cross_entropy(z, Y, label_smoothing=0.1))(logits(1.0).detach())
+    assert_close(found, gradient(1.0))
+
+
+def test_deterministic_fill() -> None:
+    expected = gradient(1.0).clone()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert gradient(1.0).equal(expected)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+class Named(Tensor):
+    pass
+
+
+def test_a_subclass_keeps_its_type() -> None:
+    z = logits().as_subclass(Named)
+    kinds = {type(gradient(z=z)) for _ in range(3)}
+    assert len(kinds) == 1
