@@ -6,12 +6,10 @@ clearing and mapping the pages of a new gradient takes longer than computing it.
 
 import math
 import os
-import sys
-import weakref
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -24,43 +22,38 @@ LEAST: Final = 32 * 2**20
 SHARE: Final = 1 / 16
 """The largest part of the machine's memory that is kept."""
 
+MOST_BLOCKS: Final = 8
+"""The largest number of shapes whose memory is kept."""
+
 LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
-_use_count: Callable[[int], int] | None = getattr(torch._C, "_storage_Use_Count", None)
+COUNTS: Final = all(hasattr(torch._C, name) for name in ("_storage_address", "_storage_Use_Count"))
 
 
-class Block(NamedTuple):
-    """A storage that is kept, and the tensor that it was kept of."""
+class Block:
+    """A second tensor in the memory of a first, which holds the memory when the first has died."""
 
-    storage: torch.UntypedStorage
-    address: int
-    nbytes: int
-    shape: torch.Size
-    stride: tuple[int, ...]
+    def __init__(self, first: Tensor) -> None:
+        self.place = _alias(first)
+        self.nbytes = first.nbytes
+        self.address = first.data_ptr()
 
-    @classmethod
-    def of(cls, x: Tensor) -> "Block":
-        storage = x.untyped_storage()
-        return cls(storage, storage.data_ptr(), storage.nbytes(), x.shape, x.stride())
+    def free(self) -> bool:
+        """Whether nobody else holds the memory, and it has not been moved.
 
-    def references(self) -> int:
-        """The Python references to the storage, some of which are made to count them."""
-        return sys.getrefcount(self.storage)
-
-    def dead(self) -> bool:
-        """Whether nobody else holds the storage, and it still is what it was."""
-        return (
-            _use_count is not None
-            and _use_count(self.storage._cdata) == 1
-            and self.references() == ALONE
-            and not weakref.getweakrefcount(self.storage)
-            and not self.storage.is_shared()
-            and self.storage.nbytes() == self.nbytes
-            and self.storage.data_ptr() == self.address
-        )
+        Views, arrays and graphs hold a tensor's storage. Its Python object counts, too, and lives as long:
+        whatever is done to the storage itself needs one.
+        """
+        c: Any = torch._C
+        alone = c._storage_Use_Count(c._storage_address(self.place)) == 1
+        return alone and self.place.data_ptr() == self.address
 
 
-ALONE: Final = Block.of(torch.empty(0)).references()
+def _alias(x: Tensor) -> Tensor:
+    """Another tensor in the memory of x, unknown to autograd."""
+    same: Any = x
+    return torch.empty(0, dtype=x.dtype, device=x.device).set_(same)
+
 
 # The least recently used block first. To look at a block is to take it out, in one operation of the dict:
 # it cannot go to two threads, and there is no lock that a fork or a signal could leave locked.
@@ -71,7 +64,7 @@ def new_empty(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = No
     """``like.new_empty(shape, dtype=dtype)``, in kept memory if there is any."""
     dtype = dtype or like.dtype
     nbytes = math.prod(shape) * dtype.itemsize
-    return _reused((*shape, dtype), like, dtype, nbytes, partial(like.new_empty, shape, dtype=dtype))
+    return _reused((*shape, dtype), like, nbytes, partial(like.new_empty, shape, dtype=dtype))
 
 
 def empty_like(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -79,34 +72,32 @@ def empty_like(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     dtype = dtype or like.dtype
     nbytes = like.numel() * dtype.itemsize
     key = (*like.shape, *like.stride(), dtype)
-    return _reused(key, like, dtype, nbytes, partial(torch.empty_like, like, dtype=dtype))
+    return _reused(key, like, nbytes, partial(torch.empty_like, like, dtype=dtype))
 
 
-def _reused(
-    key: Hashable, like: Tensor, dtype: torch.dtype, nbytes: int, allocate: Callable[[], Tensor]
-) -> Tensor:
+def _reused(key: Hashable, like: Tensor, nbytes: int, allocate: Callable[[], Tensor]) -> Tensor:
     own = type(like) in (Tensor, torch.nn.Parameter)
     if not (LEAST <= nbytes <= most() and like.is_cpu and own) or recorded():
         return allocate()
     block = _blocks.pop(key, None)
-    if block is not None and block.dead():
-        found = torch.empty(0, dtype=dtype, device="cpu").set_(block.storage, 0, block.shape, block.stride)
-    else:
-        del block  # before others are freed to make room
-        for oldest in list(_blocks):
-            if memory_reserved() + nbytes <= most():
-                break
-            _blocks.pop(oldest, None)
-        found = allocate()
-        block = Block.of(found)
-    _blocks[key] = block
+    if block is not None and block.free():
+        _blocks[key] = block
+        return _alias(block.place)
+    # A block in use is given up, as autograd adds two gradients in place if it alone holds one of them.
+    del block
+    for oldest in list(_blocks):
+        if len(_blocks) < MOST_BLOCKS and memory_reserved() + nbytes <= most():
+            break
+        _blocks.pop(oldest, None)
+    found = allocate()
+    _blocks[key] = Block(found)
     return found
 
 
 @cache
 def most() -> int:
     """The largest number of bytes that are kept."""
-    if os.environ.get("LABELSMOOTH_KEEP_MEMORY") == "0" or _use_count is None or not hasattr(os, "sysconf"):
+    if os.environ.get("LABELSMOOTH_KEEP_MEMORY") == "0" or not COUNTS or not hasattr(os, "sysconf"):
         return 0
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in map(Path, LIMITS):
