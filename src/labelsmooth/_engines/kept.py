@@ -76,15 +76,13 @@ def empty_like(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def _reused(key: Hashable, like: Tensor, nbytes: int, allocate: Callable[[], Tensor]) -> Tensor:
-    own = type(like) in (Tensor, torch.nn.Parameter)
-    if not (LEAST <= nbytes <= most() and like.is_cpu and own) or recorded():
+    if not (LEAST <= nbytes <= most() and like.is_cpu) or recorded():
         return allocate()
     block = _blocks.pop(key, None)
     if block is not None and block.free():
         _blocks[key] = block
         return _alias(block.place)
-    # A block in use is given up, as autograd adds two gradients in place if it alone holds one of them.
-    del block
+    # A block in use is given up: autograd adds two gradients in place only if nobody else holds the first.
     for oldest in list(_blocks):
         if len(_blocks) < MOST_BLOCKS and memory_reserved() + nbytes <= most():
             break
