@@ -80,8 +80,9 @@ def _reused(key: Hashable, like: Tensor, nbytes: int, allocate: Callable[[], Ten
         return allocate()
     block = _blocks.pop(key, None)
     if block is not None and block.free():
-        _blocks[key] = block
-        return _alias(block.place)
+        found = _alias(block.place)
+        _blocks[key] = block  # not before, as another thread would find it free
+        return found
     # A block in use is given up: autograd adds two gradients in place only if nobody else holds the first.
     for oldest in list(_blocks):
         if len(_blocks) < MOST_BLOCKS and memory_reserved() + nbytes <= most():
