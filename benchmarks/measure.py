@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from benchmarks.cases import Case, Entrant, Size
 from benchmarks.exact import answer, disagreement, entropy
 from benchmarks.providers import Loss
 from benchmarks.results import Measurement
+from labelsmooth.engines import empty_cache
 
 Step = Callable[[], None]
 SPIN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100_000))"
@@ -59,12 +61,15 @@ def measure(case: Case, device: str, effort: Effort, say: Callable[[str], None])
             steps[entrant.label] = step
     peaks = {label: peak(step, device) for label, step in steps.items()}
     times = dict(zip(steps, in_turns(list(steps.values()), device, effort), strict=True))
+    faults = {label: page_faults(step) for label, step in steps.items()}
     if times:
         say(f"{len(times)} in {len(next(iter(times.values())))} rounds")
     return [
         Measurement(e, failure=failures[e.label])
         if e.label in failures
-        else Measurement(e, tuple(times[e.label]), peaks[e.label], _gradient_bytes(e, sizes[e.size][0]))
+        else Measurement(
+            e, tuple(times[e.label]), peaks[e.label], _gradient_bytes(e, sizes[e.size][0]), faults[e.label]
+        )
         for e in entrants
     ]
 
@@ -112,7 +117,9 @@ def peak(step: Step, device: str) -> int:
 
     On a CPU the profiler sees each allocation. The resident memory of the process would include allocations
     of other libraries, count in pages, and miss pages that an earlier step returned to the C library.
+    Memory that labelsmooth keeps is freed before, so that it counts.
     """
+    empty_cache()
     if device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -130,6 +137,14 @@ def peak(step: Step, device: str) -> int:
         held += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
         most = max(most, held)
     return most
+
+
+def page_faults(step: Step) -> int:
+    """The pages that the operating system maps in the second of two steps."""
+    step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 @contextmanager

@@ -9,12 +9,13 @@ from benchmarks.cases import Case, Entrant, Goal, Load
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """An entrant's time in ms for each round, and its bytes; empty if it failed."""
+    """An entrant's time in ms for each round, its bytes and page faults; empty if it failed."""
 
     entrant: Entrant
     times: tuple[float, ...] = ()
     peak: int = 0
     gradients: int = 0
+    faults: int = 0
     failure: str | None = None
 
 
@@ -116,6 +117,7 @@ def _measurement_row(case: Case, m: Measurement, found: dict[str, Measurement]) 
         "ratio": base and time_ratio(m.times, base.times),
         "peak_bytes": m.peak,
         "gradient_bytes": m.gradients,
+        "page_faults": m.faults,
         "peak_ratio": base and peak_ratio(m.peak, base.peak),
         "ms_rounds": m.times,
     }

@@ -60,6 +60,7 @@ def test_a_run_ends_in_tables_and_rows(tmp_path: Path, load: str):
         if row["kind"] == "measurement":
             assert row["ms_p20"] <= row["ms"] <= row["ms_p80"]
             assert len(row["ms_rounds"]) >= 2
+            assert row["page_faults"] >= 0
             assert row["peak_bytes"] >= row["gradient_bytes"] == 4 * row["N"] * row["K"]
             assert (row["ratio"], row["peak_ratio"]) == (1, 1) or row["provider"] != TORCH
     goals = [row for row in rows if row["kind"] == "goal"]

@@ -11,6 +11,8 @@ from labelsmooth._core.modes import is_dtensor
 from labelsmooth._core.precision import accurate, compute_dtype
 from labelsmooth._core.statistics import Measures
 from labelsmooth._engines import dense, gpu, linear, native, route
+from labelsmooth._engines.kept import empty_cache as empty_cache
+from labelsmooth._engines.kept import memory_reserved as memory_reserved
 from labelsmooth._engines.route import Engine as Engine
 from labelsmooth._targets.criterion import DEFAULTS, Criterion, criterion
 from labelsmooth._targets.mixed import Mixed
@@ -19,7 +21,15 @@ from labelsmooth._targets.rows import as_rows
 from labelsmooth.functional._linear import prepared
 from labelsmooth.functional._plain import OnePass, one_pass
 
-__all__ = ["Availability", "Engine", "Explanation", "available", "explain"]
+__all__ = [
+    "Availability",
+    "Engine",
+    "Explanation",
+    "available",
+    "empty_cache",
+    "explain",
+    "memory_reserved",
+]
 
 
 @dataclass(frozen=True)

@@ -155,9 +155,8 @@ def test_a_steady_factor_is_computed_ahead(dtype: torch.dtype, monkeypatch: pyte
     for step in range(4):
         loss = 1024.0 * cross_entropy(z, TARGET, label_smoothing=0.1)
         found += torch.autograd.grad(loss, z)
-        assert calls.count == min(
-            step + 1, 2
-        )  # the first was computed for another factor, the second for none
+        # The first was computed ahead for another factor, the second not ahead.
+        assert calls.count == min(step + 1, 2)
     for again in found[1:]:
         assert_close(again, found[0], rtol=0.0, atol=0.0)
     assert len({x.data_ptr() for x in found}) == len(found)

@@ -11,9 +11,9 @@ from torch import Tensor
 from labelsmooth._core.modes import transformed
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Gradient, Linear, Measures
-from labelsmooth._engines import ahead, native, reference
+from labelsmooth._engines import ahead, kept, native, reference
 from labelsmooth._engines.few import with_few
-from labelsmooth._engines.layout import in_columns, in_rows, laid_like, rows_like
+from labelsmooth._engines.layout import in_columns, in_rows, laid_like
 from labelsmooth._engines.native import MOST_LABELS, Problem, Saved, Terms
 from labelsmooth._engines.operator import DTYPES, operator, unserved
 
@@ -206,7 +206,7 @@ class _Uniform(torch.autograd.Function):
 
 def _place(z: Tensor, problem: Problem) -> Tensor:
     """Memory for a gradient: each row's classes side by side or, in columns, in the layout of the logits."""
-    return rows_like(z) if problem.class_stride == 1 else laid_like(z)
+    return kept.new_empty(z, z.shape) if problem.class_stride == 1 else kept.empty_like(z)
 
 
 def _kernel() -> ctypes.CDLL:

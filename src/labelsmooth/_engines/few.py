@@ -19,6 +19,7 @@ from labelsmooth._core.statistics import (
     sizeable,
     times,
 )
+from labelsmooth._engines import kept
 
 if TYPE_CHECKING:
     from labelsmooth._engines.operator import Backward, Forward
@@ -117,7 +118,7 @@ def with_few(forward: "Forward", backward: "Backward") -> "tuple[Forward, Backwa
         grad: Tensor, z: Tensor, measures: Measures, statistics: Tensor, out: Tensor | None
     ) -> Tensor:
         """Compute the gradient of half precision in float32, so that it is rounded after terms cancel."""
-        written = z.new_empty(z.shape) if out is None or not out.is_contiguous() else out
+        written = kept.new_empty(z, z.shape) if out is None or not out.is_contiguous() else out
         rows, into = z.reshape(-1, z.size(-1)), written.view(-1, z.size(-1))
         grad, statistics, measures = grad.flatten(1), statistics.flatten(1), measures.flat()
         size = max(1, PIECE // z.size(-1))

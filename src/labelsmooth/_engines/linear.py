@@ -15,7 +15,7 @@ from labelsmooth._core.checks import check_choice, check_number
 from labelsmooth._core.modes import captured, transformed
 from labelsmooth._core.precision import accurate, as_given
 from labelsmooth._core.statistics import DIFFERENTIABLE, STATISTICS, Measures, RowStatistics, blanked
-from labelsmooth._engines import reference, route
+from labelsmooth._engines import kept, reference, route
 from labelsmooth._engines.operator import LIBRARY, MEASURES, Kernels
 
 BUDGET = 64 * 2**20
@@ -175,13 +175,13 @@ def passes(
     # The products apply the scale, before they are rounded.
     scale = 1.0 if scale is None else scale
     found = hidden.new_empty((STATISTICS, len(hidden)), dtype=accurate(dtype))
-    by_input = torch.empty_like(hidden, dtype=dtype) if needs[0] else None
-    by_weight = torch.zeros_like(weight, dtype=accurate(dtype)) if needs[1] else None
+    by_input = kept.empty_like(hidden, dtype) if needs[0] else None
+    by_weight = kept.empty_like(weight, accurate(dtype)).zero_() if needs[1] else None
     by_bias = torch.zeros_like(bias, dtype=accurate(dtype)) if bias is not None and needs[2] else None
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     width = (dtype if softcap is None else accurate(dtype)).itemsize
     chunks = list(_chunks(len(hidden), len(weight) * width, chunk))
-    buffer = hidden.new_empty((max((c.stop - c.start for c in chunks), default=0), len(weight)), dtype=dtype)
+    buffer = kept.new_empty(hidden, (max((c.stop - c.start for c in chunks), default=0), len(weight)), dtype)
     with torch.no_grad(), as_given(hidden.device):
         for part in chunks:
             rows = measures.rows(part)
