@@ -195,6 +195,8 @@ class _Uniform(torch.autograd.Function):
             return reference.gradient(torch.stack(by), z, measures), None, None, None
         factor, by_z, ctx.by_z = float(grad), ctx.by_z, None  # which is its caller's once it is returned
         call.habit.came(factor)
+        if by_z is not None:
+            kept.prefer(by_z)
         if by_z is None or factor != call.factor:
             rows, problem, _keep = _plain_problem(z, target)
             by_z = _place(rows, problem) if by_z is None else by_z

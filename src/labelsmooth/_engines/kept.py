@@ -75,8 +75,22 @@ def empty_like(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     nbytes = like.numel() * dtype.itemsize
     if nbytes < LEAST:
         return torch.empty_like(like, dtype=dtype)
-    key = (*like.shape, *like.stride(), dtype)
-    return _reused(key, like, nbytes, partial(torch.empty_like, like, dtype=dtype))
+    return _reused(_key(like, dtype), like, nbytes, partial(torch.empty_like, like, dtype=dtype))
+
+
+def prefer(x: Tensor) -> None:
+    """Keep the memory of x rather than that of another tensor of its shape that is in use.
+
+    It is for the last of several gradients that autograd adds: in place, if nobody else holds the others.
+    """
+    block = _blocks.pop(key := _key(x, x.dtype), None)
+    if block is not None:
+        mine = block.address == x.data_ptr()
+        _blocks[key] = block if mine or block.free() else Block(x)
+
+
+def _key(x: Tensor, dtype: torch.dtype) -> Hashable:
+    return (*x.shape, dtype) if x.is_contiguous() else (*x.shape, *x.stride(), dtype)
 
 
 def _reused(key: Hashable, like: Tensor, nbytes: int, allocate: Callable[[], Tensor]) -> Tensor:
