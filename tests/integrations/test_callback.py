@@ -133,7 +133,7 @@ def test_a_checkpoint_without_a_state(tmp_path: Path) -> None:
     train(tmp_path, falling(), max_steps=2, save_strategy="epoch")
     (state,) = tmp_path.glob("*/label_smoothing_0.pt")
     state.unlink()
-    with pytest.raises(ValueError, match=r"checkpoint-2 has no label_smoothing_0.pt, .* would begin anew"):
+    with pytest.raises(ValueError, match=r"checkpoint-2 has no label_smoothing_0.pt, .* would start again"):
         train(tmp_path, falling(), max_steps=4, resume=True)
     train(tmp_path, 0.1, max_steps=4, resume=True)  # a constant has none to miss
 

@@ -71,7 +71,7 @@ SILENT: dict[str, tuple[Training, str]] = {
     ),
     "a Trainer that takes the labels": (
         lambda m, f: run(smooth(m), f, kind=OwnLoss),
-        "smooth has no effect, as LlamaForCausalLM is given no labels: OwnLoss finds its loss elsewhere: ",
+        "smooth has no effect, as LlamaForCausalLM is given no labels: OwnLoss computes its own loss: ",
     ),
     "a Trainer that goes round the forward": (
         lambda m, f: run(smooth(m), f, kind=AroundForward),
@@ -83,16 +83,16 @@ SILENT: dict[str, tuple[Training, str]] = {
     ),
     "a schedule that nobody moves": (
         lambda m, f: run(m, f, compute_loss_func=SmoothedLoss(m, FALLING())),
-        "CrossEntropyLoss is told nothing of epochs, so that its strength never changes: give Trainer "
+        "nothing calls end_epoch() of CrossEntropyLoss, so its strength never changes: give Trainer "
         "callbacks=[SmoothingCallback(...)]",
     ),
     "a schedule of a smoothed model that nobody moves": (
         lambda m, f: run(smooth(m, ls.LabelSmoothingLoss(FALLING())), f),
-        "LabelSmoothingLoss is told nothing of epochs, so that its strength never changes",
+        "nothing calls end_epoch() of LabelSmoothingLoss, so its strength never changes",
     ),
     "online smoothing that nobody moves": (
         lambda m, f: run(m, f, compute_loss_func=SmoothedLoss(m, ls.OnlineLabelSmoothing(models.V))),
-        "OnlineLabelSmoothing is told nothing of epochs, so that its prior never changes",
+        "nothing calls end_epoch() of OnlineLabelSmoothing, so its prior never changes",
     ),
     "a loss that is not given to Trainer": (
         forgotten,
@@ -100,7 +100,7 @@ SILENT: dict[str, tuple[Training, str]] = {
     ),
     "a loss that lost its place": (
         lambda m, f: run(m, f, compute_loss_func=(SmoothedLoss(m), SmoothedLoss(m))[0]),
-        "another SmoothedLoss or smooth has taken the place of this one at LlamaForCausalLM",
+        "another SmoothedLoss or smooth has replaced this one on LlamaForCausalLM",
     ),
 }
 

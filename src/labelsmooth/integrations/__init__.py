@@ -1,1 +1,1 @@
-"""Smoothing within other people's training: one module for each framework, and an extra of that name."""
+"""Label smoothing in training frameworks: a module and an extra of the same name for each."""

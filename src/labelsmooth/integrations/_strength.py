@@ -1,4 +1,4 @@
-"""The strength of a criterion at present."""
+"""The current strength of a criterion."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Label smoothing over time in Lightning."""
+"""A Lightning callback for criteria that change over time."""
 
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,7 @@ Criterion = CrossEntropyLoss | LabelSmoothingLoss | BCEWithLogitsLoss
 
 
 class SmoothingCallback(Callback):
-    r"""Tells a criterion of epochs, logs its strength, and keeps its state in checkpoints.
+    r"""Calls ``end_epoch()`` of a criterion, logs its strength and saves its state in checkpoints.
 
     .. math:: \epsilon(t), \qquad t = 0, 1, 2, \ldots
 
@@ -57,7 +57,7 @@ class SmoothingCallback(Callback):
         self.steps = 0  # of the optimizer, that were seen
 
     def strength(self) -> float | None:
-        """eps now; None if it is not one number."""
+        """The current eps; None if it is not a single number."""
         eps = strength_of(self.criterion)
         return None if eps is None else float(eps)
 

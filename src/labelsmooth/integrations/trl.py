@@ -28,20 +28,20 @@ INSTEAD = "; take transformers.Trainer with SmoothedLoss or smooth of labelsmoot
 
 
 class SmoothedSFTTrainer(trl.SFTTrainer):  # pyright: ignore[reportPrivateImportUsage]
-    r"""TRL's SFTTrainer on the smoothed loss, whose fused head makes no logits.
+    r"""TRL's SFTTrainer with label smoothing, on its fused head that stores no logits.
 
     .. math::
         \ell = -\log q_y + \epsilon\, s\, [z_y - \langle \pi, z \rangle], \qquad z = W h + b
 
-    What smoothing adds to a row needs no logits: :func:`labelsmooth.functional.smoothing_term`, times the
-    factor s that the model scales its logits by. It is exact, and is divided as TRL divides. The metrics are
-    TRL's. Evaluation reports the plain loss.
+    The term that smoothing adds to a row, :func:`labelsmooth.functional.smoothing_term`, needs no logits; s is
+    the factor by which the model scales them. The loss is exact and has TRL's divisor. Metrics are TRL's, and
+    evaluation reports the plain loss.
 
     Args:
-        *args: Those of SFTTrainer.
+        *args: The arguments of SFTTrainer.
         label_smoothing: eps, in ``[0, 1]``.
         prior: pi, ``(K,)``. None is uniform.
-        **kwargs: Those of SFTTrainer.
+        **kwargs: The keyword arguments of SFTTrainer.
 
     Raises:
         ValueError: for a model that caps its logits, or whose head is no plain ``nn.Linear``; for a loss_type
@@ -74,7 +74,7 @@ class SmoothedSFTTrainer(trl.SFTTrainer):  # pyright: ignore[reportPrivateImport
 
 
 def _head(model: Any) -> tuple[float, Tensor | None]:
-    """What the logits are scaled by, and the bias of the head: found by one token."""
+    """The factor of the logits and the bias of the head, from a forward pass of one token."""
     head = plain_head(model)
     if head is None:
         raise ValueError(
@@ -84,7 +84,10 @@ def _head(model: Any) -> tuple[float, Tensor | None]:
     with torch.no_grad(), lazily(head):
         logits = model(input_ids=token).logits
     if not isinstance(logits, LazyLogits):
-        raise ValueError(f"{name_of(model)} does more to its logits than TRL's fused head knows" + INSTEAD)
+        raise ValueError(
+            f"{name_of(model)} changes its logits by more than a factor and a bias, which TRL's fused head leaves out"
+            + INSTEAD
+        )
     if logits.after is not None:
         raise ValueError(
             f"{name_of(model)} caps its logits, which the smoothing term does not know" + INSTEAD
@@ -93,7 +96,7 @@ def _head(model: Any) -> tuple[float, Tensor | None]:
 
 
 def _smooth(model: Any, trainer: SmoothedSFTTrainer) -> None:
-    """Add the term to what the fused head returns, within the forward, where the weights are whole."""
+    """Add the term to the output of the fused head, inside the forward, where FSDP has gathered the weights."""
     inner = model.forward
     inner = getattr(inner, "__func__", inner)
 

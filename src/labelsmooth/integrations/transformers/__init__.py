@@ -1,9 +1,9 @@
-r"""Label smoothing in Transformers' Trainer, and in any model of theirs.
+r"""Label smoothing for the models of Transformers, in its Trainer and in other training loops.
 
 .. math::
     \mathcal{L} = \frac{1}{N} \sum_i H(p_i, q_\theta) + \frac{c}{M} \sum_m A_m
 
-N is the number of labels, and M that of micro-batches, of a step, over all processes; c A is the router loss
+N and M are the numbers of labels and micro-batches of a step over all processes, and c A is the router loss
 of a mixture of experts.
 """
 

@@ -1,4 +1,4 @@
-"""SmoothingCallback: what moves on over time, what is logged, what is kept."""
+"""SmoothingCallback: schedules, logs and checkpoints in Trainer."""
 
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,13 +16,13 @@ Each = Literal["epoch", "step"]
 
 
 class SmoothingCallback(TrainerCallback):
-    r"""Tells a criterion of epochs, adds eps and the plain NLL to what Trainer logs, and keeps the criterion.
+    r"""Calls ``end_epoch()`` of a criterion, logs its strength and the plain NLL, and saves its state.
 
     .. math:: \mathrm{NLL} = -\frac{1}{N} \sum_i \log q_\theta(y_i)
 
-    Beside ``loss``, the logs and ``log_history`` have ``nll``, of the labels trained on since the last entry,
-    and ``label_smoothing``, the strength of the last step. Each checkpoint holds the criterion's state, and
-    training that is resumed goes on with it.
+    Logs and ``log_history`` get ``nll``, the mean over the labels since the last entry, and
+    ``label_smoothing``, the strength of the last step. Each checkpoint holds the state of the criterion,
+    which resumed training loads.
 
     Args:
         smoothed: A :class:`SmoothedLoss`, or a model that was given to :func:`smooth`.
@@ -68,7 +68,7 @@ class SmoothingCallback(TrainerCallback):
         found.callback = self
 
     def strength(self) -> Tensor | None:
-        """eps now; None if it is not one number."""
+        """The current eps; None if it is not a single number."""
         eps = strength_of(self.criterion)
         return None if eps is None else torch.as_tensor(eps).detach().clone().reshape(())
 
@@ -134,7 +134,7 @@ class SmoothingCallback(TrainerCallback):
         elif moves(self.criterion):
             raise ValueError(
                 f"{folder} has no {first.name}, as it was written without SmoothingCallback, so that the "
-                f"criterion would begin anew: {self.criterion}. Save its state_dict under that name"
+                f"criterion would start again: {self.criterion}. Save its state_dict under that name"
             )
 
 

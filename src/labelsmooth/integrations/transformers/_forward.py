@@ -1,4 +1,4 @@
-"""smooth: the loss inside a model's own forward, without logits."""
+"""smooth: the smoothed loss inside a model's forward, without logits."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,17 +23,17 @@ def smooth(
     smooth_evaluation: bool = False,
     micro_batches: int | None = None,
 ) -> Model:
-    r"""Make a model's own forward return the smoothed loss in training, and spare its logits.
+    r"""Make a model's forward return the smoothed loss in training, without storing the logits.
 
     .. math::
         \mathcal{L} = \frac{1}{N} \sum_i H(p_i, q_\theta) + \frac{c}{M} \sum_m A_m, \qquad
         q_\theta = \mathrm{softmax}(W h + b)
 
-    Whoever trains on ``model(..., labels=labels).loss``, Trainer or a loop of your own, trains on the loss of
-    :class:`SmoothedLoss`. The output head gives logits that are made only if somebody looks at them; scales,
-    soft caps and biases that the model adds are part of the loss. A head that is no plain ``nn.Linear``
-    (adapters, quantised or sharded weights) makes its logits, and so does evaluation, whose loss is the
-    plain one.
+    ``model(..., labels=labels).loss`` is then the loss of :class:`SmoothedLoss`, for Trainer and every other
+    training loop. The output head returns lazy logits, which are computed only when they are used; the scale,
+    soft cap and bias that a model applies to them are part of the loss. Logits are computed for heads that
+    are not a plain ``nn.Linear`` (adapters, quantised or sharded weights), and in evaluation, whose loss is
+    the plain one.
 
     Args:
         model: A model of Transformers with an output head, or PEFT's wrapper of one. Its ``forward`` and
@@ -66,7 +66,7 @@ def smooth(
 
 
 class _Forward(Smoothing):
-    """The loss within the forward."""
+    """Computes the loss inside the forward."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -77,7 +77,7 @@ class _Forward(Smoothing):
             backbone.register_forward_pre_hook(self.watch)
 
     def watch(self, backbone: nn.Module, _: Any) -> None:
-        """Whether somebody trains around the forward."""
+        """Raise an error if the backbone is trained without a call of the forward."""
         current = self.model._label_smoothing is self
         if (
             current
@@ -123,7 +123,7 @@ class _Forward(Smoothing):
         return (loss, *outputs)
 
     def _decode(self, kwargs: dict[str, Any], labels: Tensor | None) -> None:
-        """Make the decoder's input of the labels, as the model would."""
+        """Make the decoder's input from the labels, as the model does."""
         if all(kwargs.get(name) is None for name in ("decoder_input_ids", "decoder_inputs_embeds")):
             if not hasattr(self.model, "prepare_decoder_input_ids_from_labels"):
                 raise ValueError(

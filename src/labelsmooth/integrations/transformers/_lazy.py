@@ -1,4 +1,4 @@
-"""Logits that are made only if somebody looks at them."""
+"""Lazy logits: a linear head's output that is computed only when it is used."""
 
 import math
 from collections.abc import Iterator
@@ -22,10 +22,9 @@ class Head(NamedTuple):
 
 
 class LazyLogits(Tensor):
-    """after * tanh(before * (W h + b)), or before * (W h + b), without memory for it.
+    """after * tanh(before * (W h + b)), or before * (W h + b), not yet computed.
 
-    What models do to their logits is recorded: a factor, a bias, a soft cap, another type. Anything else is
-    done to logits that are made for it.
+    A factor, a bias, a soft cap and a conversion are recorded. Any other operation computes the logits.
     """
 
     hidden: Tensor
@@ -60,7 +59,7 @@ class LazyLogits(Tensor):
         return Head(self.hidden, self.weight, self.bias, scale, self.after)
 
     def made(self) -> Tensor:
-        """The logits themselves."""
+        """The logits, computed."""
         z = F.linear(self.hidden, self.weight, self.bias)
         z = z if self.before == 1.0 else z * self.before
         return (z if self.after is None else z.tanh() * self.after).to(self.dtype)
@@ -73,7 +72,7 @@ class LazyLogits(Tensor):
         return LazyLogits(**{**own, **changed})
 
     def _recorded(self, name: str, arguments: tuple[Any, ...]) -> "LazyLogits | None":
-        """What an operator makes of these logits; None if it has to see them."""
+        """The lazy result of an operation, or None if it needs the values."""
         match name, arguments:
             case ("mul" | "__mul__" | "__rmul__", (Real() as factor,)):
                 return self._scaled(float(factor))
@@ -103,7 +102,7 @@ class LazyLogits(Tensor):
         return self._like(after=self.after * factor)
 
     def _is_bias(self, x: Tensor) -> bool:
-        """Whether it is one number for each class: added to the logits before they are bent."""
+        """Whether x has one number per class and is added before a soft cap."""
         classes = self.shape[-1]
         plain = type(x) in (Tensor, torch.nn.Parameter, torch.nn.Buffer)
         return (
@@ -132,7 +131,7 @@ class LazyLogits(Tensor):
 
 @contextmanager
 def lazily(head: nn.Linear | None) -> Iterator[None]:
-    """The output head gives logits that are not made, if there is one that can."""
+    """Let the output head return lazy logits; nothing changes if it is None."""
     if head is None:
         yield
         return
@@ -156,7 +155,7 @@ _WITHOUT_VALUES: Final = {
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:
-    """The type that a linear head's product has."""
+    """The dtype of the product of a linear head."""
     device = hidden.device.type
     if device != "meta" and torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
@@ -164,7 +163,7 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def _made(x: Any) -> Any:
-    """With the logits in it made, however deep they are."""
+    """x with all lazy logits in it computed."""
     match x:
         case LazyLogits():
             return x.made()

@@ -1,4 +1,4 @@
-"""SmoothedLoss, for Trainer's compute_loss_func."""
+"""SmoothedLoss, a ``compute_loss_func`` for Trainer."""
 
 from typing import Any
 
@@ -12,27 +12,26 @@ from labelsmooth.integrations.transformers._trainers import running
 
 
 class SmoothedLoss(Smoothing):
-    r"""The smoothed loss of a model whose own is a cross entropy, for ``Trainer(compute_loss_func=...)``.
+    r"""The smoothed loss of a model that trains on a cross entropy, for ``Trainer(compute_loss_func=...)``.
 
     .. math::
         \mathcal{L} = \frac{1}{N} \sum_i H(p_i, q_\theta) + \frac{c}{M} \sum_m A_m, \qquad
         p = (1 - \epsilon)\, e_y + \epsilon\, \pi
 
-    N counts the labels of all micro-batches and processes of a step, as Trainer does. The router loss A of a
-    mixture of experts stays, as the mean over the M micro-batches. Labels are shifted where the model shifts
-    them. In evaluation it is the plain loss.
+    N is the number of labels of all micro-batches and processes of a step, as Trainer counts them. The router
+    loss A of a mixture of experts is kept, as the mean over the M micro-batches. Labels are shifted where the
+    model shifts them. In evaluation the loss is the plain one.
 
-    Question answering has two labels a row under names of their own; Trainer does not count them, so that
-    each micro-batch has the same weight.
+    Trainer does not count the two labels of question answering: there each micro-batch has the same weight.
 
     Args:
         model: A model of Transformers with an output head, or PEFT's wrapper of one. Its ``forward`` is
-            watched from now on, for the labels that Trainer does not hand on.
-        criterion: The strength, of which :class:`labelsmooth.CrossEntropyLoss` is made (of a multilabel
-            problem, :class:`labelsmooth.BCEWithLogitsLoss`); or one of these,
+            wrapped, to see the labels that Trainer does not pass on.
+        criterion: A strength, for :class:`labelsmooth.CrossEntropyLoss` (for a multilabel problem
+            :class:`labelsmooth.BCEWithLogitsLoss`); or a module of these classes,
             :class:`labelsmooth.LabelSmoothingLoss` or :class:`labelsmooth.OnlineLabelSmoothing`.
         smooth_evaluation: Whether evaluation is smoothed too.
-        micro_batches: M, where there is no Trainer to ask; it matters to a mixture of experts only.
+        micro_batches: M, for a mixture of experts that is trained without Trainer.
 
     Raises:
         ValueError: if the model has no such loss, or the criterion does not fit; in the first training step,
@@ -65,7 +64,7 @@ class SmoothedLoss(Smoothing):
         vars(self.model).pop("accepts_loss_kwargs", None)  # of smooth
 
     def forward(self, inner: Any, kwargs: dict[str, Any]) -> Any:
-        """Look at what the model is given."""
+        """Record the labels that the model is given."""
         self.seen = Targets(None, *(kwargs.get(name) for name in Targets._fields[1:]))
         self.names = ", ".join(kwargs)
         decoded = ("labels", "decoder_input_ids", "decoder_inputs_embeds", "encoder_outputs")
@@ -77,23 +76,23 @@ class SmoothedLoss(Smoothing):
         return inner(**kwargs)
 
     def __call__(self, outputs: Any, labels: Tensor | None, num_items_in_batch: Count = None) -> Tensor:
-        """The loss of a micro-batch, as Trainer asks for it.
+        """The loss of a micro-batch, called by Trainer.
 
         Args:
-            outputs: The model's.
-            labels: Those that the outputs answer; -100 does not count.
-            num_items_in_batch: The labels of the whole step. None is those of this micro-batch.
+            outputs: The outputs of the model.
+            labels: The labels of the micro-batch; -100 is ignored.
+            num_items_in_batch: The number of labels of the whole step. None counts this micro-batch.
         """
         if self.model._label_smoothing is not self:
             raise ValueError(
-                f"another SmoothedLoss or smooth has taken the place of this one at {name_of(self.model)}: "
+                f"another SmoothedLoss or smooth has replaced this one on {name_of(self.model)}: "
                 "make a new one"
             )
         targets, self.seen = self.seen._replace(labels=labels), Targets()
         if all(value is None for value in targets):
             got = f" (the model was given {self.names})" if self.names else ""
             raise ValueError(
-                f"labels are missing: Trainer hands on those under the key 'labels'{got}; rename the column, "
+                f"labels are missing: Trainer passes on those under the key 'labels'{got}; rename the column "
                 "or take a collator that makes labels"
             )
         smooths = self.model.training and torch.is_grad_enabled()

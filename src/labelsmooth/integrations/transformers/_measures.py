@@ -1,4 +1,4 @@
-"""The loss and the plain NLL of logits, whether they exist or not."""
+"""The loss and the plain NLL of logits or lazy logits."""
 
 from typing import Final
 
@@ -16,13 +16,13 @@ Criterion = CrossEntropyLoss | LabelSmoothingLoss | BCEWithLogitsLoss
 
 
 def measured(criterion: Criterion, z: Tensor, y: Tensor, count: Count) -> tuple[Tensor, Tensor]:
-    """The loss, and the NLL beside it: means, by the count if there is one.
+    """The loss and the NLL, as means.
 
     Args:
         criterion: One of the library's.
         z: Logits, ``(..., K)``.
-        y: Class indices ``(...)``; of several labels on or off, ``(..., K)``.
-        count: What divides. None is the labels that are not ignored.
+        y: Class indices ``(...)``, or multilabel targets ``(..., K)``.
+        count: The divisor. None is the number of labels that are not ignored.
     """
     if isinstance(count, Tensor):
         count = count.to(z.device)
@@ -64,7 +64,7 @@ def _rows(z: Tensor) -> Tensor:
 
 
 def target_entropy(smoothing: float | Tensor | Schedule, classes: int) -> Tensor:
-    """That of a target smoothed uniformly, in nats: what a divergence lacks of its cross entropy."""
+    """The entropy of a uniformly smoothed target, in nats: cross entropy minus divergence."""
     eps = smoothing.eps if isinstance(smoothing, Schedule) else torch.as_tensor(smoothing)
     eps = eps.double()
     other = eps / classes

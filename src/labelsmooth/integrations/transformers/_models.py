@@ -1,4 +1,4 @@
-"""What the integration asks of a model: how it counts, whether it shifts, which head it has."""
+"""Properties of a model: its loss, whether it shifts labels, how its labels are counted, its output head."""
 
 import inspect
 from typing import Any, Final
@@ -15,7 +15,7 @@ CROSS_ENTROPIES: Final = {
 
 
 def base_of(model: nn.Module) -> Any:
-    """The model of Transformers within an adapter of PEFT."""
+    """The model of Transformers inside a PEFT wrapper."""
     unwrapped: Any = model
     return unwrapped.get_base_model() if hasattr(model, "get_base_model") else unwrapped
 
@@ -25,7 +25,7 @@ def name_of(model: nn.Module) -> str:
 
 
 def check_model(model: Any) -> None:
-    """Whether it is one whose loss is a cross entropy."""
+    """Raise an error for a model whose loss is not a cross entropy."""
     if not hasattr(model, "config") or not hasattr(model, "get_output_embeddings"):
         raise ValueError(
             f"model must be a PreTrainedModel of Transformers, got {name_of(model)}; "
@@ -46,7 +46,7 @@ def check_model(model: Any) -> None:
 
 
 def shifts(model: Any) -> bool:
-    """Whether the label of a position is the next token: by what its forward does with its own loss."""
+    """Whether the label of a position is the next token, as in the loss of the model's own forward."""
     forward = inspect.unwrap(_own_class(model).forward)
     asks = "loss_function" in forward.__code__.co_names
     causal = LOSS_MAPPING.get(model.loss_type, ForCausalLMLoss) is ForCausalLMLoss
@@ -65,17 +65,17 @@ def count_alike(model: Any) -> None:
 
 
 def _own_class(model: Any) -> Any:
-    """Its class as Transformers wrote it: FSDP2 puts one of its own before it."""
+    """The class of the model in Transformers, below the one that FSDP2 adds."""
     return next(c for c in type(model).__mro__ if "forward" in vars(c))
 
 
 def is_seq2seq(model: Any) -> bool:
-    """Whether it decodes from labels moved to the right."""
+    """Whether the decoder's input is the labels, shifted right."""
     return bool(model.config.is_encoder_decoder) and model.get_output_embeddings() is not None
 
 
 def plain_head(model: Any) -> nn.Linear | None:
-    """The output head, if a call of it is no more than the product with its weight."""
+    """The output head, if it is an ``nn.Linear`` without hooks, adapters or sharding."""
     head = model.get_output_embeddings()
     plain = (
         type(head) is nn.Linear
@@ -88,6 +88,6 @@ def plain_head(model: Any) -> nn.Linear | None:
 
 
 def router_coefficient(model: Any) -> float:
-    """What the router loss of a mixture of experts is multiplied by."""
+    """The coefficient of the router loss of a mixture of experts."""
     config = model.config.get_text_config()
     return float(getattr(model, "router_aux_loss_coef", getattr(config, "router_aux_loss_coef", 0.0)) or 0.0)

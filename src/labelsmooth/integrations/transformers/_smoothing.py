@@ -1,4 +1,4 @@
-"""The smoothed loss of a model's outputs, divided as a step of several micro-batches needs it."""
+"""The smoothed loss of a model's outputs, with the divisor of a step of several micro-batches."""
 
 import functools
 import inspect
@@ -8,7 +8,6 @@ from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labelsmooth import (
@@ -19,6 +18,7 @@ from labelsmooth import (
     OnlineLabelSmoothing,
 )
 from labelsmooth._targets.options import Strength
+from labelsmooth.functional import next_tokens
 from labelsmooth.integrations.transformers._measures import IGNORED, Count, Criterion, measured
 from labelsmooth.integrations.transformers._models import (
     base_of,
@@ -35,7 +35,7 @@ KINDS = (CrossEntropyLoss, LabelSmoothingLoss, OnlineLabelSmoothing, BCEWithLogi
 
 
 class Targets(NamedTuple):
-    """The labels of a batch under the names that models have for them."""
+    """The labels of a batch, by the argument names of models."""
 
     labels: Tensor | None = None
     shift_labels: Tensor | None = None
@@ -44,7 +44,7 @@ class Targets(NamedTuple):
 
 
 class Smoothing:
-    """A criterion at work on a model: what SmoothedLoss and smooth share."""
+    """A criterion for a model: the common part of SmoothedLoss and smooth."""
 
     def __init__(
         self,
@@ -67,11 +67,14 @@ class Smoothing:
         self._enter()
 
     def clear(self) -> None:
-        """Forget what was trained on."""
-        self.plain, self.rows = torch.zeros(()), torch.zeros(())  # the sum of the NLL, and of how many labels
+        """Reset the mean NLL."""
+        self.plain, self.rows = (
+            torch.zeros(()),
+            torch.zeros(()),
+        )  # the summed NLL, and the number of its labels
 
     def taken_nll(self) -> float:
-        """The mean NLL of the training labels since this was last asked, over all processes."""
+        """The mean NLL of the training labels since the last call, over all processes."""
         both = torch.stack([self.plain, self.rows])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(both)
@@ -80,11 +83,11 @@ class Smoothing:
         return total / rows if rows else math.nan
 
     def forward(self, inner: Any, kwargs: dict[str, Any]) -> Any:
-        """What the model's forward does now; ``inner`` is what it did."""
+        """The model's forward; ``inner`` is the original one."""
         raise NotImplementedError
 
     def _enter(self) -> None:
-        """Take a place around the model's forward: that of an earlier one, if there is one."""
+        """Wrap the model's forward, or replace an earlier wrapper."""
         if not hasattr(self.model, "_label_smoothing"):
             inner = self.model.forward
             inner = getattr(inner, "__func__", inner)
@@ -100,7 +103,7 @@ class Smoothing:
         self.model._label_smoothing = self
 
     def check(self, found: Running | None) -> None:
-        """Whether smoothing is about to happen, once for each Trainer."""
+        """Check that the Trainer smooths, once for each Trainer."""
         if found is not None and self.checked is not found.trainer:
             check_factor(found.trainer.args)
             check_moved(self.criterion, self.callback, found.trainer)
@@ -118,12 +121,12 @@ class Smoothing:
         """The loss of a micro-batch.
 
         Args:
-            outputs: Of the model, which was given no labels.
-            targets: Those.
-            count: The labels of all micro-batches of the step; None for the mean of this one.
+            outputs: The outputs of the model, which was given no labels.
+            targets: The labels.
+            count: The number of labels of all micro-batches of the step; None for the mean of this one.
             smooths: Whether this is training.
-            parts: What the loss of this micro-batch is divided by beside.
-            found: The Trainer at work.
+            parts: A further divisor of the loss of this micro-batch.
+            found: The running Trainer.
         """
         losses: list[Tensor] = []
         for z, y in self._pairs(outputs, targets):
@@ -139,7 +142,7 @@ class Smoothing:
         return total + router.to(total.device) / (parts * self._micro_batches(count, smooths, found))
 
     def _micro_batches(self, count: Count, smooths: bool, found: Running | None) -> int:
-        """How many of them, over all processes, share what is divided by the count."""
+        """The number of micro-batches, over all processes, that share the count."""
         if count is None:
             return 1
         if found is not None:
@@ -154,20 +157,20 @@ class Smoothing:
         return self.micro_batches
 
     def _pairs(self, outputs: Any, targets: Targets) -> Iterable[tuple[Tensor, Tensor]]:
-        """Logits, and the labels that they answer."""
+        """Pairs of logits and labels."""
         labels, shifted, start, end = targets
         if labels is None and start is not None and end is not None:
             for name, position in (("start_logits", start), ("end_logits", end)):
                 z = _output(outputs, name, self.model)
-                # As the models do: what lies beyond the row does not count.
+                # As in the models, positions beyond the row are ignored.
                 y = position.to(z.device).reshape(-1).clamp(min=0)
                 yield z, y.masked_fill(y >= z.size(-1), IGNORED)
             return
         z = _output(outputs, "logits", self.model)
         y = labels if shifted is None else shifted
         assert y is not None
-        if self.shifts and shifted is None:  # labels, as they are smaller than the logits
-            y = F.pad(y, (0, 1), value=IGNORED)[..., 1:]
+        if self.shifts and shifted is None:
+            y = next_tokens(y, IGNORED)
         self._check(z, y)
         yield z, y.to(z.device)
 
@@ -220,7 +223,7 @@ def _output(outputs: Any, name: str, model: nn.Module) -> Tensor:
 
 
 def _criterion(given: Strength | nn.Module, model: Any) -> Criterion:
-    """The criterion that is meant, or why there cannot be one."""
+    """The criterion for a strength or module, which must fit the model."""
     if not isinstance(given, nn.Module) or isinstance(given, (Schedule, ByClass)):
         strength: Any = given
         if getattr(model.config, "problem_type", None) == "multi_label_classification":

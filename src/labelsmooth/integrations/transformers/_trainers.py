@@ -1,4 +1,4 @@
-"""The Trainer at work: found where it calls us, since it tells its loss function nothing of itself."""
+"""The running Trainer, found on the call stack, as it passes nothing of itself to its loss function."""
 
 import sys
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from labelsmooth.schedules import Schedule
 
 class Running(NamedTuple):
     trainer: Trainer
-    frames: list[FrameType]  # of its methods, the innermost first
+    frames: list[FrameType]  # of its methods, innermost first
 
 
 def running() -> Running | None:
-    """The Trainer that this was called from."""
+    """The Trainer on the call stack."""
     trainer: Trainer | None = None
     frames: list[FrameType] = []
     for caller, frame in _callers():
@@ -30,13 +30,13 @@ def running() -> Running | None:
 
 
 def compiled(model: nn.Module) -> bool:
-    """Whether torch.compile is at work around a model's forward."""
+    """Whether the model's forward runs under torch.compile."""
     called = model._compiled_call_impl is not None
     return called or any(isinstance(caller, OptimizedModule) for caller, _ in _callers())
 
 
 def _callers() -> Iterator[tuple[object, FrameType]]:
-    """The objects whose methods this was called from, the innermost first."""
+    """The objects whose methods are on the call stack, innermost first."""
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_varnames[:1] == ("self",):
@@ -45,7 +45,7 @@ def _callers() -> Iterator[tuple[object, FrameType]]:
 
 
 def processes(trainer: Trainer) -> int:
-    """What Trainer multiplies a loss by that was divided by the labels of all processes."""
+    """The factor by which Trainer multiplies a loss that is divided by the labels of all processes."""
     args = trainer.args
     if not args.average_tokens_across_devices:
         return 1
@@ -63,7 +63,7 @@ def schedule_of(criterion: nn.Module) -> Schedule | None:
 
 
 def moves(criterion: nn.Module) -> bool:
-    """Whether it waits for somebody to call ``end_epoch()``."""
+    """Whether the criterion needs calls of ``end_epoch()``."""
     return isinstance(criterion, OnlineLabelSmoothing) or schedule_of(criterion) is not None
 
 
@@ -71,35 +71,33 @@ def check_factor(args: Any) -> None:
     if args.label_smoothing_factor:
         raise ValueError(
             f"label_smoothing_factor={args.label_smoothing_factor} of the training arguments is ignored "
-            "beside SmoothedLoss, and takes the labels away from smooth: leave it at 0"
+            "beside SmoothedLoss, and removes the labels that smooth needs: leave it at 0"
         )
 
 
 def check_moved(criterion: nn.Module, callback: object, trainer: Trainer) -> None:
-    """Whether somebody moves on what changes over time."""
+    """Raise an error if nothing calls ``end_epoch()`` of a criterion that needs it."""
     if moves(criterion) and callback not in trainer.callback_handler.callbacks:
         what = "its prior" if schedule_of(criterion) is None else "its strength"
         raise ValueError(
-            f"{type(criterion).__name__} is told nothing of epochs, so that {what} never changes: give "
+            f"nothing calls end_epoch() of {type(criterion).__name__}, so {what} never changes: give "
             "Trainer callbacks=[SmoothingCallback(...)], with each=None if you call end_epoch() yourself"
         )
 
 
 def who_took_the_labels(trainer: Trainer) -> str:
-    """Why a model that has the loss inside is not asked for it."""
+    """Why the Trainer does not use the loss inside the model."""
     args: Any = trainer.args
     name = type(trainer).__name__
     if args.label_smoothing_factor:
-        return f"label_smoothing_factor={args.label_smoothing_factor} takes the labels away: leave it at 0"
+        return f"label_smoothing_factor={args.label_smoothing_factor} removes the labels: leave it at 0"
     if trainer.compute_loss_func is not None:
-        return f"{name} has a compute_loss_func, which takes the labels away: leave out one of the two"
+        return f"{name} has a compute_loss_func, which removes the labels: leave out one of the two"
     if args.use_liger_kernel:
         return "use_liger_kernel=True has put another forward in its place: leave it out"
     if isinstance(loss_type := getattr(args, "loss_type", None), str):
         return (
-            f"{name} finds its loss (loss_type={loss_type!r}) elsewhere: take SmoothedSFTTrainer of "
+            f"{name} computes its own loss (loss_type={loss_type!r}): take SmoothedSFTTrainer of "
             "labelsmooth.integrations.trl for loss_type='nll'; the others have no smoothing"
         )
-    return (
-        f"{name} finds its loss elsewhere: take the loss that the model returns, or call SmoothedLoss there"
-    )
+    return f"{name} computes its own loss: take the loss that the model returns, or call SmoothedLoss there"
