@@ -62,8 +62,8 @@ SILENT: dict[str, tuple[Training, str]] = {
     ),
     "label_smoothing_factor beside smooth": (
         lambda m, f: run(smooth(m), f, label_smoothing_factor=0.2),
-        "label_smoothing_factor=0.2 of the training arguments is ignored beside SmoothedLoss, and takes the "
-        "labels away from smooth: leave it at 0",
+        "label_smoothing_factor=0.2 of the training arguments is ignored beside SmoothedLoss, and removes "
+        "the labels that smooth needs: leave it at 0",
     ),
     "a compute_loss_func beside smooth": (
         lambda m, f: run(smooth(m), f, compute_loss_func=lambda out, *_, **__: out.logits.sum()),
@@ -75,11 +75,11 @@ SILENT: dict[str, tuple[Training, str]] = {
     ),
     "a Trainer that goes round the forward": (
         lambda m, f: run(smooth(m), f, kind=AroundForward),
-        "smooth has no effect, as the forward of LlamaForCausalLM is not called: AroundForward finds its",
+        "smooth has no effect, as the forward of LlamaForCausalLM is not called: AroundForward computes its",
     ),
     "another forward in the place of ours": (
         liger,
-        "smooth has no effect, as the forward of LlamaForCausalLM is not called: Trainer finds its loss",
+        "smooth has no effect, as the forward of LlamaForCausalLM is not called: Trainer computes its own ",
     ),
     "a schedule that nobody moves": (
         lambda m, f: run(m, f, compute_loss_func=SmoothedLoss(m, FALLING())),

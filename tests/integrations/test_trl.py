@@ -103,7 +103,7 @@ def test_refused(kind: str, options: dict[str, Any], message: str, tmp_path: Pat
 def test_smooth_is_gone_round(loss_type: str, tmp_path: Path) -> None:
     made = trainer(smooth(models.make("llama")), tmp_path, trl.SFTTrainer, loss_type=loss_type)
     message = (
-        f"smooth has no effect, as the .* SFTTrainer finds its loss \\(loss_type='{loss_type}'\\) elsewhere"
+        f"smooth has no effect, as the .* SFTTrainer computes its own loss \\(loss_type='{loss_type}'\\)"
     )
     message = message if loss_type == "nll" else "smooth has no effect, as the forward of LlamaForCausalLM"
     with pytest.raises(ValueError, match=message):

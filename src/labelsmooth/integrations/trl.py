@@ -33,9 +33,9 @@ class SmoothedSFTTrainer(trl.SFTTrainer):  # pyright: ignore[reportPrivateImport
     .. math::
         \ell = -\log q_y + \epsilon\, s\, [z_y - \langle \pi, z \rangle], \qquad z = W h + b
 
-    The term that smoothing adds to a row, :func:`labelsmooth.functional.smoothing_term`, needs no logits; s is
-    the factor by which the model scales them. The loss is exact and has TRL's divisor. Metrics are TRL's, and
-    evaluation reports the plain loss.
+    The term that smoothing adds to a row, :func:`labelsmooth.functional.smoothing_term`, needs no logits; s
+    is the factor by which the model scales them. The loss is exact and has TRL's divisor. Metrics are TRL's,
+    and evaluation reports the plain loss.
 
     Args:
         *args: The arguments of SFTTrainer.
@@ -85,8 +85,8 @@ def _head(model: Any) -> tuple[float, Tensor | None]:
         logits = model(input_ids=token).logits
     if not isinstance(logits, LazyLogits):
         raise ValueError(
-            f"{name_of(model)} changes its logits by more than a factor and a bias, which TRL's fused head leaves out"
-            + INSTEAD
+            f"{name_of(model)} changes its logits by more than a factor and a bias, which TRL's fused head "
+            "leaves out" + INSTEAD
         )
     if logits.after is not None:
         raise ValueError(
@@ -96,7 +96,7 @@ def _head(model: Any) -> tuple[float, Tensor | None]:
 
 
 def _smooth(model: Any, trainer: SmoothedSFTTrainer) -> None:
-    """Add the term to the output of the fused head, inside the forward, where FSDP has gathered the weights."""
+    """Add the term to the output of the fused head, inside the forward, where FSDP gathers the weights."""
     inner = model.forward
     inner = getattr(inner, "__func__", inner)
 
