@@ -206,6 +206,7 @@ def test_compiles_once_for_all_shares() -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_compiles_seldom_for_numbers() -> None:
     torch.compiler.reset()
     counter = CompileCounter()

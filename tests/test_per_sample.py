@@ -150,6 +150,7 @@ def test_samples_may_be_mapped(prior: PerSample) -> None:
     assert_close(found, torch.autograd.grad(total, leaf)[0], **PRECISE)
 
 
+@pytest.mark.slow
 def test_compiles_once() -> None:
     torch.compiler.reset()
     counter = CompileCounter()

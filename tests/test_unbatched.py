@@ -85,6 +85,7 @@ def test_fake(name: str, rows: tuple[int, ...]) -> None:
         assert cross_entropy(fake(z), fake(y), reduction="none", **options).shape == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["compiled", "meta"])
 def test_others(kind: str) -> None:
     """The head, what smooths it from outside, and mixed labels."""

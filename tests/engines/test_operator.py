@@ -261,6 +261,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=["plain", "weight", "matrix"])
 def test_compiled_forward_and_backward(options: dict[str, Any]) -> None:
     torch.compiler.reset()
@@ -294,6 +295,7 @@ def test_tensor_strength_compiles_once(shape: tuple[int, ...]) -> None:
     assert graphs.count == 1
 
 
+@pytest.mark.slow
 def test_float_strength_compiles_at_most_twice() -> None:
     graphs = Graphs()
     compiled = torch.compile(cross_entropy, fullgraph=True, backend=graphs)
@@ -303,6 +305,7 @@ def test_float_strength_compiles_at_most_twice() -> None:
     assert 1 <= graphs.count <= 2
 
 
+@pytest.mark.slow
 def test_compiled_for_any_batch_size() -> None:
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()

@@ -310,6 +310,7 @@ def width(setting: Setting) -> float:
     return estimate.high - estimate.low
 
 
+@pytest.mark.slow
 def test_more_rows_and_more_seeds_narrow_the_interval():
     few = made_up.outcomes([0.0, 0.1], range(3), rows=40)
     more_rows = made_up.outcomes([0.0, 0.1], range(3), rows=640)

@@ -74,6 +74,7 @@ def test_the_time_is_shared_by_those_who_train(workers: int | None, side_by_side
     assert planned.seconds == pytest.approx(8 * 60 / side_by_side)
 
 
+@pytest.mark.slow
 def test_where_no_run_is_there_a_few_epochs_are_timed(tmp_path: Path):
     calls: list[int] = Log()
     planned = plan(Slow(calls), eps=[0.1], seeds=3, output=tmp_path / "new")
