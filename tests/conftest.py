@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-EVERY, AT_LEAST = 20, 3  # of the cases of one test, for a run without the slow ones
+EVERY, AT_LEAST = 20, 2  # of the cases of one test, for a run without the slow ones
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -19,7 +19,7 @@ def one_thread() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all but every 20th case of a table as slow; at least three of each remain."""
+    """Mark all but every 20th case of a table as slow; at least two of each remain."""
     tables: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         tables[item.nodeid.partition("[")[0]].append(item)

@@ -157,6 +157,7 @@ def test_processes_share_their_predictions(tmp_path: Path) -> None:
             assert not torch.allclose(own, every)
 
 
+@pytest.mark.slow
 def test_compiles_once() -> None:
     torch.compiler.reset()
     counter = CompileCounter()
@@ -171,6 +172,7 @@ def test_compiles_once() -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_compiled_gradient() -> None:
     torch.compiler.reset()
     criterion = OnlineLabelSmoothing(K)

@@ -93,6 +93,7 @@ def test_a_scalar_compiles_once(target: Tensor) -> None:
     assert graphs.count == 1
 
 
+@pytest.mark.slow
 def test_float_strength_compiles_at_most_twice() -> None:
     graphs = Graphs()
     compiled = torch.compile(cross_entropy, fullgraph=True, backend=graphs)

@@ -61,6 +61,7 @@ OPERANDS = [
 
 
 # Its warnings are about its own workings.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", OPERANDS)
 def test_opcheck(case: str) -> None:
@@ -284,6 +285,7 @@ def test_compiled_forward_and_backward(options: dict[str, Any]) -> None:
     assert "ops.labelsmooth.dense_backward.default" in backward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(), (4,)], ids=["scalar", "row"])
 def test_tensor_strength_compiles_once(shape: tuple[int, ...]) -> None:
     graphs = Graphs()

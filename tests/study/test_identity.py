@@ -25,6 +25,8 @@ from labelsmooth.study.trials.identity import identify
 from .identity_cases import DIFFER, SAME
 from .made_up import Log
 
+pytestmark = pytest.mark.slow
+
 RATE = 0.1
 
 
@@ -111,7 +113,6 @@ def test_what_refers_to_itself_has_an_end():
     assert identify(trainer) == identify(trainer)
 
 
-@pytest.mark.slow
 def test_without_a_source_the_code_tells_them_apart():
     script = """
 from labelsmooth.study.trials.identity import identify
@@ -171,7 +172,6 @@ def digests(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], d
 Digests = tuple[dict[str, str], dict[str, str]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", DIFFER)
 def test_two_that_differ_are_told_apart(case: str, digests: Digests):
     here, there = digests
@@ -269,7 +269,6 @@ def test_the_parts_are_by_name_and_short():
     assert max(map(len, parts.values())) < 80
 
 
-@pytest.mark.slow
 def test_what_refers_to_much_is_recognised_in_no_time():
     chain: object = None
     for _ in range(10_000):  # deeper than Python recurses

@@ -30,6 +30,8 @@ from labelsmooth.study.trials.files import Job, Outcome, load
 
 from .made_up import HOSTILE_NAMES, outcomes
 
+pytestmark = pytest.mark.slow
+
 VOID = {"br", "hr", "img", "input", "link", "meta"}
 PICTURES = [
     "Accuracy against eps",
@@ -224,7 +226,6 @@ def test_the_answers_the_promises_and_every_number_are_there(finished: Results, 
     assert cells.count("resilience to noise") == 1
 
 
-@pytest.mark.slow
 def test_it_is_the_same_each_time(finished: Results, text: str, tmp_path: Path):
     runs: dict[str, dict[Job, Outcome]] = {}
     for setting in finished.settings:
@@ -259,7 +260,6 @@ def test_it_says_what_to_do_what_was_compared_and_how_to_do_it_again(
     assert criteria(finished.settings[0]) in " ".join(page.text_of("p"))
 
 
-@pytest.mark.slow
 def test_rows_and_classes_that_changed_equal_a_loop():
     arms, seeds = ["hard", "ls:eps=0.3"], [0, 1, 2]
     runs = outcomes([0.0, 0.3], seeds, rows=40)
@@ -366,7 +366,6 @@ def notes(text: str, browse: Callable[..., str], tmp_path_factory: pytest.TempPa
     return json.loads(html.unescape(dom.split('<pre id="notes">')[1].split("</pre>")[0]))
 
 
-@pytest.mark.slow
 @needs_browser
 def test_each_choice_shows_one_figure_and_the_right_one(finished: Results, notes: dict[str, Any]):
     (first,) = notes["first"]
@@ -390,7 +389,6 @@ def test_on_paper_all_figures_are_there_and_no_controls(finished: Results, notes
     assert notes["controls"] == "none"
 
 
-@pytest.mark.slow
 @needs_browser
 def test_it_prints_to_several_pages(finished: Results, browse: Callable[..., str], tmp_path: Path):
     paper = tmp_path / "report.pdf"

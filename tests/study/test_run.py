@@ -301,6 +301,7 @@ def test_digits_end_each_epoch(one_thread: None):
     assert criterion.epochs == DIGITS.epochs
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_progress_is_a_line_for_each_run_on_a_pipe_and_nothing_when_hidden(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -203,6 +203,7 @@ def test_what_changed_starts_anew_and_what_returns_goes_on(changed: str, tmp_pat
     assert is_done(ledger(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_database_elsewhere_keeps_no_file_here(tmp_path: Path):
     storage = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     folder = tmp_path / "study"
@@ -215,6 +216,7 @@ def test_a_database_elsewhere_keeps_no_file_here(tmp_path: Path):
     assert other.claim(JOB)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["nothing", "nosuch://host/name", "sqlite:////no/such/folder/x.db"])
 def test_a_database_that_does_not_open_is_named(storage: str, tmp_path: Path):
     with pytest.raises(ValueError, match=f"storage must be a database URL .*{storage}"):

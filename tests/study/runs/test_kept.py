@@ -125,6 +125,7 @@ def test_a_damaged_record_is_named(content: str, tmp_path: Path):
         reopen(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_a_damaged_run_is_named(tmp_path: Path):
     study(bare, tmp_path)

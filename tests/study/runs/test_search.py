@@ -85,6 +85,7 @@ def test_an_interrupted_search_takes_the_same_path(calls_before: int, tmp_path: 
     assert calls == []
 
 
+@pytest.mark.slow
 def test_a_suggestion_that_fails_is_passed_over(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     fit, _ = peaked(0.4)
 
