@@ -220,6 +220,7 @@ def test_compiles_seldom_for_numbers() -> None:
     assert counter.frame_count <= 2
 
 
+@pytest.mark.slow
 def test_compiled_share_out_of_range_is_nan() -> None:
     torch.compiler.reset()
     compiled: Any = torch.compile(

@@ -114,6 +114,7 @@ def test_schedule_in_a_module_compiles_at_most_twice() -> None:
         assert 1 <= graphs.count <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "criterion",
     [

@@ -53,6 +53,7 @@ def moved(x: Any, device: str) -> Any:
     return x.to(device) if isinstance(x, Tensor) else x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", SHAPES, ids=str)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_compiled(name: str, rows: tuple[int, ...]) -> None:

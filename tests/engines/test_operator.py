@@ -320,6 +320,7 @@ def test_compiled_for_any_batch_size() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 def test_compiled_target_out_of_range() -> None:
     torch.compiler.reset()
     compiled = torch.compile(cross_entropy, fullgraph=True, backend="aot_eager")
@@ -332,6 +333,7 @@ class Loss(torch.nn.Module):
         return cross_entropy(z, target, label_smoothing=0.1, engine="dense")
 
 
+@pytest.mark.slow
 def test_export() -> None:
     rows = torch.export.Dim("rows", min=2, max=64)
     program = torch.export.export(Loss(), (INPUT, HARD), dynamic_shapes={"z": {0: rows}, "target": {0: rows}})

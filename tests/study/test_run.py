@@ -331,6 +331,7 @@ def test_results_are_read_back_as_they_were(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"digest": 1, "settings": [{}]}'])
 def test_damaged_results_are_made_again_from_the_runs(content: str, tmp_path: Path):

@@ -48,6 +48,7 @@ def test_a_finished_run_is_done_here_and_in_the_next_process(tmp_path: Path):
     assert is_done(ledger(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_run_without_its_file_is_not_done(tmp_path: Path):
     first = ledger(tmp_path)
     finish(first, write=False)

@@ -182,6 +182,7 @@ def test_rows_that_cannot_be_shown_are_named(rows: Any, got: str, tmp_path: Path
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_rows_of_another_number_are_left_out_with_a_warning(tmp_path: Path):
     message = "mine: test_rows must be one for each of the 50 test rows, got 2: left out"

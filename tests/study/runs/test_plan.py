@@ -48,6 +48,7 @@ def test_it_lists_what_is_to_be_trained_and_writes_nothing(tmp_path: Path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_it_tells_what_is_done_and_takes_the_time_of_that(tmp_path: Path):
     fit, calls = counted()
     study(fit, tmp_path)
