@@ -170,7 +170,7 @@ def serving(measures: Measures) -> list[str]:
     """The engines that support the measures."""
     measures, z = measures.flat(), INPUT.movedim(1, -1).flatten(0, -2)
     kernels = operator.unserved(z, measures) is None
-    head = linear.Head(z, torch.eye(K), None, None, z.dtype)
+    head = linear.Head(z, torch.eye(K), None, None, None, z.dtype)
     try:
         sharded.check_servable(measures)
         shards = True

@@ -35,6 +35,7 @@ def test_edges_are_allowed(arguments: dict[str, Any]) -> None:
 
 
 # Where values cannot be read without a graph break, a strength out of range shows in the loss.
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [-0.1, 1.5, NAN])
 def test_strength_out_of_range_is_nan_where_values_are_not_read(eps: float) -> None:
     strength = torch.tensor([0.1, eps])
@@ -48,6 +49,7 @@ def test_strength_out_of_range_is_nan_where_values_are_not_read(eps: float) -> N
     assert found.isnan().tolist() == [False, True]
 
 
+@pytest.mark.slow
 def test_compiled_float_out_of_range_is_an_error_all_the_same() -> None:
     torch.compiler.reset()
     compiled = torch.compile(cross_entropy, backend="eager")

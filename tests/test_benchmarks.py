@@ -40,6 +40,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", ["quiet", "busy"])
 def test_a_run_ends_in_tables_and_rows(tmp_path: Path, load: str):
     file = tmp_path / "rows.jsonl"
@@ -70,6 +71,7 @@ def test_a_run_ends_in_tables_and_rows(tmp_path: Path, load: str):
     assert goals[0]["met"] is None  # the sizes are not the goal's
 
 
+@pytest.mark.slow
 def test_a_case_that_is_not_there_is_refused():
     done = run("--only", "dense 3x3")
     assert done.returncode == 2

@@ -318,6 +318,7 @@ def test_compiles_whole_and_seldom(kind: Any, graphs: int) -> None:
     assert counter.frame_count <= graphs
 
 
+@pytest.mark.slow
 def test_compiled_gradient() -> None:
     compiled = torch.compile(binary_cross_entropy_with_logits, backend="aot_eager", fullgraph=True)
     options: Any = {"label_smoothing": 0.1, "off_target": "others", "weight": WEIGHTS["label"]}

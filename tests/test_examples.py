@@ -63,12 +63,14 @@ def check_own_data(printed: str):
 EXAMPLES = {"train.py": check_train, "own_data.py": check_own_data}
 
 
+@pytest.mark.slow
 @needs_digits
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name: str, tmp_path: Path):
     EXAMPLES[name](run_example(name, tmp_path))
 
 
+@pytest.mark.slow
 @needs_digits
 def test_a_program_of_ones_own_trains_for_a_study():
     program = shlex.join([sys.executable, str(ROOT / "examples" / "any_trainer.py")])
@@ -80,6 +82,7 @@ def test_a_program_of_ones_own_trains_for_a_study():
     assert evaluation.accuracy.mean > 0.8
 
 
+@pytest.mark.slow
 @needs_digits
 def test_a_recommended_model_is_loaded_back(tmp_path: Path):
     fit = study.DigitsFit(rows=200, epochs=10, hidden=16)

@@ -61,6 +61,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_an_exported_graph_is_torch_alone(name: str, strict: bool) -> None:
@@ -204,6 +205,7 @@ def test_a_function_of_torch_to_those_who_watch() -> None:
     assert Watching.seen == ["cross_entropy"]  # one call, and nothing of what it does inside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Plain, Watching])
 def test_subclasses_compile(kind: type[Tensor]) -> None:
     compiled = torch.compile(labelsmooth.CrossEntropyLoss(label_smoothing=0.1), backend="eager")

@@ -70,6 +70,7 @@ def test_a_graph_holds_the_head(reduction: str) -> None:
     torch.testing.assert_close(make_fx(step)(*first)(*second), step(*second))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("LABELSMOOTH_NATIVE") == "0", reason="is without the kernel already")
 def test_without_the_kernel() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", __file__]

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 # What a fresh interpreter looks like before and after; the import itself is put in between.
 PROBE = """
 import json, os, sys, warnings
@@ -54,6 +56,7 @@ def test_import_is_innocent() -> None:
     }
 
 
+@pytest.mark.slow
 def test_probe_sees_a_guilty_import() -> None:
     guilty = """
 import os

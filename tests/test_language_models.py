@@ -286,6 +286,7 @@ def test_predictions_without_logits(way: str, gradient: bool) -> None:
         assert_close(*both)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_predictions_of_a_module(wrapped: bool, compiled: bool) -> None:

@@ -156,6 +156,7 @@ def test_threads() -> None:
     assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_tensor_strength_compiles_once_and_floats_at_most_twice() -> None:
     p = problem()
     for shape, most in (((), 1), ((N,), 1), (None, 2)):

@@ -15,6 +15,7 @@ from tests.cases import REDUCTIONS
 from tests.heads import D, K, N, gradients, problem
 
 
+@pytest.mark.slow
 def test_compiled_module() -> None:
     torch.compiler.reset()
     head = LinearCrossEntropyLoss(D, K, bias=True, label_smoothing=0.1)

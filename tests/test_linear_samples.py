@@ -83,6 +83,7 @@ def name(sample: Sample) -> str:
 NAMES = list(map(name, samples(torch.float64)))
 
 
+@pytest.mark.slow
 def test_samples_are_many_and_never_smooth() -> None:
     # Otherwise the smoothing given below would be given twice.
     assert not any("label_smoothing" in s.options for dtype in DTYPES for s in samples(dtype))

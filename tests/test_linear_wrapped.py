@@ -294,6 +294,7 @@ def test_a_cap_bends_short_logits_in_float32() -> None:
     assert_close(head(h, target), F.cross_entropy(2 * torch.tanh(z / 2), target))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "forward hook", "parametrizations.weight_norm"])
 def test_compiles_as_a_whole(name: str) -> None:
     torch.compiler.reset()

@@ -206,6 +206,7 @@ def test_compiles_once_for_all_shares() -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_compiles_seldom_for_numbers() -> None:
     torch.compiler.reset()
     counter = CompileCounter()
@@ -219,6 +220,7 @@ def test_compiles_seldom_for_numbers() -> None:
     assert counter.frame_count <= 2
 
 
+@pytest.mark.slow
 def test_compiled_share_out_of_range_is_nan() -> None:
     torch.compiler.reset()
     compiled: Any = torch.compile(

@@ -117,6 +117,7 @@ def test_a_module_holds_numbers_of_python(compiled: bool) -> None:
     assert_close(called(Z, Y), cross_entropy(Z, Y, label_smoothing=0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"label_smoothing": np.float32(0.5)}, {"z_loss": np.float32(0.5)}, {"ignore_index": np.int64(1)}],

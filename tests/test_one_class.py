@@ -133,6 +133,7 @@ def test_triton(name: str, dtype: torch.dtype) -> None:
             assert grad.count_nonzero() == 0, (eps, target, grad)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     find_spec("triton") is None or INTERPRETED, reason="triton is not installed, or interprets"
 )

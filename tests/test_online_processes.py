@@ -61,6 +61,7 @@ def test_a_checkpoint_counts_once(how: str) -> None:
     assert_close(observed.sums, 2 * expected.sums)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["plain", "reentrant", "not reentrant"])
 def test_a_checkpoint_counts_a_compiled_loss_once(how: str) -> None:
     z, target = batch(20)
@@ -129,6 +130,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="this torch has no gloo")
 def test_processes_share_their_predictions(tmp_path: Path) -> None:
     torch.save(EPOCHS, tmp_path / "batches.pt")
@@ -155,6 +157,7 @@ def test_processes_share_their_predictions(tmp_path: Path) -> None:
             assert not torch.allclose(own, every)
 
 
+@pytest.mark.slow
 def test_compiles_once() -> None:
     torch.compiler.reset()
     counter = CompileCounter()
@@ -169,6 +172,7 @@ def test_compiles_once() -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_compiled_gradient() -> None:
     torch.compiler.reset()
     criterion = OnlineLabelSmoothing(K)
@@ -181,6 +185,7 @@ def test_compiled_gradient() -> None:
     assert_close(prior_of(criterion), torch.tensor(means([(z, target)])), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 def test_exported_in_training(strict: bool) -> None:
     criterion, twin = OnlineLabelSmoothing(K), OnlineLabelSmoothing(K)

@@ -150,6 +150,7 @@ def test_samples_may_be_mapped(prior: PerSample) -> None:
     assert_close(found, torch.autograd.grad(total, leaf)[0], **PRECISE)
 
 
+@pytest.mark.slow
 def test_compiles_once() -> None:
     torch.compiler.reset()
     counter = CompileCounter()
@@ -164,6 +165,7 @@ def test_compiles_once() -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_compiled_maps() -> None:
     torch.compiler.reset()
     labels = torch.randint(K, (2, 5, 4), generator=torch.Generator().manual_seed(0))

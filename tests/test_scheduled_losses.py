@@ -91,6 +91,7 @@ def test_copies_have_schedules_of_their_own(kind: str) -> None:
     assert_close(other(given, TARGET), expected(kind, other, 0.15))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_epochs_compile_nothing_again(kind: str) -> None:
     torch.compiler.reset()

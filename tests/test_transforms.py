@@ -93,6 +93,7 @@ def test_a_scalar_compiles_once(target: Tensor) -> None:
     assert graphs.count == 1
 
 
+@pytest.mark.slow
 def test_float_strength_compiles_at_most_twice() -> None:
     graphs = Graphs()
     compiled = torch.compile(cross_entropy, fullgraph=True, backend=graphs)
@@ -102,6 +103,7 @@ def test_float_strength_compiles_at_most_twice() -> None:
     assert 1 <= graphs.count <= 2
 
 
+@pytest.mark.slow
 def test_schedule_in_a_module_compiles_at_most_twice() -> None:
     for criterion, name in ((CrossEntropyLoss(), "label_smoothing"), (LabelSmoothingLoss(), "smoothing")):
         graphs = Graphs()
@@ -112,6 +114,7 @@ def test_schedule_in_a_module_compiles_at_most_twice() -> None:
         assert 1 <= graphs.count <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "criterion",
     [
@@ -126,6 +129,7 @@ def test_compiled_module(criterion: torch.nn.Module) -> None:
     assert_close(compiled(INPUT, HARD), criterion(INPUT, HARD))
 
 
+@pytest.mark.slow
 def test_floats_stay_two_graphs_through_the_whole_compiler() -> None:
     """Behind the first tracer, a float that meets no tensor's arithmetic is a constant again."""
     torch.compiler.reset()
@@ -137,6 +141,7 @@ def test_floats_stay_two_graphs_through_the_whole_compiler() -> None:
     assert 1 <= counters["stats"]["unique_graphs"] <= 2
 
 
+@pytest.mark.slow
 def test_compiled_for_any_batch_size() -> None:
     graphs = Graphs()
     compiled = torch.compile(cross_entropy, fullgraph=True, dynamic=True, backend=graphs)
@@ -146,6 +151,7 @@ def test_compiled_for_any_batch_size() -> None:
     assert graphs.count == 1
 
 
+@pytest.mark.slow
 def test_compiled_transforms() -> None:
     def loss(z: Tensor) -> Tensor:
         return cross_entropy(z, HARD, label_smoothing=0.1)

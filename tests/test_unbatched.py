@@ -53,6 +53,7 @@ def moved(x: Any, device: str) -> Any:
     return x.to(device) if isinstance(x, Tensor) else x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", SHAPES, ids=str)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_compiled(name: str, rows: tuple[int, ...]) -> None:
@@ -85,6 +86,7 @@ def test_fake(name: str, rows: tuple[int, ...]) -> None:
         assert cross_entropy(fake(z), fake(y), reduction="none", **options).shape == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["compiled", "meta"])
 def test_others(kind: str) -> None:
     """The head, what smooths it from outside, and mixed labels."""

@@ -278,6 +278,7 @@ def test_a_temperature_does_not_round_short_logits():
     assert r.ece == expected_calibration_error(short.float() / 1.7, LABELS)
 
 
+@pytest.mark.slow
 def test_the_import_brings_no_array_or_picture():
     code = "import sys, json; before = set(sys.modules); import torch; torch_own = set(sys.modules)\n"
     code += "import labelsmooth.calibration; print(json.dumps(sorted(set(sys.modules) - torch_own)))"

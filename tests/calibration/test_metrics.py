@@ -118,6 +118,7 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return torch.tensor(values).reshape(N, K) / 4.0, torch.tensor(labels)
 
 
+@pytest.mark.slow
 @examples
 @given(batches(), st.randoms(use_true_random=False), st.integers(1, 20))
 def test_the_order_of_rows_does_not_matter(batch: tuple[Tensor, Tensor], random, num_bins: int):

@@ -315,6 +315,7 @@ def test_a_part_that_misleads_does_no_harm(odd: int):
     assert found == pytest.approx(fit_temperature(logits[order], labels[order]), rel=1e-11)
 
 
+@pytest.mark.slow
 def test_it_makes_no_copy_of_the_logits():
     """The most that lies in memory beside the logits, by what torch's allocator was asked for."""
     logits, labels = rows(0, 400_000, 10, 3.0, 0.4)

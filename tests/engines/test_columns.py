@@ -198,6 +198,7 @@ def test_a_map_is_read_where_it_lies() -> None:
     assert in_columns(torch.zeros(2, 5).T) is None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
 )  # torch 2.14's check
@@ -209,6 +210,7 @@ def test_operator() -> None:
     torch.library.opcheck(torch.ops.labelsmooth.dense.default, (z, *measures))
 
 
+@pytest.mark.slow
 def test_compiled() -> None:
     z, target = torch.randn(2, 5, 4, 5, requires_grad=True), torch.randint(5, (2, 4, 5))
     for options in ({"weight": torch.ones(5)}, {"formula": Focal()}, {"formula": MaxSup()}):

@@ -56,6 +56,7 @@ for call in (
 """
 
 
+@pytest.mark.slow
 def test_import_without_triton() -> None:
     run = subprocess.run([sys.executable, "-c", WITHOUT_TRITON], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -69,6 +70,7 @@ def test_absence_says_what_is_missing() -> None:
         triton.forward(z, measures_for(z))
 
 
+@pytest.mark.slow
 @compiled
 @pytest.mark.parametrize("kernel", ["forward", "backward"])
 @pytest.mark.parametrize("options", [PLAIN, FULL, FULL_SOFT, FULL_BENT], ids=named)

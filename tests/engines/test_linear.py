@@ -142,6 +142,7 @@ def test_chunks_are_as_large_as_torchs(method: str | None, size: int | None) -> 
                 assert of_nothing(*asked, 1, options=options)[0] == theirs, asked
 
 
+@pytest.mark.slow
 @needs_chunks
 def test_compiled_with_options() -> None:
     compiled = torch.compile(linear_cross_entropy, fullgraph=True, dynamic=True, backend="aot_eager")
@@ -164,6 +165,7 @@ OPERATORS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @kernel
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", OPERATORS)

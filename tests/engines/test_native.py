@@ -75,11 +75,13 @@ def test_library_is_loaded() -> None:
     assert native.library() is library
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("built")
 def test_denormals_stay() -> None:
     assert states(LOAD_AND_CALL) == [THEY_STAY] * 3
 
 
+@pytest.mark.slow
 def test_probe_sees_flushed_denormals() -> None:
     before, after = states("torch.set_flush_denormal(True); states.append(everywhere())")
     assert before == THEY_STAY
@@ -191,6 +193,7 @@ print(__import__("json").dumps(counts))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy(z, y)", "linear_cross_entropy(z, torch.randn(5, 3), y)"])
 def test_absence_is_told_once(loss: str) -> None:
     """Where the kernel would serve; neither where another engine is asked for, nor where it could not."""
@@ -231,6 +234,7 @@ def available_with(isa: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return run.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("built")
 def test_available_names_the_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engines.available()["dense"] == engines.Availability(True, native.isa())
@@ -240,6 +244,7 @@ def test_available_names_the_instruction_set(monkeypatch: pytest.MonkeyPatch) ->
     assert available_with(native.isa(), monkeypatch) == native.isa()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("built")
 @pytest.mark.parametrize("isa", ["mmx", "AVX2", "sse2 "])
 def test_unknown_instruction_set(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,7 @@ def test_ignored_index_of_another_kind() -> None:
         cross_entropy(z, target, label_smoothing=0.1, ignore_index=2**64 + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["reference", "dense"])
 def test_a_prior_of_nan_is_seen(engine: Any) -> None:
     """Where nobody reads its values, it is not taken for one without mass."""

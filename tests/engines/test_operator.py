@@ -61,6 +61,7 @@ OPERANDS = [
 
 
 # Its warnings are about its own workings.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", OPERANDS)
 def test_opcheck(case: str) -> None:
@@ -261,6 +262,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=["plain", "weight", "matrix"])
 def test_compiled_forward_and_backward(options: dict[str, Any]) -> None:
     torch.compiler.reset()
@@ -283,6 +285,7 @@ def test_compiled_forward_and_backward(options: dict[str, Any]) -> None:
     assert "ops.labelsmooth.dense_backward.default" in backward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(), (4,)], ids=["scalar", "row"])
 def test_tensor_strength_compiles_once(shape: tuple[int, ...]) -> None:
     graphs = Graphs()
@@ -294,6 +297,7 @@ def test_tensor_strength_compiles_once(shape: tuple[int, ...]) -> None:
     assert graphs.count == 1
 
 
+@pytest.mark.slow
 def test_float_strength_compiles_at_most_twice() -> None:
     graphs = Graphs()
     compiled = torch.compile(cross_entropy, fullgraph=True, backend=graphs)
@@ -303,6 +307,7 @@ def test_float_strength_compiles_at_most_twice() -> None:
     assert 1 <= graphs.count <= 2
 
 
+@pytest.mark.slow
 def test_compiled_for_any_batch_size() -> None:
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
@@ -315,6 +320,7 @@ def test_compiled_for_any_batch_size() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 def test_compiled_target_out_of_range() -> None:
     torch.compiler.reset()
     compiled = torch.compile(cross_entropy, fullgraph=True, backend="aot_eager")
@@ -327,6 +333,7 @@ class Loss(torch.nn.Module):
         return cross_entropy(z, target, label_smoothing=0.1, engine="dense")
 
 
+@pytest.mark.slow
 def test_export() -> None:
     rows = torch.export.Dim("rows", min=2, max=64)
     program = torch.export.export(Loss(), (INPUT, HARD), dynamic_shapes={"z": {0: rows}, "target": {0: rows}})

@@ -146,6 +146,7 @@ for options in ({}, {"weight": torch.ones(3)}):
 """
 
 
+@pytest.mark.slow
 def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABELSMOOTH_NATIVE", "0")
     run = subprocess.run([sys.executable, "-c", SWITCHED_OFF], capture_output=True, text=True)

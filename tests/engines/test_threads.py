@@ -130,6 +130,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_fork_after_use() -> None:
     run = subprocess.run(

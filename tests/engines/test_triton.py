@@ -43,6 +43,8 @@ from tests.engines.triton_cases import (
     triton,
 )  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 compiled = pytest.mark.skipif(
     find_spec("triton") is None or INTERPRETED, reason="triton is not installed, or interprets"
 )

@@ -54,6 +54,7 @@ def test_vmap_over_strengths(case: tuple[Formula, float]) -> None:
     assert_close(torch.vmap(loss)(strengths), torch.stack([loss(e) for e in strengths.tolist()]))
 
 
+@pytest.mark.slow
 def test_a_schedule_compiles_once(case: tuple[Formula, float]) -> None:
     formula, eps = case
     criterion = CrossEntropyLoss(label_smoothing=schedules.linear(0.0, eps, steps=3), formula=formula)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "package"), [("transformers", "transformers"), ("lightning", "lightning"), ("trl", "trl")]
 )

@@ -13,6 +13,8 @@ if not (dist.is_available() and dist.is_gloo_available()):
 
 from . import worker
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SECONDS = 120
 

@@ -139,6 +139,7 @@ def test_what_is_left_out_has_a_reason():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_what_all_leaves_out_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     fit = Knowing(embeddings=FACTS["embeddings"])
@@ -194,6 +195,7 @@ def test_facts_and_options_that_do_not_fit_are_named(fit: Knowing, arm: str, mes
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_eps_and_arms_go_together(tmp_path: Path):
     def names(**options: Any) -> list[str]:
         results = study(bare, tmp_path, **options)
@@ -247,11 +249,13 @@ def test_a_fit_that_ends_no_epoch_is_told_what_to_call(arm: str, tmp_path: Path)
         study({"mine": Ending(0)}, tmp_path, eps=None, arms=[arm])
 
 
+@pytest.mark.slow
 def test_a_fit_that_ends_no_epoch_is_told_by_workers_too(tmp_path: Path):
     with pytest.raises(ValueError, match=f"arm cosine {MUST_END}, which it never did"):
         study({"mine": Ending(0)}, tmp_path, eps=None, arms=["cosine"], workers=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [1, 2, 4, 30])
 @pytest.mark.parametrize("arm", ["cosine", "maxsup:end=0.2"])
 def test_a_fit_that_ends_more_or_fewer_epochs_than_it_has_is_told_both(arm: str, calls: int, tmp_path: Path):
@@ -270,6 +274,7 @@ def test_the_ends_of_epochs_are_counted_only_where_they_matter(fit: Ending, arm:
 # In a study.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_every_arm_is_trained_and_no_two_alike(tmp_path: Path):
     results = study({"mine": KNOWING}, tmp_path, eps=None, arms=["all"])

@@ -28,6 +28,7 @@ def words(text: str) -> str:
     return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
 
 
+@pytest.mark.slow
 def test_help_says_what_it_is_and_which_commands_there_are():
     script = shutil.which("labelsmooth", path=str(Path(sys.executable).parent))
     assert script is not None
@@ -177,6 +178,7 @@ def test_it_knows_its_version(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert capsys.readouterr().out == f"labelsmooth {version('labelsmooth')}\n"
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_process_of_its_own(tmp_path: Path):
     done = labelsmooth("study", "--eps", "2", "-o", tmp_path / "new")
     assert (done.returncode, done.stdout) == (2, "")

@@ -35,6 +35,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_without_the_study_extra_it_says_what_to_install():
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_EXTRA, "study"], capture_output=True, text=True, timeout=120

@@ -40,6 +40,7 @@ def compared(
     )
 
 
+@pytest.mark.slow
 def test_its_numbers_are_those_of_the_study_that_trained_them():
     expected = analyse("your data", "", RUNS, NAMES, SEEDS).setting
     (found,) = compared().settings
@@ -47,6 +48,7 @@ def test_its_numbers_are_those_of_the_study_that_trained_them():
     assert str(compared()) == f"your data: {answer(expected)}"
 
 
+@pytest.mark.slow
 def test_arrays_and_declared_probabilities_give_the_same_numbers():
     def arrays(arm: str) -> list[dict[str, Any]]:
         return [
@@ -118,6 +120,7 @@ def test_what_somebody_cares_about_is_judged_and_chooses(care: str):
     assert setting.care == care
 
 
+@pytest.mark.slow
 def test_ordinal_labels_are_declared_and_unknown_classes_given():
     with pytest.raises(
         ValueError, match=r"care='ordinal' judges by MAE and kappa, which requires ordinal labels"
@@ -137,6 +140,7 @@ def test_ordinal_labels_are_declared_and_unknown_classes_given():
     assert setting.chosen.differences["ood_auroc"].mean != 0
 
 
+@pytest.mark.slow
 def test_nothing_is_written_unless_a_folder_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     results = compared()
@@ -147,6 +151,7 @@ def test_nothing_is_written_unless_a_folder_is_given(tmp_path: Path, monkeypatch
     assert Results.load(results.folder).settings == results.settings
 
 
+@pytest.mark.slow
 def test_its_report_is_inert_and_shows_the_rows(tmp_path: Path):
     rows = [f"<script>alert({i})</script> {HOSTILE_NAMES[0]}" for i in range(80)]
     compared(
@@ -215,6 +220,7 @@ def test_bad_options_are_named():
         compared(class_names=["a"])
 
 
+@pytest.mark.slow
 def test_a_better_order_is_found_where_accuracy_is_the_same():
     """One arm is as right, and knows when it is not."""
     generator = torch.Generator().manual_seed(0)

@@ -29,6 +29,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_run_is_trained_again_and_that_is_said_once(
@@ -48,6 +49,7 @@ def test_a_damaged_run_is_trained_again_and_that_is_said_once(
     assert said[0].endswith("; training it again")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("part", [slice(0, 50), slice(100, 4096), slice(4096, None)])
 def test_a_damaged_database_is_named_and_may_be_deleted(part: slice, tmp_path: Path):

@@ -46,6 +46,7 @@ def test_pixels_lie_in_the_unit_interval_and_every_class_is_everywhere():
         assert sorted(set(y.tolist())) == list(range(10))
 
 
+@pytest.mark.slow
 def test_another_process_splits_alike():
     printed = subprocess.run([sys.executable, "-c", CHECKSUM], capture_output=True, text=True, check=True)
     d: Digits = digits()

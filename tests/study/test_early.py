@@ -49,6 +49,7 @@ def test_a_criterion_without_effect_is_refused_after_two_runs(tmp_path: Path):
     assert calls == [0, 0]
 
 
+@pytest.mark.slow
 def test_two_arms_besides_hard_may_agree(tmp_path: Path):
     study(bare, tmp_path, eps=[0.1], arms=["maxsup:eps=0.1", "ls:eps=0.1"])
 
@@ -78,6 +79,7 @@ WARNED: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WARNED)
 def test_rows_that_tell_little_are_warned_of_once(case: str, tmp_path: Path):
     fit, message = WARNED[case]
@@ -88,6 +90,7 @@ def test_rows_that_tell_little_are_warned_of_once(case: str, tmp_path: Path):
     assert Path(said[0].filename).name == "made_up.py"  # which called the study
 
 
+@pytest.mark.slow
 def test_two_seeds_are_warned_of(tmp_path: Path):
     with pytest.warns(
         UserWarning, match="^seeds=2: intervals from 2 pairs are very wide; 5 or more are advised$"
@@ -99,6 +102,7 @@ def test_two_seeds_are_warned_of(tmp_path: Path):
     assert not [warning for warning in caught if "seeds" in str(warning.message)]
 
 
+@pytest.mark.slow
 def test_whether_a_fit_is_deterministic_is_checked_when_asked_for(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -112,6 +116,7 @@ def test_whether_a_fit_is_deterministic_is_checked_when_asked_for(
     assert calls == [(0, 0)]
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_not_deterministic_is_warned_of(tmp_path: Path):
     _, calls = counted()
 
@@ -138,6 +143,7 @@ def test_a_fit_that_takes_something_else_is_named_at_once(fit: Any, got: str, tm
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_what_a_run_leaves_behind_for_the_next_is_warned_of(tmp_path: Path):
     model = torch.nn.Linear(5, 4)
@@ -169,6 +175,7 @@ def test_what_a_run_leaves_behind_for_the_next_is_warned_of(tmp_path: Path):
     assert len(history) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_what_only_the_report_reads_trains_nothing_anew(tmp_path: Path):
     fit, calls = counted()

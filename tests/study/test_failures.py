@@ -14,7 +14,7 @@ from labelsmooth.study.trials.workers import Pool, was_killed
 
 from .made_up import Log, bare, counted, study
 
-pytestmark = pytest.mark.usefixtures("no_report")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
 
 
 @pytest.mark.parametrize("bad", [0, 2])

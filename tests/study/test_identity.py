@@ -25,6 +25,8 @@ from labelsmooth.study.trials.identity import identify
 from .identity_cases import DIFFER, SAME
 from .made_up import Log
 
+pytestmark = pytest.mark.slow
+
 RATE = 0.1
 
 

@@ -19,6 +19,8 @@ from labelsmooth.study.commands import study as command
 from .made_up import study, written
 from .process import COMMAND, WIDE, labelsmooth
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["study", "--settings", "scarce", "--seeds", "4", "--eps", "0.1", "--workers", "2", "-o"]
 RUNS = 8
 

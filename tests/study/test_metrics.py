@@ -218,6 +218,7 @@ def test_a_class_without_rows_changes_nothing_but_its_own():
         assert math.isfinite(value(name, run))
 
 
+@pytest.mark.slow
 def test_accuracy_of_a_linear_probe_is_scikit_learns():
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -235,6 +236,7 @@ def test_accuracy_of_a_linear_probe_is_scikit_learns():
 
 # How a metric varies between samples of rows is what its numbers of each row say it does.
 # Of an ECE the sign of a bin's gap is part of its noise; the coverage at a risk moves in steps.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [n for n in EXPECTED if n.removesuffix("_scaled") not in ("ece", "ece_mass", "coverage")]
 )
@@ -252,6 +254,7 @@ def test_its_standard_error_is_that_of_other_rows(name: str):
     assert np.mean(errors) == pytest.approx(spread, rel=0.35)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.floor is not None])
 def test_its_floor_is_what_a_calibrated_model_shows(name: str):
     run = evidence(rows=600)

@@ -16,6 +16,8 @@ from . import made_up
 from .made_up import LinearFit, study
 from .test_report import Page
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["0.1", "0.3", "kl", "maxsup", "focal:gamma=2", "cp:eps=0.3", "bootstrap:eps=0.2"]
 
 

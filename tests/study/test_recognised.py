@@ -39,6 +39,7 @@ def test_what_cannot_be_compared_is_asked_about_before_it_is_trained(tmp_path: P
         study(bare, tmp_path / "new", settings={"a": opaque()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["one", {"your data": "one"}])
 def test_a_key_alone_says_which_fit_it_is(key: Any, tmp_path: Path):
     fit, calls = opaque()
@@ -54,6 +55,7 @@ def test_a_key_alone_says_which_fit_it_is(key: Any, tmp_path: Path):
     assert len(others) == 8
 
 
+@pytest.mark.slow
 def test_a_key_may_be_for_one_fit_of_many(tmp_path: Path):
     fit, calls = opaque()
     study({"mine": fit, "other": bare}, tmp_path, key={"mine": "one"})
@@ -84,6 +86,7 @@ def with_width(width: int) -> Any:
     return fit
 
 
+@pytest.mark.slow
 def test_it_says_why_it_trains_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     study(with_width(32), tmp_path, progress=True)
     assert "trained again" not in capfd.readouterr().err
@@ -99,6 +102,7 @@ def test_it_says_why_it_trains_again(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert said in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_was_recognised_is_kept(tmp_path: Path):
     study(with_width(32), tmp_path, settings={"data": 3})
     (path,) = tmp_path.glob("trials/*/fit.json")

@@ -30,6 +30,8 @@ from labelsmooth.study.trials.files import Job, Outcome, load
 
 from .made_up import HOSTILE_NAMES, outcomes
 
+pytestmark = pytest.mark.slow
+
 VOID = {"br", "hr", "img", "input", "link", "meta"}
 PICTURES = [
     "Accuracy against eps",

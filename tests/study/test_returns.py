@@ -48,6 +48,7 @@ def test_arrays_and_lists_are_read_as_tensors(form: Any):
     assert read["history"] == WHOLE["history"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_a_study_of_arrays_is_the_study_of_their_tensors(tmp_path: Path):
     def fit(criterion: Criterion, seed: int) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def test_probabilities_that_are_declared_become_their_logarithms():
     torch.testing.assert_close(again["val"][0].float(), logits)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_classes_that_are_ruled_out_have_no_say(tmp_path: Path):
     def masked(seed: int, pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,6 +105,7 @@ def test_classes_that_are_ruled_out_have_no_say(tmp_path: Path):
     assert first == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [["a", "b"], "abcd", ["a", "b", "c", 3], 4])
 def test_names_of_classes_are_one_string_for_each(names: Any, tmp_path: Path):
     fit: Any = altered()
@@ -111,6 +114,7 @@ def test_names_of_classes_are_one_string_for_each(names: Any, tmp_path: Path):
         study({"a": fit}, tmp_path, seeds=3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_names_of_classes_are_kept(tmp_path: Path):
     fit: Any = altered()

@@ -56,6 +56,7 @@ def test_the_second_call_trains_nothing_and_returns_the_same(tmp_path: Path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("emptied", [False, True])
 @pytest.mark.parametrize("lost", ["results.json", "report.html", "study.json"])
@@ -71,6 +72,7 @@ def test_what_was_lost_is_made_again_without_training(lost: str, emptied: bool, 
     assert (tmp_path / lost).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize(
     ("interruption", "n"), [(KeyboardInterrupt, 0), (KeyboardInterrupt, 3), (RuntimeError, 3)]
@@ -96,6 +98,7 @@ def test_an_interrupted_study_goes_on(interruption: type[BaseException], n: int,
     assert results.settings == study(counted()[0], tmp_path / "at once", seeds=3).settings
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_more_seeds_and_more_smoothings_add_to_the_earlier(tmp_path: Path):
     fit, calls = counted()
@@ -112,6 +115,7 @@ def test_more_seeds_and_more_smoothings_add_to_the_earlier(tmp_path: Path):
     assert calls == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_other_settings_never_mix(tmp_path: Path):
     fit, calls = counted()
@@ -125,6 +129,7 @@ def test_other_settings_never_mix(tmp_path: Path):
     assert calls == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_another_fit_is_not_taken_for_the_earlier(tmp_path: Path):
     earlier = study(LinearFit(steps=2), tmp_path)
@@ -133,6 +138,7 @@ def test_another_fit_is_not_taken_for_the_earlier(tmp_path: Path):
     assert later.settings == study(LinearFit(steps=6), tmp_path / "new").settings
 
 
+@pytest.mark.slow
 def test_two_fresh_runs_give_the_same_bytes(tmp_path: Path):
     first, second = (written(study(DIGITS, tmp_path / name)) for name in ("first", "second"))
     models = {"models/your-data.safetensors", "models/your-data.json"}
@@ -141,6 +147,7 @@ def test_two_fresh_runs_give_the_same_bytes(tmp_path: Path):
     assert first == second
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_a_mapping_of_fits_gives_a_setting_each_in_its_order(tmp_path: Path):
     results = study({"second": LinearFit(), "first": bare}, tmp_path)
@@ -226,6 +233,7 @@ def test_the_generators_and_threads_are_left_as_they_were(fails: bool, tmp_path:
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_what_a_fit_need_not_return_is_missing_from_the_report_alone(tmp_path: Path):
     study({"bare": bare}, tmp_path / "bare")
     page = (tmp_path / "bare" / "report.html").read_text()
@@ -240,6 +248,7 @@ def test_what_a_fit_need_not_return_is_missing_from_the_report_alone(tmp_path: P
         assert present in page
 
 
+@pytest.mark.slow
 def test_a_history_may_end_early_or_be_empty(tmp_path: Path):
     early = altered(history=lambda seed, _: {"loss": [1.0] * (2 + seed), "nothing": []})
     study({"early": early}, tmp_path, eps=[0.1], seeds=3)
@@ -292,6 +301,7 @@ def test_digits_end_each_epoch(one_thread: None):
     assert criterion.epochs == DIGITS.epochs
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_progress_is_a_line_for_each_run_on_a_pipe_and_nothing_when_hidden(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -321,6 +331,7 @@ def test_results_are_read_back_as_they_were(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"digest": 1, "settings": [{}]}'])
 def test_damaged_results_are_made_again_from_the_runs(content: str, tmp_path: Path):

@@ -16,7 +16,10 @@ import pytest
 
 from .shared import CONTEXT, JOBS, Note, Shared, has_ended
 
-pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc"),
+]
 
 
 @pytest.fixture

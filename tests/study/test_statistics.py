@@ -131,6 +131,7 @@ def test_temperature_noise_floor_and_what_chooses_equal_a_loop(outcomes: Outcome
         assert arm.floors["ece_scaled"] == pytest.approx(fmean(scaled), rel=0.1)
 
 
+@pytest.mark.slow
 def test_eps_is_chosen_by_hard_label_nll_after_temperature(outcomes: Outcomes):
     # As trained, logits nine times too large have the worst NLL by far; a temperature repairs that. Hard
     # targets are the best throughout, and no choice.
@@ -165,6 +166,7 @@ def without(outcomes: Outcomes, *fields: str) -> dict[Job, Outcome]:
     return {job: replace(run, **dict.fromkeys(fields)) for job, run in outcomes.items()}
 
 
+@pytest.mark.slow
 def test_what_a_fit_does_not_return_is_not_made_up(outcomes: Outcomes, setting: Setting):
     bare = summarise("", "", without(outcomes, "train", "clean"), ARMS, SEEDS)
     assert bare.flipped is None
@@ -290,6 +292,7 @@ def test_holm_equals_its_definition():
     assert holm([]) == []
 
 
+@pytest.mark.slow
 def test_every_arm_and_judged_metric_is_one_comparison_and_a_copy_is_none(outcomes: Outcomes):
     arms = ["hard", "ls:eps=0.1", "ls:eps=0.3"]
     alone = summarise("", "", outcomes, arms, SEEDS)
@@ -310,6 +313,7 @@ def width(setting: Setting) -> float:
     return estimate.high - estimate.low
 
 
+@pytest.mark.slow
 def test_more_rows_and_more_seeds_narrow_the_interval():
     few = made_up.outcomes([0.0, 0.1], range(3), rows=40)
     more_rows = made_up.outcomes([0.0, 0.1], range(3), rows=640)
@@ -330,6 +334,7 @@ def test_equal_arms_differ_by_exactly_nothing(outcomes: Outcomes):
     assert setting.arms[1].values == setting.hard.values
 
 
+@pytest.mark.slow
 def test_the_numbers_are_the_same_each_time_and_leave_the_generator_alone(outcomes: Outcomes):
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -337,6 +342,7 @@ def test_the_numbers_are_the_same_each_time_and_leave_the_generator_alone(outcom
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_an_order_of_seeds_of_ones_own(outcomes: Outcomes):
     # best_seed is a seed, not a place in the list.
     moved = {Job(job.arm, job.seed + 10): run for job, run in outcomes.items()}

@@ -48,6 +48,7 @@ def test_a_finished_run_is_done_here_and_in_the_next_process(tmp_path: Path):
     assert is_done(ledger(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_run_without_its_file_is_not_done(tmp_path: Path):
     first = ledger(tmp_path)
     finish(first, write=False)
@@ -203,6 +204,7 @@ def test_what_changed_starts_anew_and_what_returns_goes_on(changed: str, tmp_pat
     assert is_done(ledger(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_database_elsewhere_keeps_no_file_here(tmp_path: Path):
     storage = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     folder = tmp_path / "study"
@@ -215,6 +217,7 @@ def test_a_database_elsewhere_keeps_no_file_here(tmp_path: Path):
     assert other.claim(JOB)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["nothing", "nosuch://host/name", "sqlite:////no/such/folder/x.db"])
 def test_a_database_that_does_not_open_is_named(storage: str, tmp_path: Path):
     with pytest.raises(ValueError, match=f"storage must be a database URL .*{storage}"):

@@ -81,7 +81,7 @@ class BCEWithLogitsLoss(Exact):
         keep(self, "prior", prior)
         self.reduction: Reduction = reduction
         self.off_target: OffTarget = off_target
-        self.train_only = train_only
+        self.train_only: bool = train_only
 
     @overload
     def forward(

@@ -90,9 +90,11 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         self._check_classes(num_classes)
         check_bend(scale, softcap)
         check_chunking(options)
-        self.shape = (num_classes, *out_features)
-        self.linear = nn.Linear(in_features, math.prod(self.shape), bias=bias, device=device, dtype=dtype)
-        self.scale, self.softcap = own(scale), own(softcap)
+        self.shape: tuple[int, ...] = (num_classes, *out_features)
+        size = math.prod(self.shape)
+        self.linear: nn.Linear = nn.Linear(in_features, size, bias=bias, device=device, dtype=dtype)
+        self.scale: float | None = own(scale)
+        self.softcap: float | None = own(softcap)
         self.chunking = options  # its name in torch is that of a method here
 
     @classmethod

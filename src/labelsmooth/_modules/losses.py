@@ -72,7 +72,7 @@ class LabelSmoothingLoss(Exact):
         check_strengths("smoothing", smoothing)
         check_one("smoothing", smoothing)
         keep(self, "smoothing", smoothing)
-        self.dim = int(dim)
+        self.dim: int = int(dim)
 
     @overload
     def forward(self, pred: Tensor, target: Tensor, *, return_nll: Literal[False] = False) -> Tensor: ...
@@ -170,7 +170,8 @@ class CrossEntropyLoss(Exact):
         given["prior"] = prior if prior is None or isinstance(prior, Prior) else Prior(prior)
         for name, value in {"weight": weight, **given}.items():
             keep(self, name, value)
-        self.dim, self.train_only = dim, train_only
+        self.dim: int | None = dim
+        self.train_only: bool = train_only
         self._given = tuple(name for name in given if given[name] is not DEFAULTS[name])
 
     def __setattr__(self, name: str, value: Any) -> None:

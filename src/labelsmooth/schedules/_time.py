@@ -49,7 +49,9 @@ class Schedule(Exact):
         super().__init__()
         _check_finite(start=start, end=end)
         check_integer("steps", steps, 0)
-        self.start, self.end, self.steps = float(start), float(end), int(steps)
+        self.start: float = float(start)
+        self.end: float = float(end)
+        self.steps: int = int(steps)
         self.curve = curve
         self.description = description
         self.register_buffer("time", torch.zeros((), dtype=torch.long))

@@ -185,6 +185,7 @@ def test_a_model_of_ones_own_is_recognised_by_its_code(
     assert identify(replace(after, model=before.model)).digest != identify(before).digest
 
 
+@pytest.mark.slow
 def test_a_whole_study_in_workers(tmp_path: Path, no_report: None) -> None:
     fit = fit_of(csv(tmp_path, table(150)), epochs=2)
     options = {"eps": [0.1], "seeds": 2, "output": tmp_path / "study", "progress": False}
@@ -193,6 +194,7 @@ def test_a_whole_study_in_workers(tmp_path: Path, no_report: None) -> None:
     assert study.run(fit_of(tmp_path / "data.csv", epochs=2), **options).digest == results.digest
 
 
+@pytest.mark.slow
 def test_nothing_slow_is_imported_before_data_is_read() -> None:
     code = "import sys, labelsmooth.study.fits.own; print(*{'polars', 'PIL', 'sklearn'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

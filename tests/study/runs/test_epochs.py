@@ -50,6 +50,7 @@ def test_a_folder_that_cannot_be_written_to_stops_no_training(tmp_path: Path):
     assert criterion.epochs == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("workers", [None, 1])
 def test_a_fit_is_told_its_arm_and_its_facts_and_leaves_no_marks(workers: int | None, tmp_path: Path):

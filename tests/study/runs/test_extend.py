@@ -13,7 +13,7 @@ from labelsmooth.study.fits.criterion import Criterion
 from labelsmooth.study.trials.course import largest_chosen, stronger
 from tests.study.made_up import Log, peaked, study
 
-pytestmark = pytest.mark.usefixtures("no_report")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
 DEFAULTS = [0, 0.05, 0.1, 0.2]
 
 

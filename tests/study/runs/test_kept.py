@@ -35,6 +35,7 @@ class Told:
         return bare(criterion, seed)
 
 
+@pytest.mark.slow
 def test_a_report_is_made_again_without_the_fit(finished: Results, tmp_path: Path):
     fits = {name: LinearFit(steps=2 + i) for i, name in enumerate(HOSTILE_NAMES)}
     first = study(fits, tmp_path)
@@ -47,6 +48,7 @@ def test_a_report_is_made_again_without_the_fit(finished: Results, tmp_path: Pat
     assert study(fits, tmp_path) == first
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_the_record_holds_what_a_fit_knows(tmp_path: Path):
     results = study({"mine": Told()}, tmp_path, arms=["unigram", "hierarchy", "warmup"], eps=[], seeds=3)
@@ -60,6 +62,7 @@ def test_the_record_holds_what_a_fit_knows(tmp_path: Path):
     assert reopen(tmp_path) == results
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("done", [3, 5])
 def test_of_an_interrupted_study_the_seeds_that_are_whole_are_shown(done: int, tmp_path: Path):
@@ -85,6 +88,7 @@ def test_of_an_interrupted_study_the_seeds_that_are_whole_are_shown(done: int, t
     assert (setting.seeds, setting.left_out) == (3, {})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_an_interrupted_study_that_was_reopened_still_goes_on(tmp_path: Path):
     study(bare, tmp_path, eps=[0.05, 0.1, 0.2])
@@ -97,6 +101,7 @@ def test_an_interrupted_study_that_was_reopened_still_goes_on(tmp_path: Path):
     assert finished.digest == record.digest
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_a_seed_that_failed_says_so_again(tmp_path: Path):
     def failing(criterion: Criterion, seed: int) -> FitResult:
@@ -120,6 +125,7 @@ def test_a_damaged_record_is_named(content: str, tmp_path: Path):
         reopen(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_a_damaged_run_is_named(tmp_path: Path):
     study(bare, tmp_path)
@@ -129,6 +135,7 @@ def test_a_damaged_run_is_named(tmp_path: Path):
         reopen(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize(
     ("rows", "kind", "first"),
@@ -175,6 +182,7 @@ def test_rows_that_cannot_be_shown_are_named(rows: Any, got: str, tmp_path: Path
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_rows_of_another_number_are_left_out_with_a_warning(tmp_path: Path):
     message = "mine: test_rows must be one for each of the 50 test rows, got 2: left out"
@@ -183,6 +191,7 @@ def test_rows_of_another_number_are_left_out_with_a_warning(tmp_path: Path):
     assert not [*tmp_path.glob("trials/*/rows.json")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_each_run_that_was_trained_is_a_line_in_the_log(tmp_path: Path):
     study({"a\t[b] name": bare}, tmp_path)

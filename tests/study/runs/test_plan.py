@@ -48,6 +48,7 @@ def test_it_lists_what_is_to_be_trained_and_writes_nothing(tmp_path: Path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_it_tells_what_is_done_and_takes_the_time_of_that(tmp_path: Path):
     fit, calls = counted()
     study(fit, tmp_path)
@@ -74,6 +75,7 @@ def test_the_time_is_shared_by_those_who_train(workers: int | None, side_by_side
     assert planned.seconds == pytest.approx(8 * 60 / side_by_side)
 
 
+@pytest.mark.slow
 def test_where_no_run_is_there_a_few_epochs_are_timed(tmp_path: Path):
     calls: list[int] = Log()
     planned = plan(Slow(calls), eps=[0.1], seeds=3, output=tmp_path / "new")

@@ -28,6 +28,7 @@ def searched(score: Any, suggestions: int, family: Family | None = None) -> tupl
     return search, arms
 
 
+@pytest.mark.slow
 def test_the_best_joins_with_every_seed(tmp_path: Path):
     fit, calls = peaked(0.4)
     arms = ["maxsup", "mbls:margin=6"]
@@ -53,6 +54,7 @@ def test_the_best_joins_with_every_seed(tmp_path: Path):
     ]
 
 
+@pytest.mark.slow
 def test_without_arms_plain_smoothing_is_searched_and_the_list_does_not_go_on(tmp_path: Path):
     fit, _ = peaked(0.4)
     (setting,) = study(fit, tmp_path, eps=None, search=8).settings
@@ -60,6 +62,7 @@ def test_without_arms_plain_smoothing_is_searched_and_the_list_does_not_go_on(tm
     assert setting.arms[-1].eps not in (0.3, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls_before", [5, 9, 15])
 def test_an_interrupted_search_takes_the_same_path(calls_before: int, tmp_path: Path):
     fit, calls = peaked(0.4)
@@ -82,6 +85,7 @@ def test_an_interrupted_search_takes_the_same_path(calls_before: int, tmp_path: 
     assert calls == []
 
 
+@pytest.mark.slow
 def test_a_suggestion_that_fails_is_passed_over(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     fit, _ = peaked(0.4)
 
@@ -97,6 +101,7 @@ def test_a_suggestion_that_fails_is_passed_over(tmp_path: Path, capfd: pytest.Ca
     assert "failed, and the search continues: RuntimeError: no luck" in said
 
 
+@pytest.mark.slow
 def test_each_setting_has_a_search_of_its_own_and_all_of_them_the_arms(tmp_path: Path):
     fits = {"low": peaked(0.03)[0], "high": peaked(0.6)[0]}
     low, high = study(fits, tmp_path, eps=None, arms=["maxsup"], search=8).settings

@@ -25,6 +25,7 @@ def criterion(arm: str = "ls:eps=0.1", **facts: object) -> Criterion:
     return Criterion(parse(arm).loss(facts), arm, facts)
 
 
+@pytest.mark.slow
 def test_a_program_trains_with_the_arm_and_its_predictions_are_read(tmp_path: Path):
     given = criterion("linear:start=0.1,end=0.2", epochs=2)
     each = fit(folder=tmp_path, epochs=2)
@@ -39,6 +40,7 @@ def test_a_program_trains_with_the_arm_and_its_predictions_are_read(tmp_path: Pa
     assert (tmp_path / f"{start}.stdout.log").read_text() == "starting\n"
 
 
+@pytest.mark.slow
 def test_the_seed_reaches_it_and_the_ending_says_what_it_writes():
     first, second = (fit(out="{out}.csv")(criterion(), seed)["test"] for seed in (0, 1))
     assert isinstance(first, tuple)
@@ -62,6 +64,7 @@ FAULTS: dict[str, tuple[str, type[Exception], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FAULTS)
 def test_a_program_that_fails(case: str):
     fault, kind, message = FAULTS[case]
@@ -69,6 +72,7 @@ def test_a_program_that_fails(case: str):
         fit(fault)(criterion(), 0)
 
 
+@pytest.mark.slow
 def test_what_an_earlier_run_left_is_not_taken_for_its_own(tmp_path: Path):
     fit(folder=tmp_path)(criterion(), 0)
     for fault, message in (("deaf", "must call the criterion"), ("mute", "must save its predictions")):
@@ -117,6 +121,7 @@ def test_a_criterion_without_an_arm():
         fit()(Criterion(torch.nn.CrossEntropyLoss()), 0)
 
 
+@pytest.mark.slow
 def test_no_shell_reads_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     fit("; touch owned")(criterion(), 0)

@@ -100,6 +100,7 @@ print(float(criterion(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]))))
 """
 
 
+@pytest.mark.slow
 def test_the_core_alone_is_enough(tmp_path: Path):
     path = tmp_path / "loss.json"
     path.write_text(json.dumps({"arm": "ls:eps=0.1"}))

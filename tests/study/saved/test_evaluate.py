@@ -219,6 +219,7 @@ def test_a_name_commands_no_terminal():
     assert printed.replace("\n", "").isprintable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG"), (".pdf", b"%PDF")])
 def test_the_picture_is_what_its_ending_says(suffix: str, start: bytes, tmp_path: Path):
     path = tmp_path / "new" / f"picture{suffix}"

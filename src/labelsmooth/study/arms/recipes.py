@@ -76,7 +76,10 @@ class Graduated(nn.Module):
             check_strength(name, value, UNIT)
         if low > high:
             raise ValueError(f"high must be at least low={low}, got {high}")
-        self.eps, self.sure, self.low, self.high = eps, sure, low, high
+        self.eps: float = eps
+        self.sure: float = sure
+        self.low: float = low
+        self.high: float = high
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         confidence = _probabilities(input).amax(class_dim_of(input.dim()))

@@ -41,7 +41,7 @@ COUNTS, EMBEDDINGS = Fact("counts"), Fact("embeddings")
 
 AT_LEAST_0, ABOVE_0 = Interval(0, math.inf), Above(0, math.inf)
 EPS = Number(0.1)
-FAMILIES = {
+FAMILIES: Mapping[str, Callable[..., priors.Prior]] = {
     "exponential": priors.exponential,
     "triangular": priors.triangular,
     "binomial": priors.binomial,

@@ -17,7 +17,14 @@ from labelsmooth.study.commands.report import Report
 from labelsmooth.study.commands.study import Study
 from labelsmooth.study.trials.ledger import STORAGE_ERRORS
 
-COMMANDS = {"study": Study, "compare": Compare, "evaluate": Evaluate, "report": Report, "arms": Arms}
+Command = Study | Compare | Evaluate | Report | Arms
+COMMANDS: dict[str, type[Command]] = {
+    "study": Study,
+    "compare": Compare,
+    "evaluate": Evaluate,
+    "report": Report,
+    "arms": Arms,
+}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -35,7 +42,7 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parse(args: list[str] | None) -> Study | Compare | Evaluate | Report | Arms:
+def _parse(args: list[str] | None) -> Command:
     said, shown = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):

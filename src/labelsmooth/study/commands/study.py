@@ -26,7 +26,7 @@ SETTINGS: dict[SettingName, tuple[str, DigitsFit]] = {
 }
 
 
-NEEDS = {
+NEEDS: dict[str, tuple[str, ...]] = {
     "label": ("data", "command"),
     "ordinal": ("data",),
     "group": ("data",),

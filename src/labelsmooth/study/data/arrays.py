@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,7 +20,7 @@ FEATURES = ("x", "features", "images", "data", "inputs")
 LABELS = ("y", "labels", "label", "targets", "target")
 SHOWN = 8  # numbers of a row in the report
 
-Arrays = Mapping[str, NDArray]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

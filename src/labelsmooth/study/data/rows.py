@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,6 @@ class Data:
     test_rows: Shown
 
 
-def numbered(values: Sequence[object] | NDArray) -> Indices:
+def numbered(values: Sequence[object] | NDArray[Any]) -> Indices:
     """A number for each distinct value."""
     return np.unique(np.asarray(values), return_inverse=True)[1].reshape(-1).astype(np.int64)

@@ -11,7 +11,7 @@ from labelsmooth.study.evaluation.figures import Evaluation, printable
 
 SIDE = 4.2  # inches
 TYPES = (".svg", ".png", ".pdf")
-STYLE = {"svg.fonttype": "none", "text.parse_math": False}  # a name may hold a dollar sign
+STYLE: dict[str, object] = {"svg.fonttype": "none", "text.parse_math": False}  # a name may hold a dollar sign
 
 
 def check_picture(path: str | Path) -> None:

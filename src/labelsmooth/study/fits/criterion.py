@@ -31,9 +31,9 @@ class Criterion(nn.Module):
         super().__init__()
         self.loss = loss
         self.arm = arm
-        self.facts = dict(facts or {})
-        self.called = False
-        self.epochs = 0
+        self.facts: dict[str, object] = dict(facts or {})
+        self.called: bool = False
+        self.epochs: int = 0
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         self.called = True

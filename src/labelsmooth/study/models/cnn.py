@@ -9,9 +9,11 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.first = _convolution(inputs, outputs, stride)
-        self.second = _convolution(outputs, outputs, 1)
-        self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.first: nn.Sequential = _convolution(inputs, outputs, stride)
+        self.second: nn.Sequential = _convolution(outputs, outputs, 1)
+        self.skip: nn.Sequential = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return relu(self.skip(x) + self.second(relu(self.first(x))))
@@ -22,7 +24,7 @@ class CNN(nn.Module):
 
     def __init__(self, channels: int, width: int, classes: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(
+        self.features: nn.Sequential = nn.Sequential(
             _convolution(channels, width, 1),
             nn.ReLU(),
             Block(width, width, 2),
@@ -31,7 +33,7 @@ class CNN(nn.Module):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.head = nn.Linear(4 * width, classes)
+        self.head: nn.Linear = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

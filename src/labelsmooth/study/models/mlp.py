@@ -8,10 +8,10 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, classes: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(
+        self.features: nn.Sequential = nn.Sequential(
             nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
         )
-        self.head = nn.Linear(hidden, classes)
+        self.head: nn.Linear = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

@@ -57,11 +57,11 @@ class Ledger:
             raise ValueError(f"{name}: {error}") from None
         said = identify({name: settings[name] for name in sorted(settings)}, "settings")
         versions = {"labelsmooth": version("labelsmooth"), "torch": torch.__version__}
-        self.digest = _digest({"name": name, "fit": known.digest, "settings": said.digest, **versions})
+        self.digest: str = _digest({"name": name, "fit": known.digest, "settings": said.digest, **versions})
         self._parts = {**versions, **said.parts, **known.parts}
         self._fit_parts = known.parts if key is None else None
         self._label = f"{slug(name)}-{self.digest}"
-        self.folder = folder / "trials" / self._label
+        self.folder: Path = folder / "trials" / self._label
         # Quoted, since a path may hold characters with a meaning in a URL.
         self._file = None if storage else (folder / "trials.db").absolute()
         self._url = storage or f"sqlite:///{quote(str(self._file))}"

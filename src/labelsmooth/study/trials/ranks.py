@@ -45,7 +45,7 @@ def lead_or_follow(fits: Mapping[str, Fit], study: Callable[[], Answer]) -> Answ
 class Team(Here):
     """All processes together, as a pool with a single worker."""
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future:
+    def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         name, _, job, *_ = args
         _share(_Run(name, job))
         return super().submit(function, *args, **options)

@@ -25,7 +25,7 @@ class Stopwatch(Criterion):
     def __init__(self, loss: nn.Module, arm: str, facts: Mapping[str, object], epochs: int) -> None:
         super().__init__(loss, arm, facts)
         self._most = epochs
-        self.times = [time.perf_counter()]
+        self.times: list[float] = [time.perf_counter()]
 
     def end_epoch(self) -> None:
         super().end_epoch()

@@ -30,7 +30,7 @@ class Pool:
         self._size = workers if isinstance(workers, int) else 1
         self._start = _start if isinstance(workers, int) else lambda: workers
         self._idle: list[Executor] = []
-        self._busy: dict[Future, Executor] = {}
+        self._busy: dict[Future[Any], Executor] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -47,13 +47,13 @@ class Pool:
     def is_empty(self) -> bool:
         return not self._busy
 
-    def submit(self, function: Callable[..., Any], *args: Any) -> Future:
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         executor = self._idle.pop() if self._idle else self._start()
         future = executor.submit(function, *args)
         self._busy[future] = executor
         return future
 
-    def wait(self, seconds: float) -> Collection[Future]:
+    def wait(self, seconds: float) -> Collection[Future[Any]]:
         """The tasks that have ended, after waiting for at most ``seconds``."""
         if not self._busy:
             time.sleep(seconds)
@@ -70,8 +70,8 @@ class Pool:
 class Here(Executor):
     """This process, as a pool."""
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future:
-        future: Future = Future()
+    def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
         try:
             future.set_result(function(*args, **options))
         except Exception as error:
@@ -79,7 +79,7 @@ class Here(Executor):
         return future
 
 
-def was_killed(future: Future) -> bool:
+def was_killed(future: Future[Any]) -> bool:
     """Whether a worker process was killed, for example for lack of memory."""
     return isinstance(future.exception(), BrokenProcessPool)
 
