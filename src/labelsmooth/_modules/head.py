@@ -22,6 +22,7 @@ from labelsmooth._targets.options import BatchOptions, ModuleOptions
 from labelsmooth._targets.rows import as_rows, as_targets
 from labelsmooth.functional import cross_entropy, linear_cross_entropy
 from labelsmooth.functional._linear import check_predictions
+from labelsmooth.priors import PerSample
 
 
 class LinearCrossEntropyLoss(CrossEntropyLoss):
@@ -157,7 +158,6 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
-    @takes(BatchOptions)
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         input: Tensor,
@@ -165,8 +165,11 @@ class LinearCrossEntropyLoss(CrossEntropyLoss):
         *,
         return_nll: bool = False,
         return_predictions: bool = False,
-        **batch: Any,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        prior: PerSample | None = None,
     ) -> Any:
+        batch: BatchOptions = {"sample_weight": sample_weight, "denominator": denominator, "prior": prior}
         asked = {"return_nll": return_nll, "return_predictions": return_predictions}
         if (node := as_node(self, input, target, **asked, **batch)) is not None:
             return node

@@ -199,11 +199,17 @@ class CrossEntropyLoss(Exact):
         **batch: Unpack[BatchOptions],
     ) -> tuple[Tensor, Tensor]: ...
 
-    @takes(BatchOptions)
-    def forward(
-        self, input: Tensor, target: Tensor | Mixed, *, return_nll: bool = False, **batch: Any
+    def forward(  # with each option by its name, as torch.fx traces no other signature of a whole model
+        self,
+        input: Tensor,
+        target: Tensor | Mixed,
+        *,
+        return_nll: bool = False,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        prior: PerSample | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        options: Any = self.options(**batch)
+        options: Any = self.options(sample_weight=sample_weight, denominator=denominator, prior=prior)
         return cross_entropy(input, target, self.weight, dim=self.dim, return_nll=return_nll, **options)
 
     if TYPE_CHECKING:

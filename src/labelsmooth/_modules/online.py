@@ -16,7 +16,7 @@ from labelsmooth._targets.criterion import DEFAULTS
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.options import BatchOptions, ModuleOptions
 from labelsmooth._targets.rows import CLASSES_LAST, as_rows, as_targets
-from labelsmooth.priors import Prior
+from labelsmooth.priors import PerSample, Prior
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -105,13 +105,20 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
         self.register_buffer("counts", torch.zeros(num_classes, dtype=dtype))
         self.process_group = process_group
 
-    @takes(BatchOptions)
-    def forward(
-        self, input: Tensor, target: Tensor | Mixed, *, return_nll: bool = False, **batch: Any
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        input: Tensor,
+        target: Tensor | Mixed,
+        *,
+        return_nll: bool = False,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        prior: PerSample | None = None,
     ) -> Any:
+        batch: BatchOptions = {"sample_weight": sample_weight, "denominator": denominator, "prior": prior}
         if (node := as_node(self, input, target, return_nll=return_nll, **batch)) is not None:
             return node
-        if batch.get("prior") is not None:
+        if prior is not None:
             raise ValueError("prior cannot be given: OnlineLabelSmoothing estimates it")
         observed = trains(self) if self.train_only else self.training
         if (classes := as_rows(input, self.dim).size(-1)) != len(self.counts):
@@ -124,7 +131,7 @@ class OnlineLabelSmoothing(CrossEntropyLoss):
             )
         found: Any = super().forward(input, target, return_nll=return_nll, **batch)
         if observed and isinstance(target, Tensor):
-            self._observe(input.detach(), target, batch.get("sample_weight"))
+            self._observe(input.detach(), target, sample_weight)
         return found
 
     @torch.no_grad()
