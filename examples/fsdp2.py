@@ -27,7 +27,7 @@ class Model(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(256, 32)
         self.position = nn.Parameter(torch.zeros(LENGTH, 32))
-        layers = [nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True) for _ in range(2)]
+        layers = [nn.TransformerEncoderLayer(32, 4, 64, 0.0, "gelu", batch_first=True) for _ in range(2)]
         self.layers = nn.ModuleList(layers)
         self.loss = LinearCrossEntropyLoss(32, 256, label_smoothing=0.1)
 
@@ -54,7 +54,7 @@ def main() -> None:
     for layer in model.layers:
         fully_shard(layer)
     fully_shard(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
 
     rank, world = dist.get_rank(), dist.get_world_size()
     tokens, labels = (x[rank::world].to(model.loss.linear.weight.device) for x in rows())
@@ -76,6 +76,7 @@ def main() -> None:
         state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
         if rank == 0:
             torch.save(state, sys.argv[1])
+    dist.barrier()  # gloo may abort a process that leaves while others are at work
     dist.destroy_process_group()
 
 

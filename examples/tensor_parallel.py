@@ -65,6 +65,7 @@ def main() -> None:
         state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
         if dist.get_rank() == 0:
             torch.save(state, sys.argv[1])
+    dist.barrier()  # gloo may abort a process that leaves while others are at work
     dist.destroy_process_group()
 
 

@@ -81,5 +81,5 @@ def check_training(
     moved = torch.cat([(found[name].double() - before[name]).flatten() for name in parameters])
     expected = torch.cat([(p.detach() - before[name]).flatten() for name, p in parameters.items()])
     error = torch.linalg.vector_norm(moved - expected) / torch.linalg.vector_norm(expected)
-    # Twice the error of this very descent in float32, which is 1.5e-6 at most.
-    assert error < 3e-6, f"what training changed is off by {error:.1e}"
+    # Rounding alone is 1.5e-6, in one process and on whole batches too; a wrong divisor is more than 1e-3.
+    assert error < 1e-5, f"what training changed is off by {error:.1e}"

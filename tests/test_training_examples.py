@@ -50,7 +50,7 @@ def test_fsdp2(tmp_path: Path) -> None:
     model.loss = AllLogits(model.loss.linear)
     tokens, labels = example["rows"]()
     assert (labels[::2] >= 0).sum() != (labels[1::2] >= 0).sum()
-    check_training(model, [lambda m: m(tokens, labels, None)] * 20, 0.5, tmp_path / "model.pt", printed)
+    check_training(model, [lambda m: m(tokens, labels, None)] * 20, 0.2, tmp_path / "model.pt", printed)
 
 
 @needs_gloo
