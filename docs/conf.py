@@ -49,11 +49,11 @@ intersphinx_mapping = {
 
 # MathJax in one file with its fonts, copied into the site, so that formulas need no network.
 _mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
-assert _mathjax is not None and _mathjax.origin is not None, "pip install 'labelsmooth[docs]'"
+assert _mathjax is not None, "pip install 'labelsmooth[docs]'"
 mathjax_path = "tex-svg.js"
 
 html_theme = "furo"
 html_title = "labelsmooth"
-html_static_path = ["_static", str(Path(_mathjax.origin).parent / "static" / "mathjax" / mathjax_path)]
+html_static_path = ["_static", str(Path(str(_mathjax.origin)).parent / "static" / "mathjax" / mathjax_path)]
 html_css_files = ["tables.css"]
 html_copy_source = html_show_sourcelink = False

@@ -1,4 +1,4 @@
-"""Each call of docs/reference/conventions.md gives the number and the gradient of the framework in its row."""
+"""Each call on the page of conventions gives the number and the gradient of the framework in its row."""
 
 import re
 from dataclasses import fields, replace

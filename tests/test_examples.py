@@ -119,7 +119,9 @@ def test_the_code_of_the_pages_is_found():
     assert {"index.md", "faq.md", "how_to/mixup.md", *OF_FRAMEWORKS, *TESTED_BELOW} <= PAGES
 
 
-@pytest.mark.parametrize("page", sorted(page.name for page in DOCS.glob("how_to/*.md") if "\n## Check\n" in page.read_text()))
+@pytest.mark.parametrize(
+    "page", sorted(page.name for page in DOCS.glob("how_to/*.md") if "\n## Check\n" in page.read_text())
+)
 def test_the_check_of_a_page_can_fail(page: str):
     _, check = (DOCS / "how_to" / page).read_text(encoding="utf-8").split("\n## Check\n")
     assert re.search(r"^(assert |torch\.testing\.assert_close\()", check, re.MULTILINE)
