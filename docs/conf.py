@@ -56,4 +56,4 @@ html_theme = "furo"
 html_title = "labelsmooth"
 html_static_path = ["_static", str(Path(str(_mathjax.origin)).parent / "static" / "mathjax" / mathjax_path)]
 html_css_files = ["tables.css"]
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
