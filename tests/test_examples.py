@@ -127,6 +127,7 @@ def test_the_check_of_a_page_can_fail(page: str):
     assert re.search(r"^(assert |torch\.testing\.assert_close\()", check, re.MULTILINE)
 
 
+@pytest.mark.slow
 @needs_digits
 def test_the_tutorial_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
@@ -138,6 +139,7 @@ def test_the_tutorial_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.Mo
     assert {path.name for path in tmp_path.iterdir()} >= {"reliability.png", "digits.csv", "model.pt"}
 
 
+@pytest.mark.slow
 @needs_digits
 def test_page_of_saved_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

@@ -80,6 +80,7 @@ class Links(HTMLParser):
             (self.loaded if tag == "link" else self.links).append(given["href"])
 
 
+@pytest.mark.slow
 @needs_sphinx
 def test_the_site(tmp_path: Path):
     """In one test, as the build takes most of the time."""
