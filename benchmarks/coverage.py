@@ -1,6 +1,6 @@
 """Coverage, power and false positives of the study's intervals and verdict, by simulation.
 
-``python -m benchmarks.coverage`` prints the tables of docs/study.md, in about five minutes. Each simulated
+``python -m benchmarks.coverage`` prints the tables of the study's page, in about five minutes. Each simulated
 study draws new runs and rows. The margin of a row in a run is
 
     margin = level + gain of the arm + difficulty of the row + luck of the run + taste of the arm for the row

@@ -314,7 +314,7 @@ def _differences(setting: Setting) -> dict[str, str]:
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "methods.md": {
+    "explanation/methods.md": {
         "formulas": lambda: methods(FORMULAS),
         "priors": lambda: methods(PRIORS),
         "strengths": lambda: methods(STRENGTHS),
@@ -322,8 +322,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "grades": grades,
         "digits": digits,
     },
-    "extending.md": {"lengths": lengths},
-    "engines.md": {"combinations": combinations},
+    "how_to/extending.md": {"lengths": lengths},
+    "explanation/engines.md": {"combinations": combinations},
 }
 
 

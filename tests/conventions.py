@@ -1,4 +1,4 @@
-"""What other frameworks compute, each as its own code has it: the rows of docs/conventions.md by their names.
+"""What other frameworks compute, each as its own code has it: the rows of the page of conventions by name.
 
 In plain torch and float64, for autograd; nothing is shared with the package.
 """

@@ -1,4 +1,4 @@
-"""What the calls of docs/conventions.md are made of, at random."""
+"""What the calls of docs/reference/conventions.md are made of, at random."""
 
 from dataclasses import dataclass
 

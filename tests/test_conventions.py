@@ -1,4 +1,4 @@
-"""Each call of docs/conventions.md gives the number and the gradient of the framework in its row."""
+"""Each call on the page of conventions gives the number and the gradient of the framework in its row."""
 
 import re
 from dataclasses import fields, replace
@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.conventions import CONVENTIONS, Loss
 from tests.conventions_batch import batch
 
-PAGE = Path(__file__).parent.parent / "docs" / "conventions.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "conventions.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 HEAD = ["framework", "its loss", "labelsmooth", "remark"]
 ROWS = [

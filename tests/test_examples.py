@@ -96,32 +96,61 @@ def test_a_recommended_model_is_loaded_back(tmp_path: Path):
     assert float(found[2]) == pytest.approx(accuracy(*load(path).test) * 100, abs=0.06)
 
 
+DOCS = ROOT / "docs"
+# Their code needs a framework; tests/integrations runs it.
+OF_FRAMEWORKS = {"how_to/transformers.md", "how_to/lightning.md"}
+TESTED_BELOW = {"tutorial/first_model.md", "how_to/your_data.md"}
+PAGES = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md") if "```python" in page.read_text()}
+
+
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param("theory.md", marks=needs_digits),
-        "methods.md",
-        "semantics.md",
-        "conventions.md",
-        "engines.md",
-        "extending.md",
+        pytest.param(page, marks=needs_digits if page == "explanation/theory.md" else ())
+        for page in sorted({"../README.md", *PAGES} - OF_FRAMEWORKS - TESTED_BELOW)
     ],
 )
-def test_page(page: str):
+def test_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     run_page(page)
 
 
+def test_the_code_of_the_pages_is_found():
+    assert {"index.md", "faq.md", "how_to/mixup.md", *OF_FRAMEWORKS, *TESTED_BELOW} <= PAGES
+
+
+@pytest.mark.parametrize(
+    "page", sorted(page.name for page in DOCS.glob("how_to/*.md") if "\n## Check\n" in page.read_text())
+)
+def test_the_check_of_a_page_can_fail(page: str):
+    _, check = (DOCS / "how_to" / page).read_text(encoding="utf-8").split("\n## Check\n")
+    assert re.search(r"^(assert |torch\.testing\.assert_close\()", check, re.MULTILINE)
+
+
+@pytest.mark.slow
+@needs_digits
+def test_the_tutorial_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_page("tutorial/first_model.md")
+    (nll, ece), (scaled_nll, scaled_ece) = names["before_smoothed"], names["after_smoothed"]
+    assert (nll, ece, scaled_nll, scaled_ece) == pytest.approx((0.322, 0.146, 0.195, 0.017), abs=0.02)
+    assert nll > names["before_hard"][0]
+    assert scaled_nll < names["after_hard"][0]
+    assert {path.name for path in tmp_path.iterdir()} >= {"reliability.png", "digits.csv", "model.pt"}
+
+
+@pytest.mark.slow
 @needs_digits
 def test_page_of_saved_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    difference = run_page("your_data.md")["difference"]
+    difference = run_page("how_to/your_data.md")["difference"]
     assert difference.low < 0.05 < difference.high
-    assert {path.name for path in tmp_path.iterdir()} == {"hard.npz", "smoothed.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == {"hard.npz", "smoothed.npz", "labelsmooth-study"}
 
 
 def run_page(page: str) -> dict[str, Any]:
     """The code of a page, carried out; what it has named is returned."""
-    path = ROOT / "docs" / page
+    path = DOCS / page
     blocks = python_blocks(path)
     assert len(blocks) == path.read_text(encoding="utf-8").count("```python") > 0
     namespace: dict[str, Any] = {"__name__": path.stem}
@@ -134,7 +163,7 @@ def run_page(page: str) -> dict[str, Any]:
 
 def test_the_method_of_the_page_is_what_it_says():
     """Of its own, in float64: the sum over a loop, and gradients by differences."""
-    poly = run_page("extending.md")["Poly1"]()
+    poly = run_page("how_to/extending.md")["Poly1"]()
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(7, 4, dtype=torch.float64, generator=generator) * 3
     y = torch.randint(4, (7,), generator=generator)

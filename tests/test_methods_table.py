@@ -48,7 +48,7 @@ def made_by(module: ModuleType) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", ["methods.md", "extending.md", "engines.md"])
+@pytest.mark.parametrize("page", ["explanation/methods.md", "how_to/extending.md", "explanation/engines.md"])
 def test_a_page_is_up_to_date(generator: ModuleType, page: str) -> None:
     text = text_of(page)
     assert generator.rendered(page, text) == text, "run python docs/methods_table.py"
@@ -56,7 +56,7 @@ def test_a_page_is_up_to_date(generator: ModuleType, page: str) -> None:
 
 def test_a_page_without_a_place_for_its_table_is_refused(generator: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"extending\.md must have a place for the table 'lengths'"):
-        generator.rendered("extending.md", "no markers")
+        generator.rendered("how_to/extending.md", "no markers")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_every_method_is_in_the_table(name: str) -> None:
     # Both are label smoothing, in a row of its own.
     if name in ("CrossEntropyLoss", "LinearCrossEntropyLoss"):
         name = "LabelSmoothing"
-    formula, _, engines, source, grade = rows(text_of("methods.md"))[name]
+    formula, _, engines, source, grade = rows(text_of("explanation/methods.md"))[name]
     assert re.fullmatch(r"(\$[^$]+\$(<br>)?)+", formula)
     assert engines
     assert re.search(r" \d{4}", source)
@@ -87,7 +87,7 @@ def test_every_method_is_in_the_table(name: str) -> None:
     ],
 )
 def test_every_public_name_is_on_a_page(named: str) -> None:
-    pages = [text_of(page) for page in ("reference.md", "methods.md", "extending.md")]
+    pages = [text_of(page) for page in ("reference/api.md", "explanation/methods.md", "how_to/extending.md")]
     assert any(re.search(rf"\b{named}\b", page) for page in pages)
 
 
@@ -103,7 +103,7 @@ def test_every_public_name_is_on_a_page(named: str) -> None:
     ],
 )
 def test_what_the_table_says_of_some(name: str, statistics: str, engines: str) -> None:
-    _, used, where, *_ = rows(text_of("methods.md"))[name]
+    _, used, where, *_ = rows(text_of("explanation/methods.md"))[name]
     assert used.replace("`", "") == statistics
     assert where.replace("`", "") == engines
 
@@ -135,4 +135,4 @@ def test_an_equation_fits_a_table(generator: ModuleType) -> None:
 
 @pytest.mark.parametrize("field", RowStatistics._fields)
 def test_every_statistic_is_explained(field: str) -> None:
-    assert re.search(rf"^\| `{field}` \| .{{5,}} \|", text_of("extending.md"), re.MULTILINE)
+    assert re.search(rf"^\| `{field}` \| .{{5,}} \|", text_of("how_to/extending.md"), re.MULTILINE)

@@ -27,7 +27,7 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """The expected calibration error: the mean over rows of their bin's gap, in [0, 1]."""
+        """The expected calibration error, the mean over rows of their bin's gap, in [0, 1]."""
         gap = (self.confidence - self.accuracy).abs().where(self.count > 0, 0.0)
         return float((self.count * gap).sum() / self.count.sum())
 

@@ -21,7 +21,7 @@ class ForwardCorrection(Formula):
         T = (1 - \epsilon) I + \epsilon\, \mathbf{1} \pi^\top, \quad \epsilon \in [0, 1]
 
     With the uniform prior the noise is symmetric, and the share of wrong labels is eps (K - 1) / K. The prior
-    must not depend on the class; for a general matrix T see :doc:`methods`.
+    must not depend on the class; for a general matrix T see :doc:`/explanation/methods`.
 
     Example:
         >>> from labelsmooth.functional import cross_entropy

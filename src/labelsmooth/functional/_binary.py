@@ -103,7 +103,7 @@ def binary_cross_entropy_with_logits(
         return_nll: Whether to return the loss without smoothing as well.
 
     Returns:
-        The loss in nats, float32 (float64 if the input is): a scalar, or in the input's shape for "none".
+        The loss in nats, float32 (float64 if the input is), a scalar or in the input's shape for "none".
         With ``return_nll``, a pair (loss, nll), where nll has eps = 0, the same weights and reduction, and no
         gradient.
 

@@ -95,7 +95,7 @@ def cross_entropy(
         return_nll: Whether to return the loss without smoothing as well.
 
     Returns:
-        The loss in float32 (float64 for a float64 input): a scalar, or one value per row for "none". With
+        The loss in float32 (float64 for a float64 input), a scalar or one value per row for "none". With
         ``return_nll``, a pair (loss, nll), where nll has eps = 0, the same weights and reduction, and no
         gradient.
 

@@ -61,7 +61,7 @@ def dtensor_cross_entropy(
             the classes are sharded.
 
     Returns:
-        Two DTensors on the same mesh: the loss, and the loss without smoothing if ``return_nll``. Both are
+        Two DTensors on the same mesh, the loss and the loss without smoothing if ``return_nll``. Both are
         replicated scalars or, for "none", one loss per row, sharded as the rows.
 
     Raises:

@@ -110,7 +110,7 @@ def linear_cross_entropy(
             ``z_loss``.
 
     Returns:
-        The loss in float32 (float64 if the input is): a scalar, or one per row for "none". With
+        The loss in float32 (float64 if the input is), a scalar or one per row for "none". With
         ``return_nll``, a pair (loss, nll), as of :func:`cross_entropy`. With ``return_predictions``, a pair
         (loss, :class:`Predictions`), whose tensors have one element per row.
 

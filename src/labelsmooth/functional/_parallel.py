@@ -96,7 +96,7 @@ def vocab_parallel_cross_entropy(
             with a hinge needs whole rows and is refused.
 
     Returns:
-        The loss in float32 (float64 for float64 logits), the same on every process: a scalar, or one value
+        The loss in float32 (float64 for float64 logits), the same on every process; a scalar, or one value
         per row for "none". With ``return_nll``, a pair (loss, nll), where nll has eps = 0, the same weights
         and reduction, and no gradient.
 

@@ -30,7 +30,7 @@ def per_sample(probabilities: Tensor, classes: Tensor | None = None, *, dim: int
             single dimension.
 
     Returns:
-        A value for ``prior=`` with these samples. It is a constant: no gradient flows to ``probabilities``.
+        A value for ``prior=`` with these samples. It is a constant, without a gradient to ``probabilities``.
 
     Raises:
         ValueError: if an argument has a wrong dtype or shape. The loss checks the values, on a CPU only;
@@ -158,7 +158,7 @@ def neighbourhood(
             a pixel are ignored, its probabilities are 0, which stands for the label itself.
 
     Returns:
-        A value for ``prior=`` with these segmentation maps: ``size**dimensions - 1`` classes for each pixel,
+        A value for ``prior=`` with these segmentation maps, ``size**dimensions - 1`` classes for each pixel,
         whatever K is.
 
     Raises:

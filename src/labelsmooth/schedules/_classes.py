@@ -22,7 +22,7 @@ Shape = Literal["concave", "linear", "convex", "exponential"]
 
 
 class ByClass(Exact):
-    """A strength for each class. :func:`by_class` and :func:`by_counts` make it."""
+    """A strength for each class. :func:`labelsmooth.by_class` and :func:`by_counts` make it."""
 
     eps: Tensor
 
@@ -52,7 +52,7 @@ def by_class(eps: Tensor) -> ByClass:
         eps: One strength per class, shape ``(K,)``, each in the range of the loss, which checks it.
 
     Returns:
-        A value for ``label_smoothing=``: a module, which moves and is saved with the loss that holds it.
+        A value for ``label_smoothing=``, a module that moves and is saved with the loss that holds it.
 
     Raises:
         ValueError: if ``eps`` is not a vector, or a value is not finite.
@@ -90,7 +90,7 @@ def by_counts(
         power: p of "exponential", above 0; 2 if None.
 
     Returns:
-        A value for ``label_smoothing=``: a module, which moves and is saved with the loss that holds it.
+        A value for ``label_smoothing=``, a module that moves and is saved with the loss that holds it.
 
     Raises:
         ValueError: if an argument is out of its range, or has a wrong shape or dtype.

@@ -26,7 +26,7 @@ def graduated(
         strengths: The three strengths, below, between and above the thresholds, each in ``[0, 1]``.
 
     Returns:
-        A value for ``label_smoothing=``: one strength per sample in the shape of ``confidence``, float32
+        A value for ``label_smoothing=``, one strength per sample in the shape of ``confidence``, float32
         (float64 if it is), without gradient.
 
     Raises:

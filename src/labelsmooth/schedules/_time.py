@@ -98,7 +98,7 @@ def step(eps: object) -> None:
 
 
 def constant(eps: float) -> Schedule:
-    r"""A constant strength as a :class:`Schedule`.
+    r"""A constant strength as a :class:`~labelsmooth.schedules.Schedule`.
 
     .. math:: \epsilon(t) = \epsilon
 

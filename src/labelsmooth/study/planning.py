@@ -82,7 +82,7 @@ def plan(
     extend: bool | None = None,
     search: int = 0,
 ) -> Plan:
-    """List the runs that :func:`run` would train with the same arguments, and estimate their time.
+    """List the runs that :func:`~labelsmooth.study.run` would train, and estimate their time.
 
     Nothing is written. The estimate uses the runs in ``study.log``. For a setting without a run there, and a
     fit with the attribute ``epochs``, it trains with hard targets for two epochs or one second, and discards
@@ -92,7 +92,7 @@ def plan(
         The runs, which of them are done, and the seconds that the others take, or None if unknown.
 
     Raises:
-        ValueError: as :func:`run` does.
+        ValueError: as :func:`~labelsmooth.study.run` does.
         Exception: the error of ``fit`` in its first epochs.
 
     Example:
