@@ -4,12 +4,12 @@ from typing import Any, Literal, get_args
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
-except ModuleNotFoundError as error:
-    missing = str(error.name).partition(".")[0]
+except ModuleNotFoundError as _error:
+    _missing = str(_error.name).partition(".")[0]
     raise ModuleNotFoundError(
-        f"labelsmooth.integrations.lightning needs {missing}: pip install 'labelsmooth[lightning]'",
-        name=missing,
-    ) from error
+        f"labelsmooth.integrations.lightning needs {_missing}: pip install 'labelsmooth[lightning]'",
+        name=_missing,
+    ) from _error
 
 from labelsmooth import BCEWithLogitsLoss, CrossEntropyLoss, LabelSmoothingLoss
 from labelsmooth.integrations._strength import strength_of
@@ -52,9 +52,10 @@ class SmoothingCallback(Callback):
             raise ValueError(f"criterion must be a module of labelsmooth, got {type(criterion).__name__}")
         if each not in get_args(Each):
             raise ValueError(f"each must be 'epoch' or 'step', got {each!r}")
-        self.criterion, self.each = criterion, each
-        self.ended = 0  # epochs
-        self.steps = 0  # of the optimizer, that were seen
+        self.criterion: Criterion = criterion
+        self.each: Each = each
+        self.ended: int = 0  # epochs
+        self.steps: int = 0  # of the optimizer, that were seen
 
     def strength(self) -> float | None:
         """The current eps; None if it is not a single number."""

@@ -10,10 +10,10 @@ from typing import Any
 
 try:
     import trl
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
-        f"labelsmooth.integrations.trl needs {error.name}: pip install 'labelsmooth[trl]'", name=error.name
-    ) from error
+        f"labelsmooth.integrations.trl needs {_error.name}: pip install 'labelsmooth[trl]'", name=_error.name
+    ) from _error
 
 import torch
 from torch import Tensor
@@ -67,7 +67,10 @@ class SmoothedSFTTrainer(trl.SFTTrainer):  # pyright: ignore[reportPrivateImport
             raise ValueError(f"loss_type must be 'nll', which alone is smoothed, got {options.loss_type!r}")
         if self.compute_loss_func is not None:
             raise ValueError("compute_loss_func must not be given: SmoothedSFTTrainer has a loss of its own")
-        self.label_smoothing, self.prior = label_smoothing, prior
+        self.label_smoothing: float = label_smoothing
+        self.prior: Tensor | None = prior
+        self.logit_scale: float
+        self.logit_bias: Tensor | None
         base = base_of(self.model)  # pyright: ignore[reportArgumentType]
         self.logit_scale, self.logit_bias = _head(base)
         _smooth(base, self)

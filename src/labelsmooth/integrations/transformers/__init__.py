@@ -9,11 +9,11 @@ of a mixture of experts.
 
 try:
     import transformers as _transformers
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
-        f"labelsmooth.integrations.transformers needs {error.name}: pip install 'labelsmooth[transformers]'",
-        name=error.name,
-    ) from error
+        f"labelsmooth.integrations.transformers needs {_error.name}: pip install 'labelsmooth[transformers]'",
+        name=_error.name,
+    ) from _error
 
 from labelsmooth.integrations.transformers._callback import SmoothingCallback as SmoothingCallback
 from labelsmooth.integrations.transformers._forward import smooth as smooth

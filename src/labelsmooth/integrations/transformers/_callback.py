@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from labelsmooth.integrations._strength import strength_of
+from labelsmooth.integrations.transformers._measures import Criterion
 from labelsmooth.integrations.transformers._models import base_of, name_of
 from labelsmooth.integrations.transformers._smoothing import Smoothing
 from labelsmooth.integrations.transformers._trainers import check_factor, moves, running
@@ -61,9 +62,9 @@ class SmoothingCallback(TrainerCallback):
                 f"got {type(smoothed).__name__}"
             )
         self.smoothing: Smoothing = found
-        self.criterion = found.criterion
-        self.each = each
-        self.moved = True  # whether end_epoch() was called for this epoch
+        self.criterion: Criterion = found.criterion
+        self.each: Each | None = each
+        self.moved: bool = True  # whether end_epoch() was called for this epoch
         self.last: Tensor | None = None  # the strength of the last step
         found.callback = self
 

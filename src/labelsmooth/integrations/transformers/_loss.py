@@ -60,7 +60,8 @@ class SmoothedLoss(Smoothing):
         micro_batches: int | None = None,
     ) -> None:
         super().__init__(model, criterion, smooth_evaluation, micro_batches)
-        self.seen, self.names = Targets(), ""  # the labels that the model was given last, and all names
+        self.seen: Targets = Targets()  # the labels that the model was given last
+        self.names: str = ""  # of all that it was given
         vars(self.model).pop("accepts_loss_kwargs", None)  # of smooth
 
     def forward(self, inner: Any, kwargs: dict[str, Any]) -> Any:

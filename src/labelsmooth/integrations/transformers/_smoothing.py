@@ -53,16 +53,18 @@ class Smoothing:
         smooth_evaluation: bool,
         micro_batches: int | None,
     ) -> None:
-        self.model = base_of(model)
+        self.model: Any = base_of(model)
         check_model(self.model)
-        self.criterion = _criterion(criterion, self.model)
+        self.criterion: Criterion = _criterion(criterion, self.model)
         self.smooth_evaluation = smooth_evaluation
         self.micro_batches = micro_batches
-        self.shifts = shifts(self.model)
+        self.shifts: bool = shifts(self.model)
         count_alike(self.model)
         self.callback: object = None  # the SmoothingCallback that belongs to it
         self.checked: object = None  # the Trainer that is known to fit
-        self.asked = False
+        self.asked: bool = False
+        self.plain: Tensor
+        self.rows: Tensor
         self.clear()
         self._enter()
 
