@@ -53,6 +53,7 @@ assert _mathjax is not None, "pip install 'labelsmooth[docs]'"
 mathjax_path = "tex-svg.js"
 
 html_theme = "furo"
+highlight_language = "none"  # of what a program prints
 html_title = "labelsmooth"
 html_static_path = ["_static", str(Path(str(_mathjax.origin)).parent / "static" / "mathjax" / mathjax_path)]
 html_css_files = ["tables.css"]
