@@ -9,6 +9,7 @@ text, in nats, and the temperature is fitted on the tenth before. Run it with
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from labelsmooth.functional import cross_entropy
 from labelsmooth.integrations.transformers import smooth
 
 LENGTH = 64
-SIZES = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 5, "num_attention_heads": 4}
+SIZES: dict[str, Any] = {"hidden_size": 128, "num_hidden_layers": 5, "num_attention_heads": 4}
 ARMS = {"plain": 0.0, "smoothed": 0.1}
 
 
@@ -35,7 +36,7 @@ def blocks(text: str) -> tuple[Tensor, ...]:
 
 def train(rows: Tensor, classes: int, eps: float, steps: int, seed: int) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=classes, max_position_embeddings=LENGTH, **SIZES))
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=classes, intermediate_size=384, **SIZES))
     if eps:
         smooth(model, eps)
     quiet = {"report_to": "none", "disable_tqdm": True, "logging_strategy": "no", "save_strategy": "no"}
@@ -43,7 +44,7 @@ def train(rows: Tensor, classes: int, eps: float, steps: int, seed: int) -> Llam
         schedule = {"learning_rate": 2e-3, "warmup_steps": 20, "lr_scheduler_type": "cosine"}
         sizes = {"max_steps": steps, "per_device_train_batch_size": 16, "seed": seed}
         args = TrainingArguments(folder, use_cpu=True, **sizes, **schedule, **quiet)
-        examples = [{"input_ids": row, "labels": row} for row in rows]
+        examples: Any = [{"input_ids": row, "labels": row} for row in rows]
         trainer = Trainer(model, args, train_dataset=examples)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
