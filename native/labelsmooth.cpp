@@ -1,7 +1,7 @@
 // Row statistics of logits and their gradient: the dense engine on a CPU, with a plain C interface.
 //
 // reference.py is the specification. The forward pass writes a few numbers per row. The backward pass
-// recomputes exp, which is cheaper than storing it, and writes the gradient once.
+// recomputes exp, which is cheaper than storing it, and writes the gradient once. The plain loss can do both at once.
 
 #include <cstddef>
 #include <cstdint>
