@@ -13,6 +13,7 @@ from benchmarks.providers import (
     COPY,
     DENSE,
     FLASH,
+    FLOOR,
     GENERAL,
     GENERAL_LINEAR,
     HF,
@@ -23,6 +24,7 @@ from benchmarks.providers import (
     OURS_PLAIN,
     PLAIN,
     PLAIN_COMPILED,
+    READ,
     SEED,
     TIMM,
     TORCH,
@@ -128,32 +130,40 @@ CUDA_LINEAR = tuple(
 )
 DENSE_PEERS = (OURS, TORCH, PLAIN, SEED, TIMM, HF, LIGER, FLASH, COPY)
 COMPILED_PEERS = (OURS_COMPILED, COMPILED, PLAIN_COMPILED)
+LIMITS = (READ, FLOOR)
+LARGE = (
+    Goal("time", TORCH, 0.08),
+    Goal("time", TORCH, 0.1, load="busy"),
+    Goal("time", PLAIN, 0.1),
+    Goal("time", FLOOR, 1.0),
+    ONE_BUFFER,
+)
 
 CASES = (
     Case(
         "dense 2048x32000",
-        _side_by_side(Size(2048, 32000), *DENSE_PEERS, *COMPILED_PEERS),
-        (Goal("time", TORCH, 0.15), Goal("time", PLAIN, 0.25), ONE_BUFFER, NO_COLLAPSE, *CUDA),
+        _side_by_side(Size(2048, 32000), *DENSE_PEERS, *COMPILED_PEERS, *LIMITS),
+        (*LARGE, Goal("time", COMPILED, 0.2), *CUDA),
     ),
     Case(
         "dense 512x128256",
-        _side_by_side(Size(512, 128256), *DENSE_PEERS),
-        (Goal("time", TORCH, 0.15), Goal("time", PLAIN, 0.25), ONE_BUFFER, NO_COLLAPSE),
+        _side_by_side(Size(512, 128256), *DENSE_PEERS, *LIMITS),
+        LARGE,
     ),
     Case(
         "dense 1024x1000",
         _side_by_side(Size(1024, 1000), *DENSE_PEERS, *COMPILED_PEERS),
-        (Goal("time", TORCH, 0.5), Goal("time", PLAIN, 0.7), NO_COLLAPSE),
+        (Goal("time", TORCH, 0.5), Goal("time", PLAIN, 0.5), NO_COLLAPSE),
     ),
     Case(
         "dense 4096x100",
         _side_by_side(Size(4096, 100), *DENSE_PEERS, *COMPILED_PEERS),
-        (Goal("time", TORCH, 0.5), Goal("time", PLAIN, 1.0), NO_COLLAPSE),
+        (Goal("time", TORCH, 0.5), Goal("time", PLAIN, 0.8), NO_COLLAPSE),
     ),
     Case(
         "dense 128x10",
         _side_by_side(Size(128, 10), *DENSE_PEERS),
-        (Goal("time", PLAIN, 1.5), NO_COLLAPSE),
+        (Goal("time", PLAIN, 1.3), NO_COLLAPSE),
     ),
     Case(
         "segmentation maps 4x21x128x128",
@@ -195,8 +205,8 @@ CASES = (
     Case("growth, linear", _growth(Size(512, 8000, 256), OURS, TORCH)),
     Case(
         "bf16, dense 2048x32000",
-        _side_by_side(Size(2048, 32000), OURS, TORCH, PLAIN, LIGER, FLASH, COPY),
-        CUDA,
+        _side_by_side(Size(2048, 32000), OURS, TORCH, PLAIN, LIGER, FLASH, COPY, *LIMITS),
+        (Goal("time", TORCH, 0.12), *CUDA),
         dtype=torch.bfloat16,
     ),
     Case(

@@ -31,6 +31,8 @@ LIGER = "Liger"
 FLASH = "flash-attn"
 CCE_PLAIN = "CCE plain"
 COPY = "device copy"
+READ = "one read"
+FLOOR = "a read and a copy"
 
 Loss = Callable[..., Tensor]
 
@@ -71,6 +73,19 @@ def hf(z: Tensor, target: Tensor) -> Tensor:
     spread = surprise.sum(-1, keepdim=True, dtype=torch.float32).masked_fill(ignored, 0.0)
     num_counted = ignored.numel() - ignored.long().sum()
     return (1 - EPS) * nll.sum() / num_counted + EPS * spread.sum() / (num_counted * z.size(-1))
+
+
+def _read_and_copy() -> Loss:
+    """The traffic of a loss and its gradient: a read of the logits, and a write to memory already in use."""
+    kept: list[Tensor] = []
+
+    def run(z: Tensor, _: Tensor) -> Tensor:
+        if not kept:
+            kept.append(torch.empty_like(z.detach()))
+        z.detach().amax(-1)
+        return kept[0].copy_(z.detach())
+
+    return run
 
 
 def _torch_linear(h: Tensor, weight: Tensor, target: Tensor) -> Tensor:
@@ -129,6 +144,8 @@ DENSE = {
         Provider(name=LIGER, build=_liger, cuda_only=True, writes_leaves=True),
         Provider(name=FLASH, build=_flash, cuda_only=True),
         Provider(name=COPY, build=lambda: lambda z, _: z.detach().clone(), cuda_only=True, is_loss=False),
+        Provider(name=READ, build=lambda: lambda z, _: z.detach().amax(-1), is_loss=False),
+        Provider(name=FLOOR, build=_read_and_copy, is_loss=False),
     )
 }
 
