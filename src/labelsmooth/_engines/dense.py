@@ -208,7 +208,8 @@ class _Uniform(torch.autograd.Function):
 
 def _place(z: Tensor, problem: Problem) -> Tensor:
     """Memory for a gradient: each row's classes side by side or, in columns, in the layout of the logits."""
-    return kept.new_empty(z, z.shape) if problem.class_stride == 1 else kept.empty_like(z)
+    like_z = problem.class_stride != 1 or z.is_contiguous()
+    return kept.empty_like(z) if like_z else kept.new_empty(z, z.shape)
 
 
 def _kernel() -> ctypes.CDLL:
