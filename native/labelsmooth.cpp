@@ -145,7 +145,8 @@ API int labelsmooth_uniform_forward(const Problem* p, int64_t ignore_index, doub
                                     double scale, double divisor, void* out) {
     Uniform call{*p, ignore_index, eps, saved};
     if (out) {
-        for (int64_t i = 0, of_mean = divisor == 0; of_mean && i < p->rows; ++i) divisor += p->target[i] != ignore_index;
+        if (divisor == 0)
+            for (int64_t i = 0; i < p->rows; ++i) divisor += p->target[i] != ignore_index;
         call.scale = scale / divisor;
         call.out = out;
         prepare(*p, out);

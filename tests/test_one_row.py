@@ -2,8 +2,6 @@
 
 import math
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,10 +9,10 @@ import torch
 from torch import Tensor
 
 from labelsmooth.functional import cross_entropy
+from tests.browser import browse, needs_browser
 
 PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "one_row.html"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+pytestmark = needs_browser
 LABEL = 1
 
 
@@ -22,10 +20,7 @@ def shown(state: str, folder: Path, script: str = "") -> tuple[dict[str, float],
     """The named numbers and the table that the page shows in this state."""
     page = folder / "page.html"
     page.write_text(f"<!doctype html><meta charset=utf-8><body>{PAGE.read_text('utf-8')}{script}", "utf-8")
-    assert BROWSER is not None
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    command = [BROWSER, *flags, "--dump-dom", f"file://{page}{state}"]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    dom = browse(folder / "profile", "--dump-dom", f"{page.as_uri()}{state}")
     numbers = {name: float(value) for name, value in re.findall(r'data-name="(\w+)">([-\d.]+)</b>', dom)}
     body = re.search(r"<tbody>(.*?)</tbody>", dom, re.DOTALL)
     assert body is not None, dom[:2000]

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from labelsmooth import functional
+from labelsmooth._engines import kept
+from tests.cases import kernel
 
 cross_entropy: Any = functional.cross_entropy  # which take options from dictionaries here
 linear_cross_entropy: Any = functional.linear_cross_entropy
@@ -14,6 +17,13 @@ linear_cross_entropy: Any = functional.linear_cross_entropy
 N, K = 64, 2**17  # 32 MiB of float32
 Y = torch.arange(N)
 NBYTES = 4 * N * K
+
+
+LARGE = [
+    kernel,
+    pytest.mark.skipif(kept.most() < 10 * NBYTES, reason="nothing is kept on this machine"),
+    pytest.mark.usefixtures("nothing_is_kept"),
+]
 
 
 def logits(value: float = 0.0, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -6,7 +6,7 @@ import io
 import pickle
 import queue
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from threading import Barrier, Thread
 from typing import Any
@@ -20,8 +20,8 @@ from torch.testing import assert_close
 from labelsmooth import priors
 from labelsmooth._engines import kept
 from labelsmooth.engines import empty_cache, memory_reserved
-from tests.cases import kernel
 from tests.engines.large import (
+    LARGE,
     NBYTES,
     K,
     N,
@@ -33,17 +33,7 @@ from tests.engines.large import (
 )
 from tests.test_memory import allocations
 
-pytestmark = [
-    kernel,
-    pytest.mark.skipif(kept.most() < 10 * NBYTES, reason="nothing is kept on this machine"),
-]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_kept() -> Iterator[None]:
-    empty_cache()
-    yield
-    empty_cache()
+pytestmark = LARGE
 
 
 FEW = priors.per_sample(torch.ones(N, 2), torch.arange(2 * N).view(N, 2))

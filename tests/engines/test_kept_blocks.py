@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from labelsmooth._engines import kept
 from labelsmooth.engines import empty_cache, memory_reserved
-from tests.cases import kernel, needs_chunks
+from tests.cases import needs_chunks
 from tests.engines.large import (
+    LARGE,
     NBYTES,
     K,
     N,
@@ -28,17 +28,7 @@ from tests.engines.large import (
     logits,
 )
 
-pytestmark = [
-    kernel,
-    pytest.mark.skipif(kept.most() < 10 * NBYTES, reason="nothing is kept on this machine"),
-]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_kept() -> Iterator[None]:
-    empty_cache()
-    yield
-    empty_cache()
+pytestmark = LARGE
 
 
 def run(code: str, **environment: str) -> str:

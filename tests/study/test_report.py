@@ -3,10 +3,7 @@
 import html
 import itertools
 import json
-import os
 import re
-import shutil
-import subprocess
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +24,8 @@ from labelsmooth.study.report.page import write_report
 from labelsmooth.study.report.pictures import arm_name
 from labelsmooth.study.report.terminal import number
 from labelsmooth.study.trials.files import Job, Outcome, load
+from tests import browser
+from tests.browser import needs_browser
 
 from .made_up import HOSTILE_NAMES, outcomes
 
@@ -301,9 +300,6 @@ def _is_of(folder: Path, name: str) -> bool:
 
 # In a browser.
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
-
 # A reader's hand: choose by the labels, and note which figures are then to be seen. What it notes it leaves
 # in the page, which is all of it that comes back.
 HAND = """
@@ -335,26 +331,7 @@ document.body.append(left);
 
 @pytest.fixture(scope="module")
 def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    def run(*args: str) -> str:
-        command = [
-            str(BROWSER),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-            *args,
-        ]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("DBUS")}
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=120, check=True, env=environment
-        ).stdout
-
-    return run
+    return lambda *args: browser.browse(tmp_path_factory.mktemp("profile"), *args)
 
 
 @pytest.fixture(scope="module")

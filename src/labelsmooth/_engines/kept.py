@@ -83,6 +83,8 @@ def prefer(x: Tensor) -> None:
 
     It is for the last of several gradients that autograd adds: in place, if nobody else holds the others.
     """
+    if x.nbytes < LEAST:
+        return
     block = _blocks.pop(key := _key(x, x.dtype), None)
     if block is not None:
         mine = block.address == x.data_ptr()

@@ -100,12 +100,12 @@ def label_smoothing_loss(
     statistics = row_statistics(z, measures)
     eps = strength("smoothing", smoothing, measures, z.size(-1), statistics.lse)
     num_valid = statistics.valid_mass * z.size(-1)
-    divergence = smoothed_nll(statistics, eps) - _smoothed_entropy(eps, num_valid)
+    divergence = smoothed_nll(statistics, eps) - smoothed_entropy(eps, num_valid)
     loss = reduce(divergence, counted, "sum") / pred.size(0)
     return (loss, nll(statistics).detach().sum() / pred.size(0)) if return_nll else loss
 
 
-def _smoothed_entropy(eps: Tensor, num_classes: Tensor) -> Tensor:
+def smoothed_entropy(eps: Tensor, num_classes: Tensor) -> Tensor:
     """H(p) of a target smoothed toward the uniform distribution over ``num_classes`` classes."""
     off, others = eps / num_classes, num_classes - 1
     entr = torch.special.entr

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from labelsmooth import BCEWithLogitsLoss, CrossEntropyLoss, LabelSmoothingLoss, OnlineLabelSmoothing
 from labelsmooth.functional import cross_entropy, linear_cross_entropy
+from labelsmooth.functional._divergence import smoothed_entropy
 from labelsmooth.integrations.transformers._lazy import LazyLogits
 from labelsmooth.schedules import Schedule
 
@@ -32,7 +33,9 @@ def measured(criterion: Criterion, z: Tensor, y: Tensor, count: Count) -> tuple[
     if isinstance(criterion, LabelSmoothingLoss):
         loss, nll = _cross_entropy(CrossEntropyLoss(label_smoothing=criterion.smoothing), z, y, count)
         counted = (y != IGNORED).sum()
-        entropy = target_entropy(criterion.smoothing, z.size(-1)).to(loss)
+        eps = criterion.smoothing
+        eps = eps.eps if isinstance(eps, Schedule) else torch.as_tensor(eps)
+        entropy = smoothed_entropy(eps.double(), torch.tensor(z.size(-1))).to(loss)
         return loss - entropy * (1 if count is None else counted / count), nll
     if isinstance(criterion, OnlineLabelSmoothing):
         return criterion(_rows(z), y, denominator=count, return_nll=True)
@@ -61,12 +64,3 @@ def _rows(z: Tensor) -> Tensor:
     """``(N, K)``."""
     z = z.made() if isinstance(z, LazyLogits) else z
     return z.reshape(-1, z.size(-1))
-
-
-def target_entropy(smoothing: float | Tensor | Schedule, classes: int) -> Tensor:
-    """The entropy of a uniformly smoothed target, in nats: cross entropy minus divergence."""
-    eps = smoothing.eps if isinstance(smoothing, Schedule) else torch.as_tensor(smoothing)
-    eps = eps.double()
-    other = eps / classes
-    right = 1 - eps + other
-    return -(torch.xlogy(right, right) + (classes - 1) * torch.xlogy(other, other))
