@@ -2,6 +2,7 @@
 
 #include "kernels.h"
 
+#include "at_once.h"
 #include "losses.h"
 #include "statistics.h"
 #include "uniform.h"
@@ -20,6 +21,7 @@ constexpr Kernels kernels_of() {
         {uniform_both<Z>...},
         {losses<Z>...},
         {gradient<Z>...},
+        {at_once<Z>...},
         {total<Real<Z>>...},
     };
 }

@@ -96,6 +96,19 @@ struct Backward {
     void* out;               // rows x classes; may be z itself
 };
 
+struct Losses {
+    const Terms& t;
+    const void* statistics;  // a table of Statistics
+    void* out;               // the loss of each row, or a table of Gradient
+};
+
+// A linear loss and its gradient, one after the other for each block of rows.
+struct AtOnce {
+    Forward forward;
+    Losses losses, gradient;
+    Backward backward;
+};
+
 struct Uniform {
     const Problem& p;
     int64_t ignore_index;
@@ -106,11 +119,8 @@ struct Uniform {
     void* out = nullptr;
 };
 
-struct Losses {
-    const Terms& t;
-    const void* statistics;  // a table of Statistics
-    void* out;               // the loss of each row, or a table of Gradient
-};
+// Memory for so many numbers, which the thread reuses; null if that is too many to keep.
+float* thread_memory(int64_t numbers);
 
 using Rows = void (*)(void* call, int64_t begin, int64_t end);
 
@@ -119,7 +129,7 @@ struct Kernels {
     size_t size[Dtype::count];  // in bytes
     Rows forward[Dtype::count], backward[Dtype::count];
     Rows uniform_forward[Dtype::count], uniform_backward[Dtype::count], uniform_both[Dtype::count];
-    Rows losses[Dtype::count], gradient[Dtype::count];
+    Rows losses[Dtype::count], gradient[Dtype::count], at_once[Dtype::count];
     void (*total[Dtype::count])(const Uniform& call, double* result);
 };
 

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <type_traits>
 
 #include "kernels.h"
@@ -93,8 +95,22 @@ void prepare(const Problem& p, void* out) {
 
 }  // namespace
 
+float* labelsmooth::thread_memory(int64_t numbers) {
+    constexpr int64_t most = 1 << 18;  // 1 MiB, about the size of a second-level cache
+    static thread_local std::unique_ptr<float[]> memory;
+    static thread_local int64_t size = 0;
+    if (numbers > most) return nullptr;
+    if (numbers > size) {
+        size = 0;
+        memory.reset(new (std::nothrow) float[size_t(numbers)]);
+        if (!memory) return nullptr;
+        size = numbers;
+    }
+    return memory.get();
+}
+
 // The values that native.py compares with its own.
-API int64_t labelsmooth_abi() { return 8; }
+API int64_t labelsmooth_abi() { return 9; }
 API int64_t labelsmooth_problem_size() { return sizeof(Problem); }
 API int64_t labelsmooth_terms_size() { return sizeof(Terms); }
 API int64_t labelsmooth_most_labels() { return most_labels; }
@@ -136,6 +152,18 @@ API void labelsmooth_losses(const Terms* t, const void* statistics, void* losses
 API void labelsmooth_losses_backward(const Terms* t, const void* statistics, void* grad) {
     Losses call{*t, statistics, grad};
     share_out(t->rows, work_per_turn, int(t->threads), chosen->kernels->gradient[t->dtype], &call);
+}
+
+// The statistics, the losses, and the gradient of the losses' sum times `scale` of each row, with respect to the
+// statistics (grad) and the logits (out). Returns -1, or a row whose target is out of range.
+API int64_t labelsmooth_at_once(const Problem* p, const Terms* t, const void* scale, void* statistics, void* losses,
+                                void* grad, void* out) {
+    Terms scaled = *t;
+    scaled.scale = scale;
+    AtOnce call{{*p, statistics}, {*t, statistics, losses}, {scaled, statistics, grad}, {*p, statistics, grad, out}};
+    prepare(*p, out);
+    run(*p, chosen->kernels->at_once, &call);
+    return call.forward.bad.load();
 }
 
 // Returns 1 if a target is out of range, otherwise 0. result: the sums of loss and nll, and the number of

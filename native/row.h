@@ -1,10 +1,11 @@
 // One row: the sums over its classes from which the statistics are computed, and its gradient.
 //
-// The row is read in blocks that fit the first-level cache, with a running maximum. Arithmetic is in float
-// (in double for double), and the sums of the blocks are added in double.
+// The row is read in blocks that fit the first-level cache, first for the largest logit and then for the sums.
+// Arithmetic is in float (in double for double), and the sums of the blocks are added in double.
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -13,6 +14,7 @@
 
 #include "arithmetic.h"
 #include "kernels.h"
+#include "simd.h"
 
 namespace labelsmooth {
 namespace {
@@ -22,9 +24,6 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 template <typename Z>
 using Real = std::conditional_t<std::is_same_v<Z, double>, double, float>;
-
-template <typename R>
-constexpr R inf = std::numeric_limits<R>::infinity();
 
 // A block of logits in the type of the arithmetic: itself or, for half precision, a copy in the buffer.
 INLINE const float* load(const float* z, int64_t, float*) { return z; }
@@ -51,27 +50,6 @@ template <typename Z>
 INLINE const Z* row_of(const Problem& p, int64_t i) {
     int64_t outer = p.inner == p.rows ? 0 : i / p.inner;
     return static_cast<const Z*>(p.z) + outer * p.outer_stride + (i - outer * p.inner) * p.inner_stride;
-}
-
-// The largest number, ignoring NaN; -inf if there is none. Explicit lanes, as compilers differ in which
-// reductions they vectorise; the last numbers may be taken twice. Not inlined, as that takes long to compile.
-template <int lanes, typename R>
-__attribute__((noinline)) R largest(const R* x, int64_t n) {
-    R top[lanes];
-    for (R& lane : top) lane = -inf<R>;
-    const auto take = [&](const R* from) __attribute__((always_inline)) {
-#pragma omp simd
-        for (int l = 0; l < lanes; ++l) top[l] = from[l] > top[l] ? from[l] : top[l];
-    };
-    if constexpr (lanes == 1) {
-        for (int64_t k = 0; k < n; ++k) take(x + k);
-        return top[0];
-    } else {
-        if (n < lanes) return largest<lanes / 8>(x, n);
-        for (int64_t k = 0; k + lanes <= n; k += lanes) take(x + k);
-        take(x + n - lanes);
-        return largest<lanes / 8>(top, lanes);
-    }
 }
 
 // The labels of a row: one class, or several with a share of the target each. A label may be absent.
@@ -138,28 +116,35 @@ struct Bend {
         : hinge(p.margin == p.margin), squared(p.squared), spread(p.spread), margin(R(p.margin)) {}
     bool any() const { return hinge || spread; }
     // The hinge at d, the logit minus the largest, and its derivative with respect to the distance -d.
-    R at(R d) const {
-        const R beyond = -d > margin ? -d - margin : R(0);
+    // Of a number, or of each number of a vector.
+    template <typename T>
+    INLINE T at(T d) const {
+        const T beyond = -d > margin ? -d - margin : T{};
         return squared ? beyond * beyond : beyond;
     }
-    R slope(R d) const {
-        const R beyond = -d > margin ? -d - margin : R(0);
-        return squared ? 2 * beyond : R(beyond > 0);
+    template <typename T>
+    INLINE T slope(T d) const {
+        const T none{}, beyond = -d > margin ? -d - margin : none;
+        return squared ? 2 * beyond : beyond > 0 ? none + 1 : none;
     }
 };
 
-// Calls f(has class probabilities, has any vector) with compile-time constants, so that a plain row costs
-// nothing extra. If there is any vector, a missing one is read as ones.
+// Calls f(has class probabilities, has any vector, has a bend) with compile-time constants, so that a plain row
+// costs nothing extra. If there is any vector, a missing one is read as ones.
 template <typename R, typename F>
-INLINE void specialised(const Vectors<R>& v, F&& f) {
+INLINE void specialised(const Vectors<R>& v, const Bend<R>& bend, F&& f) {
     using yes = std::true_type;
     using no = std::false_type;
-    if (v.soft)
-        f(yes{}, yes{});
+    if (bend.any() && v.soft)
+        f(yes{}, yes{}, yes{});
+    else if (bend.any())
+        f(no{}, yes{}, yes{});
+    else if (v.soft)
+        f(yes{}, yes{}, no{});
     else if (v.prior || v.weight)
-        f(no{}, yes{});
+        f(no{}, yes{}, no{});
     else
-        f(no{}, no{});
+        f(no{}, no{}, no{});
 }
 
 template <typename R>
@@ -172,172 +157,149 @@ struct Ones {
 template <typename R>
 constexpr Ones<R> ones;
 
-// Sums over the classes read so far. Masked classes, whose logit is -inf, are in no sum over the prior.
+// exp(x - max) of a block. Not inlined: it is the longest code of the sums and of the gradient.
 template <typename R>
-struct Sums {
-    R max = -inf<R>;
-    double exp = 0;            // exp(z - max)
-    double mass = 0;           // prior
-    double weighted = 0;       // prior * weight
-    double dot = 0;            // prior * weight * (z - max)
-    double soft_weighted = 0;  // class probabilities * weight
-    double soft_dot = 0;       // class probabilities * weight * (z - max)
-
-    INLINE void raise(R top) {
-        if (!(top > max)) return;
-        if (max > -inf<R>) {
-            double shift = double(max) - double(top);
-            exp *= std::exp(shift);
-            dot += weighted * shift;
-            soft_dot += soft_weighted * shift;
-        }
-        max = top;
-    }
-
-    // Adds a class that is in the partition and not in the prior.
-    INLINE void add_outside_prior(R z) {
-        raise(z);
-        if (z != z) exp = nan;
-        if (z > -inf<R>) exp += std::exp(double(z) - double(max));
-    }
-};
-
-template <bool has_soft, bool has_vectors, typename Z, typename R>
-INLINE void add(Sums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vectors) {
-    R buffer[width];
-    for (int64_t begin = 0; begin < classes; begin += width) {
-        const int64_t n = classes - begin < width ? classes - begin : width;
-        const R* x = load(z + begin, n, buffer);
-        const R* prior = vectors.prior ? vectors.prior + begin : ones<R>.values;
-        const R* weight = vectors.weight ? vectors.weight + begin : ones<R>.values;
-        const R* soft = has_soft ? vectors.soft + begin : nullptr;
-
-        const R top = largest<64>(x, n);
-        if (top == -inf<R>) {  // all logits are -inf or NaN, which comparisons skip
-            for (int64_t k = 0; k < n; ++k) {
-                if (x[k] != x[k]) s.exp = nan;
-                if (has_soft && soft[k] * weight[k] != 0) {
-                    s.soft_weighted += soft[k] * weight[k];
-                    s.soft_dot = -inf<double>;
-                }
-            }
-            continue;
-        }
-        s.raise(top);
-
-        const R max = s.max;
-        R exp = 0, mass = 0, weighted = 0, dot = 0, soft_weighted = 0, soft_dot = 0;
-#pragma omp simd reduction(+ : exp, mass, weighted, dot, soft_weighted, soft_dot)
-        for (int64_t k = 0; k < n; ++k) {
-            const R d = x[k] - max;
-            const R w = has_vectors ? weight[k] : R(1);
-            const bool valid = x[k] > -inf<R>;
-            const R pi = valid ? (has_vectors ? prior[k] : R(1)) : R(0);
-            exp += exp_nonpositive(d);
-            mass += pi;
-            if (has_vectors) weighted += pi * w;
-            dot += pi * w * (valid ? d : R(0));
-            if (has_soft) {
-                const R t = soft[k] * w;
-                soft_weighted += t;
-                soft_dot += t == 0 ? R(0) : t * d;
-            }
-        }
-        // The sum of a block overflows with several logits of finfo.min, a common value for masks.
-        double long_dot = dot;
-        if (dot == -inf<R>) {
-            long_dot = 0;
-            for (int64_t k = 0; k < n; ++k)
-                if (x[k] > -inf<R>) long_dot += double(prior[k] * weight[k]) * (double(x[k]) - double(max));
-        }
-        s.exp += exp;
-        s.mass += mass;
-        s.weighted += has_vectors ? weighted : mass;
-        s.dot += long_dot;
-        s.soft_weighted += soft_weighted;
-        s.soft_dot += soft_dot;
-    }
+__attribute__((noinline)) void exp_of(const R* x, int64_t n, R max, R* exp) {
+    n = in_vectors<R>(n);
+#pragma omp simd
+    for (int64_t k = 0; k < n; ++k) exp[k] = exp_nonpositive(x[k] - max);
 }
 
+// Sums over the classes. Masked classes, whose logit is -inf, are in no sum over the prior.
+template <typename R>
+struct Sums {
+    R max;
+    double exp = 0;                // exp(z - max)
+    double mass = 0;               // prior
+    double weighted = 0;           // prior * weight
+    double dot = 0;                // prior * weight * (z - max)
+    double soft_weighted = 0;      // class probabilities * weight
+    double soft_dot = 0;           // class probabilities * weight * (z - max)
+    double hinge = 0, slope = 0;   // prior * weight * (the hinge, its derivative)
+    double model = 0;              // exp(z - max) * (z - max)
+};
+
+// Adds a block of n classes, filled to whole vectors, and writes exp(z - max) of each where that is not null.
+template <bool has_soft, bool has_vectors, bool has_bend, typename R>
+INLINE void add(Sums<R>& s, const R* x, int64_t n, const Vectors<R>& vectors, const Bend<R>& bend, R* kept) {
+    R exponentials[width], priors[width], weights[width], softs[width];
+    const int64_t end = in_vectors<R>(n);
+    const R* prior = vectors.prior ? filled(vectors.prior, n, priors, R(0)) : ones<R>.values;
+    const R* weight = vectors.weight ? filled(vectors.weight, n, weights, R(0)) : ones<R>.values;
+    const R* soft = has_soft ? filled(vectors.soft, n, softs, R(0)) : nullptr;
+    const R max = s.max > -inf<R> ? s.max : R(0);
+    R* e = kept && n == end ? kept : exponentials;
+    exp_of(x, n, max, e);
+    if (kept && e != kept) copy(e, n, kept);
+
+    Vector<R> exps{}, masses{}, all_weighted{}, dots{}, softs_weighted{}, soft_dots{}, hinges{}, slopes{}, models{};
+    const Vector<R> none{}, one = none + 1;
+    for (int64_t k = 0; k < end; k += lanes<R>) {
+        const Vector<R> at = vector_at(x + k), d = at - max, valid_d = at > -inf<R> ? d : none;
+        const Vector<R> pi = at > -inf<R> ? (has_vectors ? vector_at(prior + k) : one) : none;
+        const Vector<R> weighted = has_vectors ? pi * vector_at(weight + k) : pi;
+        exps += vector_at(e + k);
+        masses += pi;
+        if (has_vectors) all_weighted += weighted;
+        dots += weighted * valid_d;
+        if constexpr (has_soft) {
+            const Vector<R> t = vector_at(soft + k) * vector_at(weight + k);
+            softs_weighted += t;
+            soft_dots += t == 0 ? none : t * d;
+        }
+        if constexpr (has_bend) {
+            hinges += weighted * bend.at(valid_d);
+            slopes += weighted * bend.slope(valid_d);
+            models += vector_at(e + k) * valid_d;
+        }
+    }
+    const R dot = sum_of<R>(dots), hinge = sum_of<R>(hinges);
+    // The sum of a block overflows with several logits of finfo.min, a common value for masks.
+    double long_dot = dot, long_hinge = hinge;
+    if (dot == -inf<R> || hinge == inf<R>) {
+        long_dot = long_hinge = 0;
+        for (int64_t k = 0; k < n; ++k) {
+            if (!(x[k] > -inf<R>)) continue;
+            const double pi = double(prior[k] * weight[k]);
+            long_dot += pi * (double(x[k]) - double(max));
+            long_hinge += pi * double(bend.at(x[k] - max));
+        }
+    }
+    s.exp += sum_of<R>(exps);
+    s.mass += sum_of<R>(masses);
+    s.weighted += has_vectors ? sum_of<R>(all_weighted) : sum_of<R>(masses);
+    s.dot += long_dot;
+    s.soft_weighted += sum_of<R>(softs_weighted);
+    s.soft_dot += sum_of<R>(soft_dots);
+    s.hinge += long_hinge;
+    s.slope += sum_of<R>(slopes);
+    s.model += sum_of<R>(models);
+}
+
+// Where exp(z - max) of rows is kept between the forward and the backward pass: the place of their gradient or,
+// for half precision, memory of the thread. Null if there is none.
+template <typename Z>
+INLINE Real<Z>* place_of(const Problem& p, void* out, int64_t first, int64_t rows) {
+    if constexpr (std::is_same_v<Z, Real<Z>>)
+        return static_cast<Z*>(out) + first * p.classes;
+    else
+        return thread_memory(rows * p.classes);
+}
+
+// The sums of a row. The prior leaves out the excluded class, if that is not negative.
 template <typename Z, typename R>
-INLINE Sums<R> sums_of(const Z* z, int64_t classes, const Vectors<R>& vectors, int64_t excluded) {
-    Sums<R> s;
-    specialised(vectors, [&](auto soft, auto any) __attribute__((always_inline)) {
+INLINE Sums<R> sums_of(const Z* z, int64_t classes, const Vectors<R>& vectors, const Bend<R>& bend, int64_t excluded,
+                       R* kept) {
+    R buffer[width];
+    const R* x = nullptr;
+    const auto read = [&](int64_t begin, int64_t n) __attribute__((always_inline)) {
+        x = filled(load(z + begin, n, buffer), n, buffer, -inf<R>);
+    };
+    Sums<R> s{-inf<R>};
+    for (int64_t begin = 0; begin < classes; begin += width) {
+        const int64_t n = std::min(width, classes - begin);
+        read(begin, n);
+        const R top = largest(x, in_vectors<R>(n));
+        s.max = top > s.max ? top : s.max;
+    }
+    const bool at_hand = classes <= width && excluded < 0;  // the first block, which was read last
+    specialised(vectors, bend, [&](auto soft, auto any, auto bent) __attribute__((always_inline)) {
         int64_t begin = 0;
         const int64_t ends[] = {excluded, classes};
         for (const int64_t end : ends) {
             if (end < 0) continue;
-            add<soft, any>(s, z + begin, end - begin, vectors.from(begin));
+            for (int64_t n; begin < end; begin += n) {
+                n = std::min(width, end - begin);
+                if (!at_hand) read(begin, n);
+                add<soft, any, bent>(s, x, n, vectors.from(begin), bend, kept ? kept + begin : nullptr);
+            }
             begin = end + 1;
         }
     });
-    if (excluded >= 0) s.add_outside_prior(one(z[excluded]));
+    if (excluded >= 0) {  // in the partition and the model, and not in the prior
+        const R d = one(z[excluded]) - s.max;
+        const double exp = d == -inf<R> ? 0 : std::exp(double(d));
+        s.exp += exp;
+        if (exp > 0) s.model += exp * double(d);
+        if (kept) kept[excluded] = exp_nonpositive(d);
+    }
     if (s.max == -inf<R>) s.exp = nan;  // a distribution over no class
     return s;
 }
 
-// The sums for a bend, which need the largest logit.
-template <typename R>
-struct BendSums {
-    double hinge = 0, slope = 0;  // prior * weight * (the hinge, its derivative)
-    double model = 0;             // exp(z - max) * (z - max)
-};
-
+// The first class with this logit, or -1.
 template <typename Z, typename R>
-INLINE void add_bend(BendSums<R>& s, const Z* z, int64_t classes, const Vectors<R>& vectors, R max, const Bend<R>& bend) {
-    R buffer[width];
-    for (int64_t begin = 0; begin < classes; begin += width) {
-        const int64_t n = classes - begin < width ? classes - begin : width;
-        const R* x = load(z + begin, n, buffer);
-        const R* prior = vectors.prior ? vectors.prior + begin : ones<R>.values;
-        const R* weight = vectors.weight ? vectors.weight + begin : ones<R>.values;
-        R hinge = 0, slope = 0, model = 0;
-        if (bend.hinge) {
-#pragma omp simd reduction(+ : hinge, slope)
-            for (int64_t k = 0; k < n; ++k) {
-                const bool valid = x[k] > -inf<R>;
-                const R d = valid ? x[k] - max : R(0);
-                const R pi = valid ? prior[k] * weight[k] : R(0);
-                hinge += pi * bend.at(d);
-                slope += pi * bend.slope(d);
-            }
-        }
-        if (bend.spread) {
-#pragma omp simd reduction(+ : model)
-            for (int64_t k = 0; k < n; ++k) {
-                const R d = x[k] > -inf<R> ? x[k] - max : R(0);
-                model += x[k] > -inf<R> ? exp_nonpositive(d) * d : R(0);
-            }
-        }
-        // As above, the sum of a block overflows with several logits of finfo.min.
-        double long_hinge = hinge;
-        if (hinge == inf<R>) {
-            long_hinge = 0;
-            for (int64_t k = 0; k < n; ++k)
-                if (x[k] > -inf<R>) long_hinge += double(prior[k] * weight[k]) * double(bend.at(x[k] - max));
-        }
-        s.hinge += long_hinge;
-        s.slope += slope;
-        s.model += model;
+INLINE int64_t first_with(R wanted, const Z* z, int64_t classes) {
+    constexpr int64_t together = 256;
+    for (int64_t begin = 0; begin < classes; begin += together) {
+        const int64_t end = std::min(begin + together, classes);
+        int found = 0;
+#pragma omp simd reduction(| : found)
+        for (int64_t k = begin; k < end; ++k) found |= one(z[k]) == wanted;
+        for (int64_t k = begin; found && k < end; ++k)
+            if (one(z[k]) == wanted) return k;
     }
-}
-
-template <typename Z, typename R>
-INLINE BendSums<R> bend_of(const Z* z, int64_t classes, const Vectors<R>& vectors, R max, const Bend<R>& bend,
-                           int64_t excluded) {
-    BendSums<R> s;
-    int64_t begin = 0;
-    const int64_t ends[] = {excluded, classes};
-    for (const int64_t end : ends) {
-        if (end < 0) continue;
-        add_bend(s, z + begin, end - begin, vectors.from(begin), max, bend);
-        begin = end + 1;
-    }
-    if (bend.spread && excluded >= 0 && one(z[excluded]) > -inf<R>) {  // in the model and not in the prior
-        const double d = double(one(z[excluded])) - double(max);
-        s.model += std::exp(d) * d;
-    }
-    return s;
+    return -1;
 }
 
 template <typename R>
@@ -367,12 +329,16 @@ struct Coefficients {
     R max, of_exp, of_prior, of_target, of_model, of_hinge;
 };
 
+// Writes the gradient of a row; kept: exp(z - max) of each class, or null. It may be the gradient's own place.
 template <bool has_soft, bool has_vectors, bool has_bend, typename Z, typename R>
-INLINE void write(Z* out, const Z* z, int64_t classes, const Vectors<R>& vectors, Coefficients<R> c, const Bend<R>& bend) {
-    R buffer[width], result[width];
+INLINE void write(Z* out, const Z* z, int64_t classes, const Vectors<R>& vectors, Coefficients<R> c, const Bend<R>& bend,
+                  const R* kept) {
+    R buffer[width], exponentials[width], result[width];
     for (int64_t begin = 0; begin < classes; begin += width) {
-        const int64_t n = classes - begin < width ? classes - begin : width;
+        const int64_t n = std::min(width, classes - begin);
         const R* x = load(z + begin, n, buffer);
+        const R* e = kept ? kept + begin : exponentials;
+        if (!kept) exp_of(filled(x, n, buffer, -inf<R>), n, c.max, exponentials);
         R* g;
         if constexpr (std::is_same_v<Z, R>)
             g = out + begin;
@@ -385,11 +351,10 @@ INLINE void write(Z* out, const Z* z, int64_t classes, const Vectors<R>& vectors
         for (int64_t k = 0; k < n; ++k) {
             const R w = has_vectors ? weight[k] : R(1);
             const R pi = x[k] == -inf<R> ? R(0) : (has_vectors ? prior[k] : R(1)) * w;
-            const R exp = exp_nonpositive(x[k] - c.max);
-            R value = c.of_exp * exp + c.of_prior * pi;
+            R value = c.of_exp * e[k] + c.of_prior * pi;
             if constexpr (has_bend) {
                 const R d = x[k] == -inf<R> ? R(0) : x[k] - c.max;
-                value += c.of_model * exp * d - c.of_hinge * bend.slope(d) * pi;
+                value += c.of_model * e[k] * d - c.of_hinge * bend.slope(d) * pi;
             }
             if (has_soft) value += c.of_target * (soft[k] * w);
             g[k] = value;

@@ -18,10 +18,7 @@ INLINE bool only(int64_t k, const Vectors<R>& vectors, const Z* z, int64_t strid
 // The class with all of the model's probability, or -1. If there is one, the lse of z - max is 0.
 template <typename Z, typename R>
 INLINE int64_t certain(const Z* z, int64_t classes, R max, R lse) {
-    if (lse == 0)
-        for (int64_t k = 0; k < classes; ++k)
-            if (one(z[k]) == max) return k;
-    return -1;
+    return lse == 0 ? first_with(max, z, classes) : -1;
 }
 
 template <typename Z>
@@ -60,10 +57,10 @@ INLINE void forward_tiles(Forward& call, int64_t begin, int64_t end) {
     });
 }
 
+// kept: where exp(z - max) of each class of these rows is written, or null. Tiles write none.
 template <typename Z>
-void forward(void* context, int64_t begin, int64_t end) {
+__attribute__((noinline)) void forward_rows(Forward& call, int64_t begin, int64_t end, Real<Z>* kept) {
     using R = Real<Z>;
-    Forward& call = *static_cast<Forward*>(context);
     const Problem& p = call.p;
     if (in_tiles(p)) return forward_tiles<Z>(call, begin, end);
     R* out = static_cast<R*>(call.statistics);
@@ -79,7 +76,8 @@ void forward(void* context, int64_t begin, int64_t end) {
             const int64_t y = labels.only();
             const Z* z = row_of<Z>(p, i);
             const Vectors<R> vectors(p, i);
-            const Sums<R> s = sums_of(z, p.classes, vectors, p.exclude_target ? y : -1);
+            const Sums<R> s = sums_of(z, p.classes, vectors, bend, p.exclude_target ? y : -1,
+                                       kept ? kept + (i - begin) * p.classes : nullptr);
             found.lse = R(std::log(s.exp));
             found.z_max = s.max;
             int64_t sole = -1;
@@ -112,12 +110,11 @@ void forward(void* context, int64_t begin, int64_t end) {
                 found.prior_z = R(s.dot / s.mass);
             }
             if (bend.any()) {
-                const BendSums<R> b = bend_of(z, p.classes, vectors, s.max, bend, p.exclude_target ? y : -1);
-                if (sizeable) {
-                    found.hinge = R(b.hinge / s.mass);
-                    found.slope = R(b.slope / s.mass);
+                if (sizeable && bend.hinge) {
+                    found.hinge = R(s.hinge / s.mass);
+                    found.slope = R(s.slope / s.mass);
                 }
-                found.model_z = R(b.model / s.exp);
+                if (bend.spread) found.model_z = R(s.model / s.exp);
             }
         }
         store(found, out + i, p.rows);
@@ -157,9 +154,8 @@ INLINE void backward_tiles(const Backward& call, int64_t begin, int64_t end) {
 }
 
 template <typename Z>
-void backward(void* context, int64_t begin, int64_t end) {
+__attribute__((noinline)) void backward_rows(const Backward& call, int64_t begin, int64_t end, const Real<Z>* kept) {
     using R = Real<Z>;
-    const Backward& call = *static_cast<Backward*>(context);
     const Problem& p = call.p;
     if (in_tiles(p)) return backward_tiles<Z>(call, begin, end);
     const Statistics<const R*> found = by_name<Statistics>(static_cast<const R*>(call.statistics), p.rows);
@@ -193,8 +189,7 @@ void backward(void* context, int64_t begin, int64_t end) {
         if (vectors.soft) apart[number++] = certain(z, p.classes, z_max, lse);
         for (int64_t j = 0; j < labels.count; ++j) apart[number++] = labels.classes[j];
         if (bend.hinge) {
-            for (int64_t k = 0; k < p.classes && top < 0; ++k)
-                if (one(z[k]) == z_max) top = k;
+            top = first_with(z_max, z, p.classes);
             apart[number++] = top;
         }
         const auto value_at = [&](int64_t k) {
@@ -211,15 +206,23 @@ void backward(void* context, int64_t begin, int64_t end) {
         };
         R values[most_labels + 1];  // computed before out is written, which may be z
         for (int64_t j = 0; j < number; ++j) values[j] = apart[j] >= 0 ? value_at(apart[j]) : R(0);
-        specialised(vectors, [&](auto soft, auto any) __attribute__((always_inline)) {
-            if (bend.any())
-                write<soft, true, true>(out, z, p.classes, vectors, c, bend);
-            else
-                write<soft, any, false>(out, z, p.classes, vectors, c, bend);
+        const R* e = kept ? kept + (i - begin) * p.classes : nullptr;
+        specialised(vectors, bend, [&](auto soft, auto any, auto bent) __attribute__((always_inline)) {
+            write<soft, any, bent>(out, z, p.classes, vectors, c, bend, e);
         });
         for (int64_t j = 0; j < number; ++j)
             if (apart[j] >= 0) put(values[j], out[apart[j]]);
     }
+}
+
+template <typename Z>
+void forward(void* context, int64_t begin, int64_t end) {
+    forward_rows<Z>(*static_cast<Forward*>(context), begin, end, nullptr);
+}
+
+template <typename Z>
+void backward(void* context, int64_t begin, int64_t end) {
+    backward_rows<Z>(*static_cast<Backward*>(context), begin, end, nullptr);
 }
 
 }  // namespace

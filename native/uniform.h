@@ -72,7 +72,7 @@ INLINE void backward_tile(const Uniform& call, const Share& share, int64_t i, in
 }
 
 template <typename Z>
-INLINE bool forward_row(const Uniform& call, int64_t i) {
+INLINE bool forward_row(const Uniform& call, int64_t i, Real<Z>* kept) {
     using R = Real<Z>;
     const Problem& p = call.p;
     Saved<R> found{};
@@ -80,7 +80,7 @@ INLINE bool forward_row(const Uniform& call, int64_t i) {
     if (y != call.ignore_index) {
         if (y < 0 || y >= p.classes) return false;
         const Z* z = row_of<Z>(p, i);
-        const Sums<R> s = sums_of(z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), -1);
+        const Sums<R> s = sums_of(z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), Bend<R>(p), -1, kept);
         const double log_sum = std::log(s.exp);
         const double hard = log_sum - (double(one(z[y])) - double(s.max));
         const double spread = log_sum - s.dot / s.mass;
@@ -95,7 +95,7 @@ INLINE bool forward_row(const Uniform& call, int64_t i) {
 }
 
 template <typename Z>
-INLINE void backward_row(const Uniform& call, const Share& share, int64_t i) {
+INLINE void backward_row(const Uniform& call, const Share& share, int64_t i, const Real<Z>* kept) {
     using R = Real<Z>;
     const Problem& p = call.p;
     const Saved<const R*> saved = by_name<Saved>(static_cast<const R*>(call.saved) + i, p.rows);
@@ -118,25 +118,27 @@ INLINE void backward_row(const Uniform& call, const Share& share, int64_t i) {
     };
     const R z_y = one(z[y]);
     const R at_target = c.of_exp * exp_nonpositive(z_y - z_max) - R(share.at_target(z_y, valid));
-    write<false, false, false>(out, z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), c, Bend<R>(p));
+    write<false, false, false>(out, z, p.classes, Vectors<R>(nullptr, nullptr, nullptr), c, Bend<R>(p), kept);
     put(at_target, out[y]);
 }
 
 // Forward, backward or both; with both, a row is still in the cache when its gradient is computed.
 template <typename Z, bool forward, bool backward>
 INLINE void uniform_rows(Uniform& call, int64_t begin, int64_t end) {
+    const Problem& p = call.p;
     const Share share(call);
     const auto fail = [&] { call.bad.store(true, std::memory_order_relaxed); };
-    if (in_tiles(call.p)) {
-        for_each_tile<Z>(call.p, begin, end, [&](int64_t i, int64_t n, const Z* z, int64_t stride) __attribute__((always_inline)) {
+    if (in_tiles(p)) {
+        for_each_tile<Z>(p, begin, end, [&](int64_t i, int64_t n, const Z* z, int64_t stride) __attribute__((always_inline)) {
             if (forward && !forward_tile(call, i, n, z, stride)) return fail();
             if (backward) backward_tile(call, share, i, n, z, stride);
         });
         return;
     }
     for (int64_t i = begin; i < end; ++i) {
-        if (forward && !forward_row<Z>(call, i)) return fail();
-        if (backward) backward_row<Z>(call, share, i);
+        Real<Z>* kept = forward && backward ? place_of<Z>(p, call.out, i, 1) : nullptr;
+        if (forward && !forward_row<Z>(call, i, kept)) return fail();
+        if (backward) backward_row<Z>(call, share, i, kept);
     }
 }
 

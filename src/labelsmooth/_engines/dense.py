@@ -37,11 +37,15 @@ def serves(z: Tensor, measures: Measures) -> str | None:
 def _forward(z: Tensor, measures: Measures) -> Tensor:
     z, problem, _keep = _problem(z, *measures)
     out = z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
-    bad = _kernel().labelsmooth_forward(problem, out.data_ptr())
+    _check(_kernel().labelsmooth_forward(problem, out.data_ptr()), z, measures)
+    return out
+
+
+def _check(bad: int, z: Tensor, measures: Measures) -> None:
+    """Raise an error if a row's target is out of range."""
     if bad >= 0:
         got = int(measures.target.reshape(-1)[bad])
         raise ValueError(f"target must hold class indices in [0, {z.size(-1)}), got {got}")
-    return out
 
 
 def _backward(
@@ -69,9 +73,14 @@ def backward(
     """The gradient with respect to z. That of a segmentation map keeps the map's memory layout."""
     by_rows = _backward if measures.classes is None else _backward_with_few
     found = by_rows(grad, z, measures, statistics, out)
-    if out is not None or in_columns(z) is None or found.stride() == z.stride():
-        return found
-    return laid_like(z).copy_(found)
+    return found if out is not None else _laid_out(found, z)
+
+
+def _laid_out(by_z: Tensor, z: Tensor) -> Tensor:
+    """The gradient in the memory layout of a segmentation map."""
+    if in_columns(z) is None or by_z.stride() == z.stride():
+        return by_z
+    return laid_like(z).copy_(by_z)
 
 
 row_statistics = operator("dense", "CPU", serves, forward, backward, laid_like)
@@ -79,34 +88,54 @@ row_statistics = operator("dense", "CPU", serves, forward, backward, laid_like)
 
 def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Evaluate linear losses and their gradient, as :func:`labelsmooth._engines.reference.evaluate`."""
-    rows = statistics.shape[1:]
-    factors = [x.expand(rows).contiguous() if isinstance(x, Tensor) else x for x in linear.factors]
-    scale = linear.scale.contiguous()
-    terms = Terms(
-        dtype=DTYPES.index(statistics.dtype),
-        rows=rows.numel(),
-        scale=scale.data_ptr(),
-        z_loss=linear.z_loss,
-        z_by_target=linear.z_by_target,
-        threads=torch.get_num_threads(),
-    )
-    terms.held = factors
-    for i, factor in enumerate(factors):
-        if isinstance(factor, Tensor):
-            terms.each[i] = factor.data_ptr()
-        else:
-            terms.factor[i] = factor
+    terms = _terms(linear, statistics[0])
     losses = torch.empty_like(statistics[0])
     _kernel().labelsmooth_losses(terms, statistics.data_ptr(), losses.data_ptr())
 
     def gradient(grad: Tensor) -> Tensor:
-        scaled = (scale * grad).contiguous()
-        found = statistics.new_empty(DIFFERENTIABLE, *rows)
+        scaled = (linear.scale * grad).contiguous()
+        found = statistics.new_empty(DIFFERENTIABLE, *losses.shape)
         terms.scale = scaled.data_ptr()
         _kernel().labelsmooth_losses_backward(terms, statistics.data_ptr(), found.data_ptr())
         return found
 
     return losses, gradient
+
+
+def at_once(z: Tensor, measures: Measures, linear: Linear, grad: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The statistics, linear losses, and the gradient with respect to z, given that of the losses.
+
+    None if the priors are over a few classes, which need operations of torch after the kernel's.
+    """
+    if measures.classes is not None:
+        return None
+    z, problem, _keep = _problem(z, *measures)
+    statistics = z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
+    losses, by_statistics = torch.empty_like(statistics[0]), torch.empty_like(statistics[:DIFFERENTIABLE])
+    scaled, by_z = (linear.scale * grad).contiguous(), _place(z, problem)
+    places = (x.data_ptr() for x in (scaled, statistics, losses, by_statistics, by_z))
+    _check(_kernel().labelsmooth_at_once(problem, _terms(linear, losses), *places), z, measures)
+    return statistics, losses, _laid_out(by_z, z)
+
+
+def _terms(linear: Linear, like: Tensor) -> Terms:
+    factors = [x.expand(like.shape).contiguous() if isinstance(x, Tensor) else x for x in linear.factors]
+    scale = linear.scale.contiguous()
+    terms = Terms(
+        dtype=DTYPES.index(like.dtype),
+        rows=like.numel(),
+        scale=scale.data_ptr(),
+        z_loss=linear.z_loss,
+        z_by_target=linear.z_by_target,
+        threads=torch.get_num_threads(),
+    )
+    terms.held = factors, scale
+    for i, factor in enumerate(factors):
+        if isinstance(factor, Tensor):
+            terms.each[i] = factor.data_ptr()
+        else:
+            terms.factor[i] = factor
+    return terms
 
 
 def uniform(

@@ -18,7 +18,7 @@ from labelsmooth import _engines
 from labelsmooth._core.statistics import ABSENT, STATISTICS, Factors, Gradient, RowStatistics
 from labelsmooth._engines.operator import DTYPES
 
-ABI = 8
+ABI = 9
 """The value of ``labelsmooth_abi()`` in native/labelsmooth.cpp. The two must be changed together."""
 
 NAME = "_native.cpu.so"
@@ -191,6 +191,8 @@ def _declare(library: ctypes.CDLL) -> None:
     for function in (library.labelsmooth_losses, library.labelsmooth_losses_backward):
         function.argtypes = (ctypes.POINTER(Terms), pointer, pointer)
         function.restype = None
+    library.labelsmooth_at_once.argtypes = (problem, ctypes.POINTER(Terms), *[pointer] * 5)
+    library.labelsmooth_at_once.restype = int64
     given = (problem, int64, double)
     library.labelsmooth_uniform_forward.argtypes = (*given, pointer, pointer, double, double, pointer)
     library.labelsmooth_uniform_backward.argtypes = (*given, double, pointer, pointer)

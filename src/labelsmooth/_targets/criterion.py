@@ -94,12 +94,8 @@ class Criterion(NamedTuple):
         The function takes the gradient with respect to the losses, and returns the gradient with respect to
         the differentiable statistics, ``(5, ...)``.
         """
-        if self.formula.linear:
-            one = self.eps.is_cpu and not self.eps.dim()
-            factors = self.formula.factors(self.eps.item() if one else self.eps)
-            return kernels.evaluate(
-                statistics, Linear(factors, self.scale, self.z_loss, self.measures.weight is not None)
-            )
+        if (linear := self.linear) is not None:
+            return kernels.evaluate(statistics, linear)
         with torch.enable_grad():
             leaf = statistics.detach().requires_grad_()
             losses = self.losses(RowStatistics(*leaf.unbind()))
@@ -109,6 +105,15 @@ class Criterion(NamedTuple):
             return found[:DIFFERENTIABLE]
 
         return losses.detach(), gradient
+
+    @property
+    def linear(self) -> Linear | None:
+        """The losses as a sum of terms, or None if the formula is not one."""
+        if not self.formula.linear:
+            return None
+        one = self.eps.is_cpu and not self.eps.dim()
+        factors = self.formula.factors(self.eps.item() if one else self.eps)
+        return Linear(factors, self.scale, self.z_loss, self.measures.weight is not None)
 
     def _formula_of(self, s: RowStatistics) -> Tensor:
         formula, name = self.formula, type(self.formula).__name__

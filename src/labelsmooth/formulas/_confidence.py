@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from labelsmooth._core.checks import Interval, check_number
-from labelsmooth._core.statistics import RowStatistics, model_entropy, nll, times
+from labelsmooth._core.statistics import Factors, RowStatistics, model_entropy, nll, times
 from labelsmooth.formulas._base import Formula, log_likelihood, smoothed_nll
 
 
@@ -44,10 +44,17 @@ class ConfidencePenalty(Formula):
         if self.threshold is not None:
             check_number("threshold", self.threshold, above_zero=True)
 
+    @property
+    def linear(self) -> bool:
+        return self.threshold is None
+
+    def factors(self, eps: float | Tensor) -> Factors:
+        return Factors(nll=1.0, entropy=-eps)
+
     def __call__(self, s: RowStatistics, eps: Tensor) -> Tensor:
-        entropy = model_entropy(s)
-        penalty = -entropy if self.threshold is None else (self.threshold - entropy).relu()
-        return nll(s) + times(eps, penalty)
+        if self.threshold is None:
+            return super().__call__(s, eps)
+        return nll(s) + times(eps, (self.threshold - model_entropy(s)).relu())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from labelsmooth._core.modes import is_dtensor, recorded, transformed
 from labelsmooth._core.precision import compute_dtype
 from labelsmooth._core.statistics import RowStatistics
-from labelsmooth._engines import reference
+from labelsmooth._engines import ahead, dense, kept, reference
 from labelsmooth._engines.operator import Kernels
 from labelsmooth._engines.route import Engine, choose
 from labelsmooth._targets.criterion import Criterion, criterion
@@ -52,8 +52,17 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, wanted: Criterion, kernels: Kernels) -> tuple[Tensor, Tensor]:
-        statistics = kernels.forward(z, wanted.measures)
-        losses, ctx.gradient = wanted.evaluated(statistics, kernels)
+        ctx.habit = ctx.factor = ctx.by_z = None
+        if kernels is dense and ctx.needs_input_grad[0] and wanted.reduction != "none":
+            ctx.habit = ahead.habit((z.size(-1), wanted.reduction, type(wanted.formula)))
+            ctx.factor = ctx.habit.expected()
+        found = None if ctx.factor is None else _at_once(z, wanted, ctx.factor)
+        if found is None:
+            statistics = kernels.forward(z, wanted.measures)
+            losses, ctx.gradient = wanted.evaluated(statistics, kernels)
+        else:
+            statistics, losses, ctx.by_z = found
+            ctx.gradient = None
         ctx.save_for_backward(z, *wanted.tensors)
         ctx.call = wanted, kernels, statistics
         ctx.mark_non_differentiable(statistics)
@@ -69,7 +78,23 @@ class _Loss(torch.autograd.Function):
             by_z = reference.differentiable(
                 z, lambda x: wanted.loss(reference.row_statistics(x, measures)), grad
             )
-        else:
-            by_statistics = ctx.gradient(wanted.unreduced(grad))
-            by_z = kernels.backward(by_statistics, z, wanted.measures, statistics)
+            return by_z, None, None
+        by_z, ctx.by_z = ctx.by_z, None  # which is its caller's once it is returned
+        if ctx.habit is not None:
+            ctx.habit.came(factor := float(grad))
+            if by_z is not None:
+                kept.prefer(by_z)
+                if factor == ctx.factor:
+                    return by_z, None, None
+        gradient = ctx.gradient or wanted.evaluated(statistics, kernels)[1]
+        by_statistics = gradient(wanted.unreduced(grad))
+        by_z = kernels.backward(by_statistics, z, wanted.measures, statistics, by_z)
         return by_z, None, None
+
+
+def _at_once(z: Tensor, wanted: Criterion, factor: float) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Statistics, losses and the gradient, if the backward pass brings this factor; None if that is not served."""
+    linear = wanted.linear
+    if linear is None:  # a formula in Python is between the two passes
+        return None
+    return dense.at_once(z, wanted.measures, linear, wanted.unreduced(wanted.scale.new_tensor(factor)))
