@@ -94,10 +94,13 @@ def ddp(as_views: bool) -> None:
 def fsdp() -> None:
     model = Head()
     expected = trained(model.weight, of_head)
-    fully_shard(model)
+    sharded = fully_shard(model)
     optimizer = SGD(model.parameters(), RATE)
     for wanted in expected:
-        model(dist.get_rank()).backward()
+        sharded.set_requires_gradient_sync(False)
+        (model(dist.get_rank()) / 4).backward()
+        sharded.set_requires_gradient_sync(True)
+        (model(dist.get_rank()) * 3 / 4).backward()
         optimizer.step()
         optimizer.zero_grad()
         assert isinstance(model.weight, DTensor)
