@@ -6,6 +6,9 @@ float64 result; then the entrants run in turns, round by round, so that noise af
 figure is the median over the rounds, a ratio the median of the ratios within each round. The peak is the
 largest amount of memory that torch's allocator holds during a step, beyond what it held before.
 
+Memory that is new to the process costs time, and how much of it is new depends on the allocator.
+``--allocator jemalloc`` measures in a process with jemalloc, which keeps the freed memory of all entrants.
+
 The goals in ``cases.py`` are printed as met or missed. The benchmarks do not cover the sharded losses, which
 the tests compare with one process, nor the study.
 

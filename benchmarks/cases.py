@@ -24,6 +24,7 @@ from benchmarks.providers import (
     OURS_PLAIN,
     PLAIN,
     PLAIN_COMPILED,
+    PRODUCTS,
     READ,
     SEED,
     TIMM,
@@ -32,6 +33,7 @@ from benchmarks.providers import (
 )
 
 Load = Literal["quiet", "busy"]
+Allocator = Literal["system", "jemalloc"]
 Quantity = Literal["time", "peak", "peak beyond the gradients"]
 
 
@@ -77,6 +79,7 @@ class Goal:
     entrant: str = OURS
     device: Literal["cpu", "cuda"] = "cpu"
     load: Load = "quiet"
+    allocator: Allocator = "system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class Case:
     entrants: tuple[Entrant, ...]
     goals: tuple[Goal, ...] = ()
     dtype: torch.dtype = torch.float32
+    native_bf16: bool = False  # left out on a CPU without instructions for it, where torch emulates them
 
     def small(self) -> "Case":
         return replace(self, entrants=tuple(replace(e, size=e.size.small()) for e in self.entrants))
@@ -95,6 +99,10 @@ class Case:
 def _side_by_side(size: Size, *names: str) -> tuple[Entrant, ...]:
     providers = DENSE if size.features is None else LINEAR
     return tuple(Entrant(name, providers[name], size, baseline=TORCH) for name in names)
+
+
+def _beside_the_plain_call(size: Size, *names: str) -> tuple[Entrant, ...]:
+    return tuple(Entrant(name, GENERAL[name], size, baseline=CALL) for name in names)
 
 
 def _growth(size: Size, *names: str) -> tuple[Entrant, ...]:
@@ -131,12 +139,23 @@ CUDA_LINEAR = tuple(
 DENSE_PEERS = (OURS, TORCH, PLAIN, SEED, TIMM, HF, LIGER, FLASH, COPY)
 COMPILED_PEERS = (OURS_COMPILED, COMPILED, PLAIN_COMPILED)
 LIMITS = (READ, FLOOR)
+LARGE_GENERAL = (
+    "a prior",
+    "class weights",
+    "eps of each sample",
+    "mixup labels",
+    "MaxSup",
+    "a margin",
+    "a confidence penalty",
+)
 LARGE = (
     Goal("time", TORCH, 0.08),
     Goal("time", TORCH, 0.1, load="busy"),
     Goal("time", PLAIN, 0.1),
     Goal("time", FLOOR, 1.0),
     ONE_BUFFER,
+    # jemalloc never returns memory here, so that torch has no fresh pages either.
+    Goal("time", TORCH, 0.25, allocator="jemalloc"),
 )
 
 CASES = (
@@ -178,7 +197,16 @@ CASES = (
     Case(
         "linear 2048x512x32000",
         _side_by_side(
-            Size(2048, 32000, 512), OURS, OURS_PLAIN, TORCH, PLAIN, CHUNKED, COMPILED, LIGER, CCE_PLAIN
+            Size(2048, 32000, 512),
+            OURS,
+            OURS_PLAIN,
+            TORCH,
+            PLAIN,
+            CHUNKED,
+            COMPILED,
+            LIGER,
+            CCE_PLAIN,
+            PRODUCTS,
         ),
         (
             Goal("time", TORCH, 0.7),
@@ -190,8 +218,13 @@ CASES = (
     ),
     Case(
         "general path 128x10",
-        tuple(Entrant(name, provider, Size(128, 10), baseline=CALL) for name, provider in GENERAL.items()),
+        _beside_the_plain_call(Size(128, 10), *GENERAL),
         tuple(Goal("time", CALL, 3.0, entrant=name) for name in GENERAL if name not in (CALL, TORCH)),
+    ),
+    Case(
+        "general path 2048x32000",
+        _beside_the_plain_call(Size(2048, 32000), CALL, *LARGE_GENERAL),
+        tuple(Goal("time", CALL, 1.5, entrant=name) for name in ("a prior", "MaxSup", "mixup labels")),
     ),
     Case(
         "general path 128x64x10",
@@ -211,8 +244,9 @@ CASES = (
     ),
     Case(
         "bf16, linear 2048x512x32000",
-        _side_by_side(Size(2048, 32000, 512), OURS, TORCH, PLAIN, LIGER, CCE_PLAIN),
+        _side_by_side(Size(2048, 32000, 512), OURS, TORCH, PLAIN, LIGER, CCE_PLAIN, PRODUCTS),
         CUDA_LINEAR,
         dtype=torch.bfloat16,
+        native_bf16=True,
     ),
 )

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cases import Case, Entrant, Size
-from benchmarks.exact import answer, disagreement, entropy
+from benchmarks.exact import Exact, answer, disagreement, entropy
 from benchmarks.providers import Loss
 from benchmarks.results import Measurement
 from labelsmooth.engines import empty_cache
@@ -179,7 +179,7 @@ def _checked(
     entrants: Sequence[Entrant], sizes: dict[Size, tuple[tuple[Tensor, ...], Tensor]]
 ) -> Iterator[tuple[Entrant, Step | str]]:
     """A step of each entrant, or the reason why there is none."""
-    answers: dict[tuple[Size, float], tuple[float, tuple[Tensor, ...]]] = {}
+    answers: dict[tuple[Size, float, Exact], tuple[float, tuple[Tensor, ...]]] = {}
     for entrant in entrants:
         provider, size = entrant.provider, entrant.size
         leaves, target = sizes[size]
@@ -190,9 +190,10 @@ def _checked(
             if not provider.is_loss:
                 yield entrant, lambda loss=loss, leaves=leaves, target=target: _drop(loss(*leaves, target))
                 continue
-            if (size, provider.eps) not in answers:
-                answers[size, provider.eps] = answer(leaves, target, provider.eps)
-            expected, exact = answers[size, provider.eps]
+            key = size, provider.eps, provider.exact
+            if key not in answers:
+                answers[key] = answer(leaves, target, provider.eps, provider.exact)
+            expected, exact = answers[key]
             if provider.is_divergence:
                 expected -= entropy(provider.eps, size.classes)
             value = loss(*leaves, target)

@@ -13,6 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.exact import (
+    MARGIN,
+    Exact,
+    confidence_penalized,
+    max_suppressed,
+    smoothed,
+    within_a_margin,
+)
 from labelsmooth import CrossEntropyLoss, formulas, functional, mixed
 
 EPS = 0.1
@@ -33,6 +41,7 @@ CCE_PLAIN = "CCE plain"
 COPY = "device copy"
 READ = "one read"
 FLOOR = "a read and a copy"
+PRODUCTS = "three products"
 
 Loss = Callable[..., Tensor]
 
@@ -44,6 +53,7 @@ class Provider:
     name: str
     build: Callable[[], Loss]  # raises if a dependency is missing
     eps: float = EPS
+    exact: Exact = smoothed
     is_divergence: bool = False  # the loss minus the entropy of the target
     is_loss: bool = True
     cuda_only: bool = False
@@ -84,6 +94,22 @@ def _read_and_copy() -> Loss:
             kept.append(torch.empty_like(z.detach()))
         z.detach().amax(-1)
         return kept[0].copy_(z.detach())
+
+    return run
+
+
+def _three_products() -> Loss:
+    """The products of a head: logits, and the gradients of features and weight, in memory already in use."""
+    kept: list[Tensor] = []
+
+    def run(h: Tensor, weight: Tensor, _: Tensor) -> Tensor:
+        h, weight = h.detach(), weight.detach()
+        if not kept:
+            kept.extend((h.new_empty(len(h), len(weight)), torch.empty_like(h), torch.empty_like(weight)))
+        z, by_h, by_weight = kept
+        torch.mm(h, weight.T, out=z)
+        torch.mm(z, weight, out=by_h)
+        return torch.mm(z.T, h, out=by_weight)
 
     return run
 
@@ -167,7 +193,7 @@ class Summed(formulas.Formula):
 
 
 def _general(make: Callable[[Tensor, Tensor], dict[str, Any]]) -> Callable[[], Loss]:
-    """The module with an option of the general path, made for the first batch; the loss stays the same."""
+    """The module with an option of the general path, made for the first batch."""
 
     def build() -> Loss:
         kept: dict[str, Any] = {}
@@ -200,6 +226,21 @@ GENERAL = {
             build=_general(lambda z, y: {"label_smoothing": z.new_full((len(z),), EPS)}),
         ),
         Provider(name="mixup labels", build=_general(lambda z, y: {"target": mixed(y, y, 0.7)})),
+        Provider(
+            name="MaxSup",
+            build=_general(lambda z, y: {"formula": formulas.MaxSup()}),
+            exact=max_suppressed,
+        ),
+        Provider(
+            name="a margin",
+            build=_general(lambda z, y: {"formula": formulas.MarginSmoothing(MARGIN)}),
+            exact=within_a_margin,
+        ),
+        Provider(
+            name="a confidence penalty",
+            build=_general(lambda z, y: {"formula": formulas.ConfidencePenalty()}),
+            exact=confidence_penalized,
+        ),
     )
 }
 
@@ -225,5 +266,6 @@ LINEAR = {
         Provider(name=COMPILED, build=lambda: _compiled(_torch_linear)),
         Provider(name=LIGER, build=_liger_linear, cuda_only=True),
         Provider(name=CCE_PLAIN, build=_cce, cuda_only=True, eps=0.0),
+        Provider(name=PRODUCTS, build=_three_products, is_loss=False),
     )
 }

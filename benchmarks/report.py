@@ -33,11 +33,13 @@ def case_table(case: Case, measurements: Sequence[Measurement]) -> Table:
 
 
 def goal_table(judged: Sequence[Judged]) -> Table:
-    table = _table("the goals", "case", "of labelsmooth", "to", "goal", "figure", "")
+    table = _table("the goals", "case", "of", "", "to", "goal", "figure", "")
     for j in judged:
         goal = f"≤ {j.goal.most:.3g}"
         against = j.goal.against or "its gradients"
-        table.add_row(j.case, j.goal.quantity, against, goal, _ratio(j.figure), VERDICTS[j.met])
+        table.add_row(
+            j.case, j.goal.entrant, j.goal.quantity, against, goal, _ratio(j.figure), VERDICTS[j.met]
+        )
     return table
 
 

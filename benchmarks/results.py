@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.cases import Case, Entrant, Goal, Load
+from benchmarks.cases import Allocator, Case, Entrant, Goal, Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,18 @@ def figure(goal: Goal, measurements: Sequence[Measurement]) -> float | None:
 
 
 def judge(
-    case: Case, measurements: Sequence[Measurement], *, device: str, load: Load, quick: bool
+    case: Case,
+    measurements: Sequence[Measurement],
+    *,
+    device: str,
+    load: Load,
+    allocator: Allocator,
+    quick: bool,
 ) -> list[Judged]:
-    """The goals for this device and load. A quick run judges none, since its sizes are not the goals'."""
+    """The goals for this device, load and allocator. A quick run judges none, as its sizes are smaller."""
     judged = []
     for goal in case.goals:
-        if (goal.device, goal.load) == (device, load):
+        if (goal.device, goal.load, goal.allocator) == (device, load, allocator):
             value = figure(goal, measurements)
             met = None if quick or value is None else value <= goal.most
             judged.append(Judged(case.name, goal, value, met))
@@ -98,7 +104,7 @@ def _measurement_row(case: Case, m: Measurement, found: dict[str, Measurement]) 
         "kind": "measurement",
         "case": case.name,
         "provider": m.entrant.label,
-        "mode": "forward+backward" if m.entrant.provider.is_loss else "copy",
+        "mode": "forward+backward" if m.entrant.provider.is_loss else "floor",
         "N": size.rows,
         "K": size.classes,
         "D": size.features,

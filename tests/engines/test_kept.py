@@ -1,5 +1,6 @@
 """The memory of a gradient is used again after the gradient has died, and nobody can see it."""
 
+import copy
 import ctypes
 import gc
 import io
@@ -212,6 +213,27 @@ def test_a_second_backward_pass() -> None:
     assert first.equal(second)
 
 
+def test_a_changed_gradient_is_not_seen_by_the_second_backward_pass() -> None:
+    z = logits(1.0)
+    loss = cross_entropy(z, Y, label_smoothing=0.1)
+    for _ in range(3):
+        found = torch.autograd.grad(loss, z, retain_graph=True)[0]
+        assert found.equal(gradient(1.0))
+        found.zero_()
+        del found
+
+
+def test_gradients_that_wait_for_their_backward_pass() -> None:
+    """The forward pass has computed them, and nobody has seen them yet."""
+    values = (1.0, 2.0, 3.0)
+    expected = [gradient(value).clone() for value in values]
+    leaves = [logits(value) for value in values]
+    losses = [cross_entropy(z, Y, label_smoothing=0.1) for z in leaves]
+    found = [torch.autograd.grad(loss, z)[0] for loss, z in zip(losses, leaves, strict=True)]
+    assert all(x.equal(y) for x, y in zip(found, expected, strict=True))
+    assert len({x.data_ptr() for x in found}) == len(values)
+
+
 def test_hooks_that_write_and_keep() -> None:
     z, kept_by_hook = logits(1.0), list[Tensor]()
     expected = gradient(1.0).clone()
@@ -236,6 +258,7 @@ CHANGES: dict[str, Callable[[Tensor], Any]] = {
     "transposed": lambda x: x.t_(),
     "requires_grad": lambda x: x.requires_grad_(),
     "shared": lambda x: x.share_memory_(),
+    "pickled": lambda x: pickle.loads(pickle.dumps(x)).zero_(),
     "saved": lambda x: torch.save(x, io.BytesIO()),
     "swapped": lambda x: torch.utils.swap_tensors(x, torch.zeros(3)),
 }
@@ -256,6 +279,19 @@ def test_what_is_done_to_a_gradient_is_not_seen_in_the_next(how: str) -> None:
             assert nbytes == NBYTES
             assert not found.requires_grad
             assert not found.is_shared()
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy, lambda x: x.numpy().copy()],
+    ids=["pickled", "deep copy", "array"],
+)
+def test_a_copy_has_memory_of_its_own(copied: Callable[[Tensor], Any]) -> None:
+    found = gradient(1.0)
+    expected, there = found.clone(), copied(found)
+    del found
+    assert is_reused(lambda: gradient(2.0))
+    assert torch.as_tensor(there).equal(expected)
 
 
 def test_what_another_process_sees_is_not_reused() -> None:
