@@ -102,17 +102,19 @@ def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tens
     return losses, gradient
 
 
-def at_once(z: Tensor, measures: Measures, linear: Linear, grad: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+def at_once(
+    z: Tensor, measures: Measures, linear: Linear, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor] | None:
     """The statistics, linear losses, and the gradient with respect to z, given that of the losses.
 
     None if the priors are over a few classes, which need operations of torch after the kernel's.
     """
     if measures.classes is not None:
         return None
-    z, problem, _keep = _problem(z, *measures)
+    rows, problem, _keep = _problem(z, *measures)
     statistics = z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
     losses, by_statistics = torch.empty_like(statistics[0]), torch.empty_like(statistics[:DIFFERENTIABLE])
-    scaled, by_z = (linear.scale * grad).contiguous(), _place(z, problem)
+    scaled, by_z = (linear.scale * grad).contiguous(), _place(rows, problem)
     places = (x.data_ptr() for x in (scaled, statistics, losses, by_statistics, by_z))
     _check(_kernel().labelsmooth_at_once(problem, _terms(linear, losses), *places), z, measures)
     return statistics, losses, _laid_out(by_z, z)

@@ -40,7 +40,10 @@ def logits_cross_entropy(
         statistics = kernels.row_statistics(z, wanted.measures)
         loss = wanted.loss(statistics)
         return loss, wanted.nll(statistics) if return_nll else loss
-    loss, found = _Loss.apply(z, wanted, kernels)
+    habit = None
+    if kernels is dense and wanted.reduction != "none" and torch.is_grad_enabled() and z.requires_grad:
+        habit = ahead.habit((z.size(-1), wanted.reduction, type(wanted.formula)))
+    loss, found = _Loss.apply(z, wanted, kernels, habit)
     return loss, wanted.nll(RowStatistics(*found.unbind())) if return_nll else loss
 
 
@@ -51,18 +54,17 @@ class _Loss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, wanted: Criterion, kernels: Kernels) -> tuple[Tensor, Tensor]:
-        ctx.habit = ctx.factor = ctx.by_z = None
-        if kernels is dense and ctx.needs_input_grad[0] and wanted.reduction != "none":
-            ctx.habit = ahead.habit((z.size(-1), wanted.reduction, type(wanted.formula)))
-            ctx.factor = ctx.habit.expected()
-        found = None if ctx.factor is None else _at_once(z, wanted, ctx.factor)
+    def forward(
+        ctx: Any, z: Tensor, wanted: Criterion, kernels: Kernels, habit: ahead.Habit | None
+    ) -> tuple[Tensor, Tensor]:
+        factor = habit and habit.expected()
+        found = None if factor is None else _at_once(z, wanted, factor)
         if found is None:
-            statistics = kernels.forward(z, wanted.measures)
+            statistics, by_z = kernels.forward(z, wanted.measures), None
             losses, ctx.gradient = wanted.evaluated(statistics, kernels)
         else:
-            statistics, losses, ctx.by_z = found
-            ctx.gradient = None
+            (statistics, losses, by_z), ctx.gradient = found, None
+        ctx.ahead = habit, factor, by_z
         ctx.save_for_backward(z, *wanted.tensors)
         ctx.call = wanted, kernels, statistics
         ctx.mark_non_differentiable(statistics)
@@ -78,22 +80,21 @@ class _Loss(torch.autograd.Function):
             by_z = reference.differentiable(
                 z, lambda x: wanted.loss(reference.row_statistics(x, measures)), grad
             )
-            return by_z, None, None
-        by_z, ctx.by_z = ctx.by_z, None  # which is its caller's once it is returned
-        if ctx.habit is not None:
-            ctx.habit.came(factor := float(grad))
-            if by_z is not None:
-                kept.prefer(by_z)
-                if factor == ctx.factor:
-                    return by_z, None, None
-        gradient = ctx.gradient or wanted.evaluated(statistics, kernels)[1]
-        by_statistics = gradient(wanted.unreduced(grad))
-        by_z = kernels.backward(by_statistics, z, wanted.measures, statistics, by_z)
-        return by_z, None, None
+            return by_z, None, None, None
+        habit, factor, by_z = ctx.ahead
+        ctx.ahead = habit, factor, None  # as the gradient is its caller's once it is returned
+        if habit is not None:
+            habit.came(float(grad))
+        if by_z is not None:
+            kept.prefer(by_z)
+        if by_z is None or float(grad) != factor:
+            gradient = ctx.gradient or wanted.evaluated(statistics, kernels)[1]
+            by_z = kernels.backward(gradient(wanted.unreduced(grad)), z, wanted.measures, statistics, by_z)
+        return by_z, None, None, None
 
 
 def _at_once(z: Tensor, wanted: Criterion, factor: float) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Statistics, losses and the gradient, if the backward pass brings this factor; None if that is not served."""
+    """Statistics, losses, and the gradient for a backward pass with this factor, or None."""
     linear = wanted.linear
     if linear is None:  # a formula in Python is between the two passes
         return None
