@@ -137,7 +137,7 @@ class Calls:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        kernel = dense._kernel()
+        kernel = dense.kernel()
         backward = kernel.labelsmooth_uniform_backward
 
         def counted(*args: Any) -> None:
@@ -165,7 +165,7 @@ def test_a_steady_factor_is_computed_ahead(dtype: torch.dtype, monkeypatch: pyte
 def test_an_evaluation_computes_no_gradient_but_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     ahead._habits.clear()
     z, given = leaf(), []
-    kernel = dense._kernel()
+    kernel = dense.kernel()
     forward = kernel.labelsmooth_uniform_forward
     monkeypatch.setattr(
         kernel, "labelsmooth_uniform_forward", lambda *args: given.append(args[-1]) or forward(*args)

@@ -2,11 +2,12 @@
 
 from typing import Literal, Unpack, overload
 
+import torch
 from torch import Tensor
 
 from labelsmooth._core.keywords import takes
 from labelsmooth._core.overrides import overridable
-from labelsmooth._engines import dense
+from labelsmooth._engines.uniform import compiled, uniform
 from labelsmooth._targets.criterion import DEFAULTS
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.options import LogitsOptions
@@ -118,8 +119,12 @@ def cross_entropy(
         Szegedy et al., *Rethinking the Inception Architecture for Computer Vision*, CVPR 2016.
     """
     plain = one_pass(input, target, weight, options, dim)
-    if not isinstance(plain, str) and (found := dense.uniform(*plain)):
-        loss, hard = found
-        return (loss, loss.new_tensor(hard)) if return_nll else loss
+    if not isinstance(plain, str):
+        if torch.compiler.is_compiling():
+            loss, nll = compiled(*plain)
+            return (loss, nll) if return_nll else loss
+        if found := uniform(*plain):
+            loss, hard = found
+            return (loss, loss.new_tensor(hard)) if return_nll else loss
     loss, nll = logits_cross_entropy(input, target, weight, dim=dim, return_nll=return_nll, **options)
     return (loss, nll) if return_nll else loss

@@ -6,10 +6,10 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from labelsmooth._core.modes import plain, recorded, transformed
+from labelsmooth._core.modes import plain, readable, recorded, transformed
 from labelsmooth._core.statistics import class_dim_of
 from labelsmooth._engines import dense
 from labelsmooth._engines.operator import DTYPES
@@ -19,7 +19,7 @@ from labelsmooth.schedules import Schedule
 
 
 class OnePass(NamedTuple):
-    """The arguments of :func:`labelsmooth._engines.dense.uniform`."""
+    """The arguments of :func:`labelsmooth._engines.uniform.uniform`."""
 
     z: Tensor  # the classes last
     target: Tensor
@@ -42,8 +42,9 @@ def one_pass(
 
     Invalid arguments are a reason too; the general path then raises the error.
     """
-    if torch.compiler.is_compiling():
-        return "torch.compile is at work"
+    compiling = torch.compiler.is_compiling()
+    if compiling and torch.compiler.is_exporting():
+        return "an exported graph has to run without this package"
     for name, value in options.items():
         default = DEFAULTS.get(name)
         if (
@@ -63,7 +64,7 @@ def one_pass(
     reduction = options.get("reduction", "mean")
     if reduction not in ("mean", "sum"):
         return f"reduction is {reduction!r}"
-    if not plain(input) or not plain(target):
+    if not all(type(x) in (Tensor, nn.Parameter) if compiling else plain(x) for x in (input, target)):
         return "a tensor is of a subclass with a dispatch of its own"
     if not input.is_cpu or not target.is_cpu:
         return f"it runs on a CPU, and input is on {input.device}"
@@ -92,6 +93,6 @@ def one_pass(
 def _number(eps: Any) -> float:
     """The strength as a number, or NaN if it is not a single one."""
     eps = eps.eps if isinstance(eps, Schedule) else eps
-    if type(eps) is Tensor and eps.is_cpu and not eps.dim() and not eps.requires_grad:
+    if type(eps) is Tensor and readable(eps) and not eps.dim() and not eps.requires_grad:
         eps = eps.item()
     return float(eps) if isinstance(eps, (float, int, Real)) else math.nan
