@@ -190,18 +190,11 @@ def faster(load: str) -> list[tuple[Row, Row, float]]:
 
 
 def peers_ahead() -> str:
-    rows = [
-        (
-            load,
-            size(ours),
-            SHOWN[peer["provider"]],
-            duration(peer["ms"]),
-            duration(ours["ms"]),
-            f"{ratio:.2f}",
-        )
-        for load in ("quiet", "busy")
-        for ours, peer, ratio in faster(load)
-    ]
+    rows = []
+    for load in ("quiet", "busy"):
+        for ours, peer, ratio in faster(load):
+            pair = (unbroken(duration(row["ms"])) for row in (peer, ours))
+            rows.append((load, size(ours), SHOWN[peer["provider"]], *pair, f"{ratio:.2f}"))
     return table(("load", "rows x classes", "peer", "its time", "labelsmooth", "ratio"), rows)
 
 

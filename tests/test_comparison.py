@@ -88,7 +88,7 @@ def test_the_table_of_the_engines(case: str) -> None:
     for row, cell in zip(rows, found, strict=True):
         time, _, bytes_ = cell.partition(", ")
         assert time == duration(row["ms"])
-        shown = beyond(row) if "D" in row and row["D"] else peak(row)
+        shown = beyond(row) if row.get("D") else peak(row)
         assert bytes_.removesuffix(" beyond the gradients") in ("", shown)
 
 
