@@ -97,7 +97,7 @@ def measured(load: str, case: str, provider: str) -> Row:
 
 def size(row: Row) -> str:
     """The size of a case, as it is written in a table."""
-    n, k, features, side = map(row.get, ("N", "K", "D", "side"))
+    n, k, features, side = row["N"], row["K"], row["D"], row.get("side")
     if side is not None:
         text = f"segmentation maps, {n // side**2} x {k} x {side} x {side}"
     elif features is not None:
