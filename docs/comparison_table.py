@@ -19,6 +19,7 @@ from benchmarks.providers import (
     OURS,
     PLAIN,
     PLAIN_COMPILED,
+    PRODUCTS,
     SEED,
     TIMM,
     TORCH,
@@ -40,8 +41,9 @@ SHOWN = {
     HF: "Hugging Face's formula",
     SEED: "one-hot `KLDivLoss`",
     FLOOR: "a read and a copy",
+    PRODUCTS: "the three products",
 }
-PEERS = [name for name in SHOWN if name not in (OURS, FLOOR)]
+PEERS = [name for name in SHOWN if name not in (OURS, FLOOR, PRODUCTS)]
 
 Row = dict[str, Any]  # a line of a file of results
 
@@ -62,6 +64,11 @@ class Run:
                 cases.setdefault(_current(row["case"]), {})[row["provider"]] = row
         return cls(lines[0], cases)
 
+    def is_usual(self, load: str) -> bool:
+        """Whether it has the goals' sizes, torch's own allocator and this load."""
+        facts = self.facts
+        return (facts["load"], facts["quick"], facts.get("allocator", "system")) == (load, False, "system")
+
     def providers(self, names: Iterable[str]) -> list[str]:
         """Those of the names that were measured in any case."""
         return [name for name in names if any(name in case for case in self.cases.values())]
@@ -80,10 +87,9 @@ SIDE_BY_SIDE = [c.name for c in CASES if any((e.label, e.baseline) == (OURS, TOR
 def runs(load: str) -> list[Run]:
     """The newest first, each with the cases that no newer one has."""
     found = [Run.read(path) for path in RESULTS.glob("*-cores-*.jsonl")]
-    right = [run for run in found if (run.facts["load"], run.facts["quick"]) == (load, False)]
-    right.sort(key=lambda run: run.facts["utc"], reverse=True)
+    found = [run for run in found if run.is_usual(load)]
     kept, seen = list[Run](), set[str]()
-    for run in right:
+    for run in sorted(found, key=lambda run: run.facts["utc"], reverse=True):
         cases = {c: run.cases[c] for c in SIDE_BY_SIDE if c in run.cases and c not in seen}
         seen |= cases.keys()
         if cases:
