@@ -8,7 +8,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -327,9 +327,9 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
 }
 
 
-def rendered(page: str, text: str) -> str:
+def rendered(page: str, text: str, tables: Mapping[str, Callable[[], str]] | None = None) -> str:
     """The text of a page with up-to-date tables, each between two markers."""
-    for name, make in PAGES[page].items():
+    for name, make in (tables or PAGES[page]).items():
         begin, end = f"<!-- table: {name} -->", "<!-- end of the table -->"
         before, _, rest = text.partition(begin)
         _, marker, after = rest.partition(end)

@@ -98,7 +98,7 @@ def test_a_recommended_model_is_loaded_back(tmp_path: Path):
 
 DOCS = ROOT / "docs"
 # Their code needs a framework; tests/integrations runs it.
-OF_FRAMEWORKS = {"how_to/transformers.md", "how_to/lightning.md"}
+OF_FRAMEWORKS = {"how_to/transformers.md", "how_to/trl.md", "how_to/lightning.md"}
 TESTED_BELOW = {"tutorial/first_model.md", "how_to/your_data.md"}
 PAGES = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md") if "```python" in page.read_text()}
 

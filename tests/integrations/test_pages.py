@@ -26,6 +26,14 @@ def test_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["callbacks"][0].strength() == 0
 
 
+@pytest.mark.filterwarnings("ignore")  # TRL's own
+def test_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("transformers", "trl", "datasets", "pyarrow", "tokenizers"):
+        pytest.importorskip(name, reason="needs labelsmooth[trl]")
+    names = run("trl", tmp_path, monkeypatch)
+    assert names["trainer"].state.global_step == 1
+
+
 @pytest.mark.filterwarnings("ignore")  # Lightning's own, of workers and accelerators
 def test_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lightning", reason="needs labelsmooth[lightning]")
