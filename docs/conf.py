@@ -2,7 +2,11 @@
 
 import importlib.util
 import os
+import re
 from pathlib import Path
+
+import torch
+from sphinx.application import Sphinx
 
 import labelsmooth
 
@@ -15,8 +19,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_templates"]
+exclude_patterns = ["_templates", "**/GALLERY_HEADER.rst", "tutorial/generated/index.rst"]
 templates_path = ["_templates"]
 nitpicky = True  # a name that is meant as a link and leads nowhere is an error
 nitpick_ignore_regex = [
@@ -51,6 +56,34 @@ intersphinx_mapping = {
 _mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
 assert _mathjax is not None, "pip install 'labelsmooth[docs]'"
 mathjax_path = "tex-svg.js"
+
+torch.set_num_threads(1)  # the networks of the scripts are too small for more
+# Each script runs, and becomes a page with its output and its pictures; a claim that fails ends the build.
+sphinx_gallery_conf = {
+    "examples_dirs": ["tutorial", "gallery"],
+    "gallery_dirs": ["tutorial/generated", "gallery/generated"],
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "capture_repr": (),  # what is printed is enough
+    "image_srcset": ["2x"],
+    "css": ("sg_gallery",),
+    "notebook_extensions": set(),
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "min_reported_time": 600,
+}
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", link_to_pages)
+
+
+def link_to_pages(app: Sphinx, page: str, source: list[str]) -> None:
+    """A link to a script, as it is read on GitHub, leads to the page of the script on the site."""
+    source[0] = re.sub(r"(?<=\]\()(\S*\b(?:tutorial|gallery))/(\w+)\.py(?=[)#])", r"\1/generated/\2.rst", source[0])
+
 
 html_theme = "furo"
 highlight_language = "none"  # of what a program prints
