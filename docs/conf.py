@@ -81,8 +81,9 @@ def setup(app: Sphinx) -> None:
 
 
 def link_to_pages(app: Sphinx, page: str, source: list[str]) -> None:
-    """A link to a script, as it is read on GitHub, leads to the page of the script on the site."""
-    source[0] = re.sub(r"(?<=\]\()(\S*\b(?:tutorial|gallery))/(\w+)\.py(?=[)#])", r"\1/generated/\2.rst", source[0])
+    """A link to a script, which works on GitHub, leads to the script's page on the site."""
+    text = source[0].replace("gallery/GALLERY_HEADER.rst)", "gallery/generated/index.rst)")
+    source[0] = re.sub(r"\]\((\S*\b(?:tutorial|gallery))/(\w+)\.py", r"](\1/generated/\2.rst", text)
 
 
 html_theme = "furo"
