@@ -63,7 +63,6 @@ sphinx_gallery_conf = {
     "examples_dirs": ["tutorial", "gallery"],
     "gallery_dirs": ["tutorial/generated", "gallery/generated"],
     "filename_pattern": r"\.py$",
-    "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "capture_repr": (),  # what is printed is enough
     "image_srcset": ["2x"],
@@ -90,5 +89,5 @@ html_theme = "furo"
 highlight_language = "none"  # of what a program prints
 html_title = "labelsmooth"
 html_static_path = ["_static", str(Path(str(_mathjax.origin)).parent / "static" / "mathjax" / mathjax_path)]
-html_css_files = ["tables.css"]
+html_css_files = ["tables.css", "gallery.css"]
 html_copy_source = html_show_sourcelink = html_show_copyright = False

@@ -2,10 +2,12 @@
 The gradient of one smoothed row
 ================================
 
-The gradient of the cross entropy with respect to the logits is the prediction minus the target, :math:`q - p`. Smoothing changes
-only the target, so one row shows what it does. Nothing is trained here.
+The gradient of the cross entropy with respect to the logits is the prediction minus the
+target, :math:`q - p`. Smoothing changes only the target, so one row shows what it does.
+Nothing is trained here.
 
-The row has six ordered classes, such as grades, and the logits of a model that is sure of the right one, class 2.
+The row has six ordered classes, such as grades, and the logits of a model that is sure of
+the right one, class 2.
 """
 
 import matplotlib.pyplot as plt
@@ -25,13 +27,17 @@ ordinal = priors.sord(K, alpha=2.0)
 # Three targets
 # -------------
 #
-# The hard target is 1 for the label. Uniform smoothing gives each class the same part of :math:`\epsilon`. The ordinal prior is a
-# target of its own, which gives more to the neighbours of the label than to distant classes. ``backward`` computes the gradient.
+# The hard target is 1 for the label. Uniform smoothing gives each class the same part of
+# :math:`\epsilon`. The ordinal prior is a target of its own, which gives more to the
+# neighbours of the label than to distant classes. ``backward`` computes the gradient.
 
 losses = {
     "hard": (hard, {}),
     "uniform, eps = 0.2": (0.8 * hard + 0.2 / K, {"label_smoothing": 0.2}),
-    "ordinal prior": (ordinal.probabilities[2].float(), {"label_smoothing": 1.0, "prior": ordinal}),
+    "ordinal prior": (
+        ordinal.probabilities[2].float(),
+        {"label_smoothing": 1.0, "prior": ordinal},
+    ),
 }
 gradients = {}
 for name, (target, options) in losses.items():
@@ -46,9 +52,12 @@ for name, (target, options) in losses.items():
 # What changes
 # ------------
 #
-# A step of gradient descent lowers a logit with a positive gradient and raises one with a negative gradient.
+# A step of gradient descent lowers a logit with a positive gradient and raises one with a
+# negative gradient.
 
-figure, axes = plt.subplots(2, 3, figsize=(7.2, 4.6), sharex=True, sharey="row", layout="constrained")
+figure, axes = plt.subplots(
+    2, 3, figsize=(7.2, 4.6), sharex=True, sharey="row", layout="constrained"
+)
 classes = torch.arange(K)
 for (above, below), (name, (target, _)) in zip(axes.T, losses.items(), strict=True):
     above.bar(classes - 0.2, prediction, 0.4, label="prediction q")
@@ -63,15 +72,17 @@ axes[1, 0].set_ylabel("gradient q − p")
 plt.show()
 
 # %%
-# With the hard target the gradient raises the label's logit, however sure the model is already. The prediction of the label is
-# above both smoothed targets, so they reverse the sign: the next step makes the model *less* sure.
+# With the hard target the gradient raises the label's logit, however sure the model is
+# already. The prediction of the label is above both smoothed targets, so they reverse the
+# sign: the next step makes the model *less* sure.
 
 sign = {name: gradient[2].sign().item() for name, gradient in gradients.items()}
 assert sign == {"hard": -1, "uniform, eps = 0.2": 1, "ordinal prior": 1}
 
 # %%
-# Uniform smoothing raises the logits of the distant classes, whose prediction is below their part of the target. The ordinal
-# prior asks nearly nothing of the most distant class, and raises the neighbour that is too low, class 3.
+# Uniform smoothing raises the logits of the distant classes, whose prediction is below
+# their part of the target. The ordinal prior asks nearly nothing of the most distant class,
+# and raises the neighbour that is too low, class 3.
 
 uniform, by_rank = gradients["uniform, eps = 0.2"], gradients["ordinal prior"]
 assert uniform[0] < 0

@@ -2,9 +2,10 @@
 Wrong labels: hard targets, smoothing and forward correction
 ============================================================
 
-A share of the training labels is replaced by classes drawn at random. Smoothing limits how far the model follows a wrong label.
-Forward correction (Patrini et al. 2017) is told the share, and models the noise. The data are scikit-learn's digits; validation
-and test labels are clean.
+A share of the training labels is replaced by classes drawn at random. Smoothing limits how
+far the model follows a wrong label. Forward correction (Patrini et al. 2017) is told the
+share, and models the noise. The data are scikit-learn's digits; validation and test labels
+are clean.
 """
 
 import matplotlib.pyplot as plt
@@ -36,8 +37,9 @@ def trained(criterion, x, y, seed):
 # Train
 # -----
 #
-# Three losses, four shares of wrong labels, three splits of the data. All losses see the same rows, the same wrong labels and the
-# same initial weights. The NLL, the plain cross entropy on clean test labels, is measured after temperature scaling, since raw
+# Three losses, four shares of wrong labels, three splits of the data. All losses see the
+# same rows, the same wrong labels and the same initial weights. The NLL, the plain cross
+# entropy on clean test labels, is measured after temperature scaling, since raw
 # probabilities of a smoothed model are under-confident by design.
 
 
@@ -45,7 +47,9 @@ def losses(share):
     return {
         "hard": CrossEntropyLoss(),
         "smoothed, eps = 0.4": CrossEntropyLoss(label_smoothing=0.4),
-        "forward correction": CrossEntropyLoss(label_smoothing=share, formula=ForwardCorrection()),
+        "forward correction": CrossEntropyLoss(
+            label_smoothing=share, formula=ForwardCorrection()
+        ),
     }
 
 
@@ -53,8 +57,13 @@ right = {name: torch.zeros(len(SHARES), SEEDS) for name in losses(0.0)}
 nll = {name: torch.zeros(len(SHARES), SEEDS) for name in losses(0.0)}
 for seed in range(SEEDS):
     generator = torch.Generator().manual_seed(seed)
-    train, val, test = torch.randperm(len(labels), generator=generator).split([ROWS, 400, 897])
-    order, drawn = torch.rand(ROWS, generator=generator), torch.randint(10, (ROWS,), generator=generator)
+    train, val, test = torch.randperm(len(labels), generator=generator).split(
+        [ROWS, 400, 897]
+    )
+    order, drawn = (
+        torch.rand(ROWS, generator=generator),
+        torch.randint(10, (ROWS,), generator=generator),
+    )
     for i, share in enumerate(SHARES):
         noisy = torch.where(order < share, drawn, labels[train])
         for name, criterion in losses(share).items():
@@ -62,7 +71,9 @@ for seed in range(SEEDS):
             temperature = fit_temperature(model(images[val]), labels[val])
             logits = model(images[test])
             right[name][i, seed] = accuracy(logits, labels[test])
-            nll[name][i, seed] = nn.functional.cross_entropy(logits / temperature, labels[test])
+            nll[name][i, seed] = nn.functional.cross_entropy(
+                logits / temperature, labels[test]
+            )
 
 # %%
 # Look
@@ -71,7 +82,9 @@ for seed in range(SEEDS):
 # Lines are means, bands go from the worst to the best split.
 
 figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.6), layout="constrained")
-for axis, found, title in zip(axes, (right, nll), ("test accuracy", "test NLL, scaled"), strict=True):
+for axis, found, title in zip(
+    axes, (right, nll), ("test accuracy", "test NLL, scaled"), strict=True
+):
     for name, values in found.items():
         axis.plot(SHARES, values.mean(1), marker="o", label=name)
         axis.fill_between(SHARES, values.amin(1), values.amax(1), alpha=0.2)
@@ -83,9 +96,9 @@ for name, values in right.items():
     print(f"accuracy, {name:20} {means}")
 
 # %%
-# Without noise the three are within three points; forward correction of no noise *is* the cross entropy. At a share of 0.2
-# smoothing is several points better than hard targets on every split, and about as good as the correction, which had to be told
-# the share.
+# Without noise the three are within three points; forward correction of no noise *is* the
+# cross entropy. At a share of 0.2 smoothing is several points better than hard targets on
+# every split, and about as good as the correction, which had to be told the share.
 
 hard, smoothed, corrected = right.values()
 torch.testing.assert_close(corrected[0], hard[0])
@@ -95,11 +108,12 @@ assert (smoothed[1] - corrected[1]).mean().abs() < 0.04
 assert nll["smoothed, eps = 0.4"][1].mean() < nll["hard"][1].mean()
 
 # %%
-# At 0.6 the correction is far ahead, and smoothing gains little over hard targets. Smoothing makes a model cautious; it does not
-# tell it which labels to doubt.
+# At 0.6 the correction is far ahead, and smoothing gains little over hard targets.
+# Smoothing makes a model cautious; it does not tell it which labels to doubt.
 
 assert (corrected[3] - smoothed[3]).min() > 0.05
 assert (smoothed[3] - hard[3]).mean() < 0.5 * (corrected[3] - hard[3]).mean()
 
 # %%
-# These are small networks on easy images, and the noise is symmetric. :doc:`/how_to/noisy_labels` has the code for other cases.
+# These are small networks on easy images, and the noise is symmetric.
+# :doc:`/how_to/noisy_labels` has the code for other cases.

@@ -2,9 +2,10 @@
 Reliability before and after temperature scaling
 ================================================
 
-A classifier is calibrated if, of the rows on which it is 80 % confident, it classifies 80 % correctly. Here a small network is
-trained on 200 of scikit-learn's digits, a fifth of whose labels are wrong, with hard and with smoothed targets. Both models are
-judged before and after temperature scaling (Guo et al. 2017). The validation and test labels are clean.
+A classifier is calibrated if, of the rows on which it is 80 % confident, it classifies 80 %
+correctly. Here a small network is trained on 200 of scikit-learn's digits, a fifth of whose
+labels are wrong, with hard and with smoothed targets. Both models are judged before and
+after temperature scaling (Guo et al. 2017). The validation and test labels are clean.
 """
 
 import matplotlib.pyplot as plt
@@ -40,16 +41,20 @@ def trained(criterion, x, y, seed):
 # Train
 # -----
 #
-# Five splits of the data give five models for each target. Each model gets a temperature of its own, fitted on the validation
-# rows. The predictions on the test rows are pooled.
+# Five splits of the data give five models for each target. Each model gets a temperature of
+# its own, fitted on the validation rows. The predictions on the test rows are pooled.
 
 LOSSES = {"hard": CrossEntropyLoss(), "smoothed": CrossEntropyLoss(label_smoothing=0.2)}
 predictions = {name: [] for name in LOSSES}
 for seed in range(5):
     generator = torch.Generator().manual_seed(seed)
-    train, val, test = torch.randperm(len(labels), generator=generator).split([200, 400, 1197])
+    train, val, test = torch.randperm(len(labels), generator=generator).split(
+        [200, 400, 1197]
+    )
     wrong = torch.rand(200, generator=generator) < 0.2
-    noisy = torch.where(wrong, torch.randint(10, (200,), generator=generator), labels[train])
+    noisy = torch.where(
+        wrong, torch.randint(10, (200,), generator=generator), labels[train]
+    )
     for name, criterion in LOSSES.items():
         model = trained(criterion, images[train], noisy, seed)
         temperature = fit_temperature(model(images[val]), labels[val])
@@ -60,11 +65,13 @@ for seed in range(5):
 # Judge
 # -----
 #
-# The expected calibration error (ECE) is the mean gap between confidence and accuracy. Its noise floor is the ECE that a
-# perfectly calibrated model would show by chance.
+# The expected calibration error (ECE) is the mean gap between confidence and accuracy. Its
+# noise floor is the ECE that a perfectly calibrated model would show by chance.
 
 gap, ece = {}, {}
-figure, axes = plt.subplots(2, 2, figsize=(6.4, 6.4), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    2, 2, figsize=(6.4, 6.4), sharex=True, sharey=True, layout="constrained"
+)
 for row, (name, runs) in zip(axes, predictions.items(), strict=True):
     raw, scaled, y = map(torch.cat, zip(*runs, strict=True))
     for axis, logits, when in zip(row, (raw, scaled), ("before", "after"), strict=True):
@@ -73,22 +80,30 @@ for row, (name, runs) in zip(axes, predictions.items(), strict=True):
         confidence = logits.softmax(-1).amax(-1).mean().item()
         gap[name, when] = confidence - accuracy(logits, y)
         ece[name, when] = expected_calibration_error(logits, y)
-        print(f"{name:9} {when:7} acc. {accuracy(logits, y):.1%}  conf. {confidence:.1%}", end="  ")
-        print(f"ECE {ece[name, when]:.1%}  (noise floor {noise_floor(logits, draws=100):.1%})")
+        print(
+            f"{name:9} {when:7} acc. {accuracy(logits, y):.1%}  conf. {confidence:.1%}",
+            end="  ",
+        )
+        print(
+            f"ECE {ece[name, when]:.1%}  (noise floor {noise_floor(logits, draws=100):.1%})"
+        )
 plt.show()
 
 # %%
-# Solid red bars are over-confident, hatched blue ones under-confident; the number is that of the rows. Before scaling, the model
-# with hard targets is over-confident, since it has fitted wrong labels with certainty. The smoothed model is under-confident by
-# more: its targets hold back 18 points of confidence, on top of the caution that the wrong labels teach.
+# Solid red bars are over-confident, hatched blue ones under-confident; the number is that
+# of the rows. Before scaling, the model with hard targets is over-confident, since it has
+# fitted wrong labels with certainty. The smoothed model is under-confident by more: its
+# targets hold back 18 points of confidence, on top of the caution that the wrong labels
+# teach.
 
 assert gap["hard", "before"] > 0.05
 assert gap["smoothed", "before"] < -0.05
 assert ece["smoothed", "before"] > ece["hard", "before"]
 
 # %%
-# One number, fitted on 400 clean rows, removes most of both errors. The confidence of both models is then within a few points of
-# their accuracy, so only the comparison *after* scaling says which of two models has the better probabilities.
+# One number, fitted on 400 clean rows, removes most of both errors. The confidence of both
+# models is then within a few points of their accuracy, so only the comparison *after*
+# scaling says which of two models has the better probabilities.
 
 for name in LOSSES:
     assert abs(gap[name, "after"]) < 0.05
