@@ -57,8 +57,8 @@ _mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
 assert _mathjax is not None, "pip install 'labelsmooth[docs]'"
 mathjax_path = "tex-svg.js"
 
-torch.set_num_threads(1)  # the networks of the scripts are too small for more
 # Each script runs, and becomes a page with its output and its pictures; a claim that fails ends the build.
+torch.set_num_threads(1)  # their networks are too small for more
 sphinx_gallery_conf = {
     "examples_dirs": ["tutorial", "gallery"],
     "gallery_dirs": ["tutorial/generated", "gallery/generated"],
