@@ -81,8 +81,8 @@ assert sign == {"hard": -1, "uniform, eps = 0.2": 1, "ordinal prior": 1}
 
 # %%
 # Uniform smoothing raises the logits of the distant classes, whose prediction is below
-# their part of the target. The ordinal prior asks nearly nothing of the most distant class,
-# and raises the neighbour that is too low, class 3.
+# their part of the target. The ordinal prior leaves the most distant class nearly as it
+# is, and raises the neighbour whose prediction is too low, class 3.
 
 uniform, by_rank = gradients["uniform, eps = 0.2"], gradients["ordinal prior"]
 assert uniform[0] < 0

@@ -2,10 +2,10 @@
 A hierarchy of classes: milder mistakes, but more of them
 =========================================================
 
-A dog taken for a wolf is a milder mistake than a dog taken for a bus. A hierarchical prior
-(Bertinetto et al. 2020) gives the classes of the label's own superclass more of the target
-than the others. This page measures how many of the mistakes stay inside the superclass, and
-what that costs.
+A dog taken for a wolf is a milder mistake than a dog taken for a bus. A hierarchical
+prior (Bertinetto et al. 2020) gives the classes of the label's own superclass more of the
+target than the others. This page measures how many of the mistakes stay inside the
+superclass, and what that costs.
 """
 
 import matplotlib.pyplot as plt
@@ -44,9 +44,9 @@ def trained(criterion, x, y, seed):
 # The targets
 # -----------
 #
-# The tree names the superclasses and their classes. The row of a class is its whole target.
-# Uniform smoothing is given the strength that takes just as much probability from the
-# label.
+# The tree names the superclasses and their classes. The row of a class is its whole
+# target. Uniform smoothing is given the strength that takes just as much probability from
+# the label.
 
 tree = {f"group {g}": [f"class {g}.{m}" for m in range(MEMBERS)] for g in range(GROUPS)}
 prior = priors.hierarchy(tree, beta=8.0)
@@ -58,25 +58,37 @@ LOSSES = {
 }
 figure, axis = plt.subplots(figsize=(4.6, 3.8), layout="constrained")
 picture = axis.imshow(prior.probabilities.log10(), cmap="viridis")
+ticks = range(0, K, MEMBERS)
 axis.set(title="hierarchical targets", xlabel="class", ylabel="label")
+axis.set(xticks=ticks, yticks=ticks)
 figure.colorbar(picture, label="log10 of the probability")
 plt.show()
 
 # %%
 # Train and measure
 # -----------------
+#
+# The output and the bars are means over six seeds, the black lines standard deviations.
 
 scores = {name: torch.zeros(SEEDS, 3) for name in LOSSES}
 for seed in range(SEEDS):
     x, y = drawn(seed)
     for name, criterion in LOSSES.items():
         predicted = trained(criterion, x[:TRAIN], y[:TRAIN], seed)(x[TRAIN:]).argmax(-1)
-        right, near = predicted == y[TRAIN:], predicted // MEMBERS == y[TRAIN:] // MEMBERS
+        right, near = (
+            predicted == y[TRAIN:],
+            predicted // MEMBERS == y[TRAIN:] // MEMBERS,
+        )
         scores[name][seed] = torch.stack(
             [right.float().mean(), near[~right].float().mean(), near.float().mean()]
         )
 
-MEASURES = ("accuracy", "mistakes inside\nthe superclass", "accuracy of\nthe superclass")
+MEASURES = (
+    "accuracy",
+    "mistakes inside\nthe superclass",
+    "accuracy of\nthe superclass",
+)
+print(f"{'':13} accuracy  inside  superclass")
 figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for i, (name, values) in enumerate(scores.items()):
     axis.bar(
@@ -87,14 +99,14 @@ for i, (name, values) in enumerate(scores.items()):
         capsize=3,
         label=name,
     )
-    print(f"{name:13}", "  ".join(f"{value:.1%}" for value in values.mean(0).tolist()))
-axis.set(xticks=range(3), xticklabels=MEASURES, ylabel="share of rows", ylim=(0, 1))
+    print(f"{name:13}", "".join(f"{value:>9.1%}" for value in values.mean(0).tolist()))
+axis.set(xticks=range(3), xticklabels=MEASURES, ylabel="share", ylim=(0, 1))
 axis.legend(loc="upper left", ncols=3)
 plt.show()
 
 # %%
-# More of the mistakes of the hierarchical model stay inside the superclass, on average and
-# for most seeds, than of the others.
+# More of the mistakes of the hierarchical model stay inside the superclass, on average
+# and for most seeds, than of the others.
 
 accuracy, inside, of_group = (
     {name: values[:, i] for name, values in scores.items()} for i in range(3)

@@ -5,7 +5,8 @@ Ordinal labels: a prior over the ranks against uniform smoothing
 If the classes have an order, a prediction of 4 for a 5 is a smaller mistake than a
 prediction of 1. Uniform smoothing treats all mistakes alike; an ordinal prior (Díaz and
 Marathe 2019) gives more probability to near ranks. The data are scikit-learn's diabetes
-table: the progression of the disease after a year, cut into six grades of equal size.
+table: the progression of the disease after a year, cut into six grades, 0 to 5, of equal
+size.
 """
 
 import matplotlib.pyplot as plt
@@ -18,7 +19,8 @@ from labelsmooth import CrossEntropyLoss, priors
 K, SPLITS = 6, 12
 measurements, progression = map(torch.tensor, load_diabetes(return_X_y=True))
 x = (measurements / measurements.std(0)).float()
-edges = torch.quantile(progression, torch.linspace(0, 1, K + 1, dtype=torch.float64)[1:-1])
+levels = torch.arange(1, K, dtype=torch.float64) / K
+edges = torch.quantile(progression, levels)
 grades = torch.bucketize(progression, edges)
 
 
@@ -118,13 +120,13 @@ assert (mae["ordinal"] < mae["hard"]).float().mean() > 0.6
 assert mae["uniform"].mean() > mae["hard"].mean() - 0.02
 
 # %%
-# The shape of the predictions changes more than their error. With the ordinal prior nearly
-# all have one peak; with hard and with uniform targets most have several.
+# The shape of the predictions changes more than their error. With the ordinal prior
+# nearly all have one peak; with hard and with uniform targets most have several.
 
 assert peaks["ordinal"].mean() > 0.8
 assert peaks["hard"].mean() < 0.5
 assert peaks["uniform"].mean() < 0.5
 
 # %%
-# :doc:`/how_to/ordinal` has the other ordinal priors. The strength and the shape are chosen
-# on validation data, by the MAE if that is what counts.
+# :doc:`/how_to/ordinal` has the other ordinal priors. The strength and the shape are
+# chosen on validation data, by the MAE if that is what counts.

@@ -55,7 +55,9 @@ for seed in range(SEEDS):
     ).split([400, 1397])
     for name, depth in ratios:
         model = trained(LOSSES[name], images[train], labels[train], seed, depth)
-        train_and_test = [(model[0](images[rows]), labels[rows]) for rows in (train, test)]
+        train_and_test = [
+            (model[0](images[rows]), labels[rows]) for rows in (train, test)
+        ]
         ratios[name, depth].append([scatter_ratio(*part) for part in train_and_test])
         examples[name, depth] = (model[1].weight, train_and_test)
 
@@ -87,12 +89,14 @@ plt.show()
 # Measure
 # -------
 #
-# The ratio takes all ten classes and all 64 dimensions, so it does not depend on the choice
-# of the plane.
+# The ratio takes all ten classes and all 64 dimensions, so it does not depend on the
+# choice of the plane.
 
 mean = {key: torch.tensor(found).mean(0).tolist() for key, found in ratios.items()}
 for (name, depth), (on_train, on_test) in mean.items():
-    print(f"{depth} hidden, {name:8} training rows {on_train:.2f}, test rows {on_test:.2f}")
+    print(
+        f"{depth} hidden, {name:8} training rows {on_train:.2f}  test rows {on_test:.2f}"
+    )
 
 # %%
 # With three hidden layers the ratio is smaller with smoothing on every split, on the
@@ -107,8 +111,8 @@ assert (difference[3] < 1).all()
 assert difference[3][:, 0].mean() < difference[3][:, 1].mean()
 
 # %%
-# With one hidden layer it is *larger* with smoothing. The effect needs a network that is
-# able to contract a class: it is no law of the loss.
+# With one hidden layer it is *larger* with smoothing, on every split: the effect depends
+# on the network.
 
 assert (difference[1] > 1).all()
 

@@ -2,10 +2,10 @@
 Reliability before and after temperature scaling
 ================================================
 
-A classifier is calibrated if, of the rows on which it is 80 % confident, it classifies 80 %
-correctly. Here a small network is trained on 200 of scikit-learn's digits, a fifth of whose
-labels are wrong, with hard and with smoothed targets. Both models are judged before and
-after temperature scaling (Guo et al. 2017). The validation and test labels are clean.
+A classifier is calibrated if, of the rows on which it is 80 % confident, it classifies 80
+% correctly. Here a small network is trained on 200 of scikit-learn's digits, a fifth of
+whose labels are wrong, with hard and with smoothed targets. Both models are judged before
+and after temperature scaling (Guo et al. 2017). The validation and test labels are clean.
 """
 
 import matplotlib.pyplot as plt
@@ -41,8 +41,8 @@ def trained(criterion, x, y, seed):
 # Train
 # -----
 #
-# Five splits of the data give five models for each target. Each model gets a temperature of
-# its own, fitted on the validation rows. The predictions on the test rows are pooled.
+# Five splits of the data give five models for each target. Each model gets a temperature
+# of its own, fitted on the validation rows. The predictions on the test rows are pooled.
 
 LOSSES = {"hard": CrossEntropyLoss(), "smoothed": CrossEntropyLoss(label_smoothing=0.2)}
 predictions = {name: [] for name in LOSSES}
@@ -65,8 +65,8 @@ for seed in range(5):
 # Judge
 # -----
 #
-# The expected calibration error (ECE) is the mean gap between confidence and accuracy. Its
-# noise floor is the ECE that a perfectly calibrated model would show by chance.
+# The expected calibration error (ECE) is the mean gap between confidence and accuracy.
+# Its noise floor is the ECE that a perfectly calibrated model would show by chance.
 
 gap, ece = {}, {}
 figure, axes = plt.subplots(
@@ -78,32 +78,27 @@ for row, (name, runs) in zip(axes, predictions.items(), strict=True):
         ReliabilityDisplay.from_logits(logits, y, num_bins=10).plot(axis)
         axis.set_title(f"{name}, {when}")
         confidence = logits.softmax(-1).amax(-1).mean().item()
-        gap[name, when] = confidence - accuracy(logits, y)
+        right = accuracy(logits, y)
+        gap[name, when] = confidence - right
         ece[name, when] = expected_calibration_error(logits, y)
-        print(
-            f"{name:9} {when:7} acc. {accuracy(logits, y):.1%}  conf. {confidence:.1%}",
-            end="  ",
-        )
-        print(
-            f"ECE {ece[name, when]:.1%}  (noise floor {noise_floor(logits, draws=100):.1%})"
-        )
+        floor = noise_floor(logits, draws=100)
+        print(f"{name:9} {when:7} acc. {right:.1%}  conf. {confidence:.1%}", end="  ")
+        print(f"ECE {ece[name, when]:.1%}  (noise floor {floor:.1%})")
 plt.show()
 
 # %%
 # Solid red bars are over-confident, hatched blue ones under-confident; the number is that
-# of the rows. Before scaling, the model with hard targets is over-confident, since it has
-# fitted wrong labels with certainty. The smoothed model is under-confident by more: its
-# targets hold back 18 points of confidence, on top of the caution that the wrong labels
-# teach.
+# of the rows. Before scaling, the model with hard targets is over-confident. The smoothed
+# model is under-confident by more: its targets alone hold back 18 points of confidence.
 
 assert gap["hard", "before"] > 0.05
 assert gap["smoothed", "before"] < -0.05
 assert ece["smoothed", "before"] > ece["hard", "before"]
 
 # %%
-# One number, fitted on 400 clean rows, removes most of both errors. The confidence of both
-# models is then within a few points of their accuracy, so only the comparison *after*
-# scaling says which of two models has the better probabilities.
+# One number, fitted on 400 clean rows, removes most of both errors. The confidence of
+# both models is then within a few points of their accuracy, so only the comparison
+# *after* scaling says which of two models has the better probabilities.
 
 for name in LOSSES:
     assert abs(gap[name, "after"]) < 0.05

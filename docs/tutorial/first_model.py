@@ -5,7 +5,8 @@ Tutorial: from cross entropy to a calibrated model
 In ten minutes you train a classifier on a table, replace its loss, judge both models,
 correct their confidence, and let a study decide whether the difference is more than luck.
 You need PyTorch and ``pip install "labelsmooth[study]"``. Run the blocks in order in one
-session or notebook. The output and the picture on this page are from the build of the site.
+session or notebook. The output and the picture on this page are from the build of the
+site.
 """
 
 # %%
@@ -13,8 +14,8 @@ session or notebook. The output and the picture on this page are from the build 
 # ---------------------------
 #
 # The table is scikit-learn's digits: 64 numbers per row and ten classes. 300 rows are for
-# training, 500 for validation, the rest for the test. With your own table, ``x`` holds the
-# numbers as float32 and ``y`` the classes as integers from 0.
+# training, 500 for validation, the rest for the test. With your own table, ``x`` holds
+# the numbers as float32 and ``y`` the classes as integers from 0.
 
 import torch
 from sklearn.datasets import load_digits
@@ -46,25 +47,26 @@ hard = trained(nn.CrossEntropyLoss())
 # -------------------
 #
 # ``CrossEntropyLoss`` of labelsmooth takes the arguments of torch's. With
-# ``label_smoothing=0.1`` the target of a row is 0.91 for its class and 0.01 for each other
-# class, where it was 1 and 0:
+# ``label_smoothing=0.1`` the target of a row is 0.91 for its class and 0.01 for each
+# other class, where it was 1 and 0:
 
 from labelsmooth import CrossEntropyLoss
 
 smoothed = trained(CrossEntropyLoss(label_smoothing=0.1))
 
 # %%
-# Nothing else changes. The training loss of this model cannot fall below 0.50: that is the
-# smallest value a smoothed loss has with ten classes (:doc:`why </how_to/read_the_loss>`).
-# So do not compare the training losses. Compare on test rows, with hard labels.
+# Nothing else changes. The training loss of this model cannot fall below 0.50: that is
+# the smallest value a smoothed loss has with ten classes (:doc:`why
+# </how_to/read_the_loss>`). So do not compare the training losses. Compare on test rows,
+# with hard labels.
 
 # %%
 # 3. Judge both models
 # --------------------
 #
 # Accuracy says how often the model is right. The NLL (the plain cross entropy) and the
-# expected calibration error (ECE) judge its probabilities: the ECE is the mean gap between
-# confidence and accuracy.
+# expected calibration error (ECE) judge its probabilities: the ECE is the mean gap
+# between confidence and accuracy.
 
 from labelsmooth.calibration import accuracy, expected_calibration_error, noise_floor
 
@@ -74,9 +76,8 @@ def judged(name, logits, labels):
     ece = expected_calibration_error(logits, labels)
     confidence = logits.softmax(-1).amax(-1).mean().item()
     right = accuracy(logits, labels)
-    print(
-        f"{name:18} acc. {right:.1%}  conf. {confidence:.1%}  NLL {nll:.3f}  ECE {ece:.1%}"
-    )
+    print(f"{name:18} acc. {right:.1%}  conf. {confidence:.1%}", end="  ")
+    print(f"NLL {nll:.3f}  ECE {ece:.1%}")
     return nll, ece
 
 
@@ -109,10 +110,10 @@ floor = noise_floor(of_hard / T_hard)
 print(f"noise floor of the ECE: {floor:.1%}")
 
 # %%
-# A temperature below 1 raises the confidence, one above 1 lowers it. The noise floor is the
-# ECE that a perfectly calibrated model would show by chance on so many rows; differences
-# below it mean nothing. Here both models are calibrated after scaling, and the smoothed one
-# has the better NLL.
+# A temperature below 1 raises the confidence, one above 1 lowers it. The noise floor is
+# the ECE that a perfectly calibrated model would show by chance on so many rows;
+# differences below it mean nothing. Here both models are calibrated after scaling, and
+# the smoothed one has the better NLL.
 
 assert before_smoothed[0] > before_hard[0]
 assert before_smoothed[1] > before_hard[1]
@@ -145,9 +146,9 @@ plt.show()
 # -----------------------------------
 #
 # One run with one seed is an anecdote. A study trains both again with several seeds,
-# paired, chooses the strength and the temperature on validation rows, and gives intervals.
-# It takes a function that trains one model with the given criterion, and a folder for the
-# runs:
+# paired, chooses the strength and the temperature on validation rows, and gives
+# intervals. It takes a function that trains one model with the given criterion, and a
+# folder for the runs:
 
 import tempfile
 from pathlib import Path
@@ -205,9 +206,9 @@ of_file = study.fit_of(folder / "digits.csv", label="digit")
 print(study.plan(of_file, seeds=5))
 
 # %%
-# ``plan`` lists the runs and estimates their time; nothing is written. ``study.run(of_file,
-# seeds=5)`` trains them, and ``labelsmooth-study/report.html`` has every figure with its
-# interval.
+# ``plan`` lists the runs and estimates their time; nothing is written.
+# ``study.run(of_file, seeds=5)`` trains them, and ``labelsmooth-study/report.html`` has
+# every figure with its interval.
 
 # %%
 # 8. Use the model
@@ -215,12 +216,14 @@ print(study.plan(of_file, seeds=5))
 #
 # Keep the temperature with the model, and divide by it wherever you need probabilities:
 
-torch.save({"model": smoothed.state_dict(), "temperature": T_smoothed}, folder / "model.pt")
+torch.save(
+    {"model": smoothed.state_dict(), "temperature": T_smoothed}, folder / "model.pt"
+)
 with torch.no_grad():
     probabilities = (smoothed(x[:1]) / T_smoothed).softmax(-1)
 print(probabilities.argmax().item(), f"{probabilities.max():.0%} sure")
 
 # %%
-# Next: :doc:`choose another loss or option </how_to/losses>`, :doc:`study your own training
-# code </how_to/your_data>`, or read :doc:`when smoothing helps and when it hurts
+# Next: :doc:`choose another loss or option </how_to/losses>`, :doc:`study your own
+# training code </how_to/your_data>`, or read :doc:`when smoothing helps and when it hurts
 # </explanation/theory>`.
