@@ -2,7 +2,11 @@
 
 import importlib.util
 import os
+import re
 from pathlib import Path
+
+import torch
+from sphinx.application import Sphinx
 
 import labelsmooth
 
@@ -15,8 +19,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_templates"]
+exclude_patterns = ["_templates", "**/GALLERY_HEADER.rst", "tutorial/generated/index.rst"]
 templates_path = ["_templates"]
 nitpicky = True  # a name that is meant as a link and leads nowhere is an error
 nitpick_ignore_regex = [
@@ -52,9 +57,37 @@ _mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
 assert _mathjax is not None, "pip install 'labelsmooth[docs]'"
 mathjax_path = "tex-svg.js"
 
+# Each script runs, and becomes a page with its output and its pictures; a claim that fails ends the build.
+torch.set_num_threads(1)  # their networks are too small for more
+sphinx_gallery_conf = {
+    "examples_dirs": ["tutorial", "gallery"],
+    "gallery_dirs": ["tutorial/generated", "gallery/generated"],
+    "filename_pattern": r"\.py$",
+    "abort_on_example_error": True,
+    "capture_repr": (),  # what is printed is enough
+    "image_srcset": ["2x"],
+    "css": ("sg_gallery",),
+    "notebook_extensions": set(),
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "min_reported_time": 600,
+}
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", link_to_pages)
+
+
+def link_to_pages(app: Sphinx, page: str, source: list[str]) -> None:
+    """A link to a script, which works on GitHub, leads to the script's page on the site."""
+    text = source[0].replace("gallery/GALLERY_HEADER.rst)", "gallery/generated/index.rst)")
+    source[0] = re.sub(r"\]\((\S*\b(?:tutorial|gallery))/(\w+)\.py", r"](\1/generated/\2.rst", text)
+
+
 html_theme = "furo"
 highlight_language = "none"  # of what a program prints
 html_title = "labelsmooth"
 html_static_path = ["_static", str(Path(str(_mathjax.origin)).parent / "static" / "mathjax" / mathjax_path)]
-html_css_files = ["tables.css"]
+html_css_files = ["tables.css", "gallery.css"]
 html_copy_source = html_show_sourcelink = html_show_copyright = False

@@ -1,5 +1,6 @@
 """The site of the documentation builds without a warning, needs no network, and has each public name."""
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -15,10 +16,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-NEEDED = ("sphinx", "furo", "myst_parser", "sphinx_copybutton", "sphinx-mathjax-offline", "sklearn")
+NEEDED = (
+    "sphinx",
+    "furo",
+    "myst_parser",
+    "sphinx_copybutton",
+    "sphinx_gallery",
+    "sphinx-mathjax-offline",
+    "sklearn",
+)
 missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 needs_sphinx = pytest.mark.skipif(bool(missing), reason=f"needs labelsmooth[docs]: {', '.join(missing)}")
 MODULES = ("", ".functional", ".priors", ".schedules", ".formulas", ".engines", ".calibration", ".study")
+SCRIPTS = sorted(path for part in ("gallery", "tutorial") for path in (DOCS / part).glob("*.py"))
 TYPES = {"Distance", "Shape", "Tree"}  # of arguments, explained on the page of all names
 
 
@@ -50,12 +60,22 @@ def test_each_name_is_listed_once():
     assert len(listed()) == len(set(listed())) > 80
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_asserts_what_it_says(script: Path):
+    """The build runs it, and ends if an assertion fails."""
+    assert any(
+        isinstance(node, ast.Assert) for node in ast.walk(ast.parse(script.read_text(encoding="utf-8")))
+    )
+
+
 def built(place: Path) -> Path:
-    """The site, built from a copy, so that no stubs are written into the sources."""
+    """The site, built from a copy, so that nothing is written into the sources."""
     for part in ("docs", "examples"):
         shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("generated", "__pycache__"))
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "docs", "site"]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=place, capture_output=True, text=True, timeout=550
+    )  # it runs the scripts
     assert done.returncode == 0, done.stderr
     return place / "site"
 
@@ -92,9 +112,20 @@ def test_the_site(tmp_path: Path):
     theory = (site / "explanation" / "theory.html").read_text(encoding="utf-8")
     assert re.search(r'<script[^>]* src="\.\./_static/tex-svg\.js', theory)
     assert "mixup" in (site / "searchindex.js").read_text(encoding="utf-8")
+    check_scripts(site)
     for name in listed():
         page = site / "reference" / "generated" / f"{name}.html"
         assert f'id="{name}"' in page.read_text(encoding="utf-8")
+
+
+def check_scripts(site: Path) -> None:
+    """Each script is a page with its picture; links to a script lead there."""
+    assert len(SCRIPTS) == 8
+    for script in SCRIPTS:
+        page = site / script.parent.name / "generated" / f"{script.stem}.html"
+        shown = Links(page.read_text(encoding="utf-8")).loaded
+        assert any(re.search(rf"/sphx_glr_{script.stem}_001\.png$", url) for url in shown), page
+    assert "tutorial/generated/first_model.html" in Links((site / "index.html").read_text()).links
 
 
 def check_links(site: Path) -> None:
