@@ -21,22 +21,20 @@ def takes(
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         shown = _with_options(signature(function), options, defaults or {})
         known = frozenset(shown.parameters) - {"self"}
-        required = [
+        required = frozenset(
             p.name for p in shown.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty
-        ]
+        )
         of_class = function.__name__ == "__init__"
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            for name in kwargs:
-                if name not in known:
-                    public = type(args[0]).__name__ if of_class else function.__name__
-                    raise TypeError(
-                        f"{public}() got an unexpected keyword argument {name!r}{_hint(name, known)}"
-                    )
-            for name in required:
-                if name not in kwargs:
-                    raise TypeError(f"{function.__name__}() missing a required keyword argument: {name!r}")
+            if not known.issuperset(kwargs):
+                name = next(name for name in kwargs if name not in known)
+                public = type(args[0]).__name__ if of_class else function.__name__
+                raise TypeError(f"{public}() got an unexpected keyword argument {name!r}{_hint(name, known)}")
+            if required and not required.issubset(kwargs):
+                name = next(name for name in shown.parameters if name in required and name not in kwargs)
+                raise TypeError(f"{function.__name__}() missing a required keyword argument: {name!r}")
             return function(*args, **kwargs)
 
         call.__signature__ = shown  # pyright: ignore[reportAttributeAccessIssue]

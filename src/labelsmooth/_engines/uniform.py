@@ -52,11 +52,14 @@ def uniform(
         total -= count * _entropy(eps, z.size(-1))
     by = (count or torch.nan) if divisor is None else divisor
     if habit is None:
-        loss = torch.full((), total / by, dtype=saved.dtype, device="cpu")
+        loss = torch.scalar_tensor(total / by, dtype=saved.dtype, device="cpu")
     else:
         call = _Call(eps, ignore_index, by, habit, factor)
         loss = _Uniform.apply(z, (target, saved, by_z), total / by, call)
     return loss, hard / by
+
+
+SAVED = len(Saved._fields)
 
 
 class _Call(NamedTuple):
@@ -87,7 +90,7 @@ class _Uniform(torch.autograd.Function):
         ctx.save_for_backward(z, target, saved)
         ctx.call = call
         # A new tensor: autograd makes a view of an input that is returned, which cannot be changed in place.
-        return torch.full((), loss, dtype=saved.dtype, device="cpu")
+        return torch.scalar_tensor(loss, dtype=saved.dtype, device="cpu")
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -123,14 +126,18 @@ def _problem(z: Tensor, target: Tensor) -> tuple[Tensor, Problem, Tensor]:
     z, layout = memory_of(z, plain=True)
     classes, target = z.size(-1), target.contiguous().resolve_neg()
     problem = Problem(
-        z.data_ptr(), DTYPES.index(z.dtype), target.numel(), *layout, classes, target.data_ptr(), 1
+        z.data_ptr(), DTYPES.index(z.dtype), target.numel(), *layout, classes, target.data_ptr(), 1, *NOTHING
     )
-    problem.margin, problem.plain, problem.threads = math.nan, True, torch.get_num_threads()
+    problem.threads = torch.get_num_threads()
     return z, problem, target
 
 
+# No shares, class probabilities, ignored rows, prior, weights, excluded class or bend: a plain problem.
+NOTHING = (None, None, None, None, 0, 0, None, 0, math.nan, 0, 0, 1)
+
+
 def _new_saved(z: Tensor, problem: Problem) -> Tensor:
-    return torch.empty((len(Saved._fields), problem.rows), dtype=compute_dtype(z), device="cpu")
+    return z.new_empty((SAVED, problem.rows), dtype=compute_dtype(z))
 
 
 def _forward(
@@ -226,7 +233,7 @@ LIBRARY.impl("uniform_backward", _uniform_backward_operator, "CPU")
 
 @torch.library.register_fake("labelsmooth::uniform", lib=LIBRARY)
 def _(z: Tensor, target: Tensor, eps: Tensor, ignore_index: int, divisor: float | None) -> Found:
-    saved = z.new_empty((len(Saved._fields), target.numel()), dtype=compute_dtype(z))
+    saved = z.new_empty((SAVED, target.numel()), dtype=compute_dtype(z))
     loss, nll, by = (saved.new_empty(()) for _ in range(3))
     return Found(loss, nll, saved, by)
 

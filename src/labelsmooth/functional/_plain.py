@@ -64,7 +64,8 @@ def one_pass(
     reduction = options.get("reduction", "mean")
     if reduction not in ("mean", "sum"):
         return f"reduction is {reduction!r}"
-    if not all(type(x) in (Tensor, nn.Parameter) if compiling else plain(x) for x in (input, target)):
+    own = _is_torchs if compiling else plain
+    if not own(input) or not own(target):
         return "a tensor is of a subclass with a dispatch of its own"
     if not input.is_cpu or not target.is_cpu:
         return f"it runs on a CPU, and input is on {input.device}"
@@ -90,8 +91,15 @@ def one_pass(
     return OnePass(z, target, eps, ignore_index, None if reduction == "mean" else 1.0)
 
 
+def _is_torchs(tensor: Tensor) -> bool:
+    """:func:`labelsmooth._core.modes.plain` for torch.compile."""
+    return type(tensor) in (Tensor, nn.Parameter)
+
+
 def _number(eps: Any) -> float:
     """The strength as a number, or NaN if it is not a single one."""
+    if type(eps) is float:
+        return eps
     eps = eps.eps if isinstance(eps, Schedule) else eps
     if type(eps) is Tensor and readable(eps) and not eps.dim() and not eps.requires_grad:
         eps = eps.item()
