@@ -115,34 +115,34 @@ axes[0].legend()
 plt.show()
 
 # %%
-# The error is nearly the same with both targets, and on average the smoothed model has
-# the worse order by its raw confidence. But the splits differ:
+# The error is nearly the same with both targets. By the raw confidence, smoothing raises
+# the AURC on some splits and lowers it on others:
 
 change = aurc["smoothed", "confidence"] - aurc["hard", "confidence"]
 worse = (change > 0).sum().item()
 standard_error = (change.std() / SPLITS**0.5).item()
 print(f"smoothing raises the AURC on {worse} of {SPLITS} splits")
-print(f"mean {change.mean():+.2f} points, standard error {standard_error:.2f}")
+print(f"mean change {change.mean():+.2f} points, standard error {standard_error:.2f}")
 assert (error["smoothed"] - error["hard"]).mean().abs() < 0.01
-assert 0 < change.mean() < 3 * standard_error
-assert change.median() < 0.6 * change.mean()
+assert 0 < worse < SPLITS
+assert change.mean().abs() < 3 * standard_error
 
 # %%
-# The mean change is less than three standard errors, and the median is far below the
-# mean: a few splits decide it. This run alone does not confirm the finding of ImageNet.
+# The mean change is less than three standard errors, so this run does not show that
+# smoothing worsens the order, as it does on ImageNet.
 #
-# The repair is clear. Normalised logits order the smoothed model's predictions better
-# than its confidence does. For the model with hard targets they are worse, on every
-# split. So the score, too, is chosen on validation rows, for each model.
+# The normalisation does what was found there. It orders the smoothed model's predictions
+# better than the confidence does, on average. For the model with hard targets it is worse
+# on every split. So the score, too, is chosen on validation rows, for each model.
 
-assert (
-    aurc["smoothed", "normalised logit"] - aurc["smoothed", "confidence"]
-).mean() < -0.1
+gain = aurc["smoothed", "confidence"] - aurc["smoothed", "normalised logit"]
+assert gain.mean() > 0.1
 assert (aurc["hard", "normalised logit"] > aurc["hard", "confidence"]).all()
 
 # %%
-# The temperature alone already changes the order, since it weighs the other logits
-# differently, and takes back part of the loss.
+# The temperature changes no decision, but it changes the order of the rows, since it
+# weighs the logits of the other classes differently. The smoothed model gains from it,
+# too.
 
 assert (
     aurc["smoothed", "scaled confidence"].mean()
