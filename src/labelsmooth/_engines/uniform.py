@@ -86,15 +86,15 @@ class _Uniform(torch.autograd.Function):
     def forward(
         ctx: Any, z: Tensor, others: tuple[Tensor, Tensor, Tensor | None], loss: float, call: _Call
     ) -> Tensor:
-        target, saved, ctx.by_z = others
-        ctx.save_for_backward(z, target, saved)
+        target, ctx.saved, ctx.by_z = others
+        ctx.save_for_backward(z, target)
         ctx.call = call
         # A new tensor: autograd makes a view of an input that is returned, which cannot be changed in place.
-        return torch.scalar_tensor(loss, dtype=saved.dtype, device="cpu")
+        return torch.scalar_tensor(loss, dtype=ctx.saved.dtype, device="cpu")
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        z, target, saved = ctx.saved_tensors
+        z, target = ctx.saved_tensors
         call: _Call = ctx.call
         (grad,) = grads
         if torch.is_grad_enabled() or transformed(grad):
@@ -105,7 +105,7 @@ class _Uniform(torch.autograd.Function):
         if by_z is not None:
             kept.prefer(by_z)
         if by_z is None or factor != call.factor:
-            by_z = _backward(factor / call.divisor, z, target, saved, call.eps, call.ignore_index, by_z)
+            by_z = _backward(factor / call.divisor, z, target, ctx.saved, call.eps, call.ignore_index, by_z)
         return by_z, None, None, None
 
 
