@@ -19,6 +19,7 @@ from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.options import HeadOptions
 from labelsmooth._targets.rows import as_rows
 from labelsmooth.functional._linear import prepared
+from labelsmooth.functional._logits import two_passes
 from labelsmooth.functional._plain import OnePass, one_pass
 
 __all__ = [
@@ -118,7 +119,7 @@ def explain(
     Example:
         >>> input, target = torch.zeros(2, 3), torch.tensor([0, 2])
         >>> found = explain(input, target, prior=torch.tensor([0.2, 0.3, 0.5]), engine="reference")
-        >>> found.engine, found.obstacles["one pass"]
+        >>> found.engine, found.obstacles["plain loss"]
         ('reference', 'prior is given')
     """
     given: Any = options
@@ -129,15 +130,16 @@ def explain(
     weight = given.pop("weight", None)
     plain = one_pass(input, target, weight, given, dim)
     if isinstance(plain, OnePass):
-        return Explanation("dense", "loss and row statistics in one pass")
+        return Explanation("dense", "the plain loss and its gradient in one pass")
     z, engine = as_rows(input, dim), given.pop("engine", None)
     wanted = criterion(
         input.shape, compute_dtype(input), input.device, target, weight, class_dim=dim, **given
     )
-    chosen = _name(route.choose(z, wanted.measures, engine))
-    return Explanation(
-        chosen, DETAILS[chosen], {"one pass": plain, **_against(z, wanted.measures, chosen, engine)}
-    )
+    kernels = route.choose(z, wanted.measures, engine)
+    chosen, obstacles = _name(kernels), {"plain loss": plain}
+    if chosen == "dense" and (why := two_passes(wanted, kernels)):
+        obstacles["gradient with the loss"] = why
+    return Explanation(chosen, DETAILS[chosen], obstacles | _against(z, wanted.measures, chosen, engine))
 
 
 DETAILS = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from labelsmooth import engines, formulas, mixed
+from labelsmooth import engines, formulas, mixed, priors
 from labelsmooth.engines import available, explain
 from labelsmooth.functional import cross_entropy, linear_cross_entropy
 
@@ -19,7 +19,7 @@ Y = torch.tensor([0, 1, 2, 0, -100, 1])
 H, W = Z[:, :2], torch.randn(4, 2, generator=torch.Generator().manual_seed(1))
 PRIOR = torch.tensor([0.2, 0.3, 0.5])
 
-# Options, the engine, and the reason against one pass.
+# Options, the engine, and why the loss is not the plain one.
 CALLS: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "plain": ({"label_smoothing": 0.1, "reduction": "sum", "ignore_index": -100}, "dense", None),
     "defaults": ({"prior": None, "formula": formulas.LabelSmoothing(), "z_loss": 0.0}, "dense", None),
@@ -38,14 +38,14 @@ def test_the_engine_and_the_reason(name: str) -> None:
     options, engine, reason = CALLS[name]
     found = explain(Z, Y, **options)
     assert found.engine == engine
-    assert found.obstacles.get("one pass") == reason
+    assert found.obstacles.get("plain loss") == reason
     assert str(found).startswith(f"{engine}: ")
     assert all(f"not {name}: {why}" in str(found) for name, why in found.obstacles.items())
 
 
 @built
 @pytest.mark.parametrize("name", CALLS)
-def test_one_pass_is_one_step_of_autograd(name: str) -> None:
+def test_the_plain_loss_is_one_step_of_autograd(name: str) -> None:
     """The call itself, whose plain loss has a node of its own."""
     options, engine, reason = CALLS[name]
     loss: Tensor = cross_entropy(Z.clone().requires_grad_(), Y, **options)
@@ -54,14 +54,33 @@ def test_one_pass_is_one_step_of_autograd(name: str) -> None:
     assert (node == "_LossBackward") == (reason is not None and engine == "dense")
 
 
+DEFERRED: dict[str, tuple[dict[str, Any], str | None]] = {
+    "prior": ({"prior": PRIOR}, None),
+    "MaxSup": ({"formula": formulas.MaxSup()}, None),
+    "none": ({"reduction": "none", "prior": PRIOR}, "reduction='none' brings a factor for each row"),
+    "Focal": ({"formula": formulas.Focal()}, "Focal is no sum of factors and terms"),
+    "few": (
+        {"prior": priors.per_sample(torch.ones(6, 1), torch.zeros(6, 1, dtype=torch.long))},
+        "the prior is over a few classes of each row",
+    ),
+}
+
+
+@built
+@pytest.mark.parametrize("name", DEFERRED)
+def test_why_the_gradient_is_computed_later(name: str) -> None:
+    options, reason = DEFERRED[name]
+    assert explain(Z, Y, **options).obstacles.get("gradient with the loss") == reason
+
+
 @built
 def test_what_the_kernel_does_not_serve() -> None:
     labels = mixed(Y, Y, 0.5)
     found = explain(Z, labels, prior=torch.eye(3))
     assert found.engine == "reference"
-    assert found.obstacles["one pass"] == "prior is given"
+    assert found.obstacles["plain loss"] == "prior is given"
     assert found.obstacles["dense"].startswith("it does not mix priors by class")
-    assert explain(Z, labels).obstacles["one pass"] == "target holds pairs of labels"
+    assert explain(Z, labels).obstacles["plain loss"] == "target holds pairs of labels"
     with torch.device("meta"):
         assert explain(torch.empty(2, 3), torch.empty(2, dtype=torch.long)).engine == "reference"
 

@@ -100,15 +100,12 @@ def evaluate(statistics: Tensor, linear: Linear) -> tuple[Tensor, Callable[[Tens
     return losses, gradient
 
 
-def at_once(
-    z: Tensor, measures: Measures, linear: Linear, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor] | None:
+def at_once(z: Tensor, measures: Measures, linear: Linear, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The statistics, linear losses, and the gradient with respect to z, given that of the losses.
 
-    None if the priors are over a few classes, which need operations of torch after the kernel's.
+    Priors over a few classes are not served: they need operations of torch after the kernel's.
     """
-    if measures.classes is not None:
-        return None
+    assert measures.classes is None
     rows, problem, _keep = _problem(z, *measures)
     statistics = z.new_empty((STATISTICS, *z.shape[:-1]), dtype=compute_dtype(z))
     losses, by_statistics = torch.empty_like(statistics[0]), torch.empty_like(statistics[:DIFFERENTIABLE])

@@ -41,7 +41,7 @@ def logits_cross_entropy(
         loss = wanted.loss(statistics)
         return loss, wanted.nll(statistics) if return_nll else loss
     habit = None
-    if kernels is dense and wanted.reduction != "none" and torch.is_grad_enabled() and z.requires_grad:
+    if torch.is_grad_enabled() and z.requires_grad and two_passes(wanted, kernels) is None:
         habit = ahead.habit((z.size(-1), wanted.reduction, type(wanted.formula)))
     loss, found = _Loss.apply(z, wanted, kernels, habit)
     return loss, wanted.nll(RowStatistics(*found.unbind())) if return_nll else loss
@@ -57,13 +57,13 @@ class _Loss(torch.autograd.Function):
     def forward(
         ctx: Any, z: Tensor, wanted: Criterion, kernels: Kernels, habit: ahead.Habit | None
     ) -> tuple[Tensor, Tensor]:
-        factor = habit and habit.expected()
-        found = None if factor is None else _at_once(z, wanted, factor)
-        if found is None:
+        factor, linear = habit and habit.expected(), wanted.linear
+        if factor is None or linear is None:
             statistics, by_z = kernels.forward(z, wanted.measures), None
             losses, ctx.gradient = wanted.evaluated(statistics, kernels)
         else:
-            (statistics, losses, by_z), ctx.gradient = found, None
+            grad, ctx.gradient = wanted.unreduced(wanted.scale.new_tensor(factor)), None
+            statistics, losses, by_z = dense.at_once(z, wanted.measures, linear, grad)
         ctx.ahead = habit, factor, by_z
         ctx.save_for_backward(z, *wanted.tensors)
         ctx.call = wanted, kernels, statistics
@@ -93,9 +93,14 @@ class _Loss(torch.autograd.Function):
         return by_z, None, None, None
 
 
-def _at_once(z: Tensor, wanted: Criterion, factor: float) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Statistics, losses, and the gradient for a backward pass with this factor, or None."""
-    linear = wanted.linear
-    if linear is None:  # a formula in Python is between the two passes
-        return None
-    return dense.at_once(z, wanted.measures, linear, wanted.unreduced(wanted.scale.new_tensor(factor)))
+def two_passes(wanted: Criterion, kernels: Kernels) -> str | None:
+    """Why the gradient is computed in the backward pass, or None if it is computed with the loss."""
+    if kernels is not dense:
+        return "the dense engine does it"
+    if wanted.reduction == "none":
+        return "reduction='none' brings a factor for each row"
+    if not wanted.formula.linear:
+        return f"{type(wanted.formula).__name__} is no sum of factors and terms"
+    if wanted.measures.classes is not None:
+        return "the prior is over a few classes of each row"
+    return None
