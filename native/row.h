@@ -157,12 +157,14 @@ struct Ones {
 template <typename R>
 constexpr Ones<R> ones;
 
-// exp(x - max) of a block. Not inlined: it is the longest code of the sums and of the gradient.
+// exp(x - max) of n numbers, at least one vector. Not inlined: it is the longest code of the sums and of the
+// gradient.
 template <typename R>
 __attribute__((noinline)) void exp_of(const R* x, int64_t n, R max, R* exp) {
-    n = in_vectors<R>(n);
+    for_each_vector<R>(n, [&](int64_t k, int64_t) __attribute__((always_inline)) {
 #pragma omp simd
-    for (int64_t k = 0; k < n; ++k) exp[k] = exp_nonpositive(x[k] - max);
+        for (int64_t l = 0; l < lanes<R>; ++l) exp[k + l] = exp_nonpositive(x[k + l] - max);
+    });
 }
 
 // Sums over the classes. Masked classes, whose logit is -inf, are in no sum over the prior.
@@ -179,40 +181,46 @@ struct Sums {
     double model = 0;              // exp(z - max) * (z - max)
 };
 
-// Adds a block of n classes, filled to whole vectors, and writes exp(z - max) of each where that is not null.
+// Adds a block of n classes, and writes exp(z - max) of each where that is not null. x has at least one vector.
 template <bool has_soft, bool has_vectors, bool has_bend, typename R>
 INLINE void add(Sums<R>& s, const R* x, int64_t n, const Vectors<R>& vectors, const Bend<R>& bend, R* kept) {
-    R exponentials[width], priors[width], weights[width], softs[width];
-    const int64_t end = in_vectors<R>(n);
-    const R* prior = vectors.prior ? filled(vectors.prior, n, priors, R(0)) : ones<R>.values;
-    const R* weight = vectors.weight ? filled(vectors.weight, n, weights, R(0)) : ones<R>.values;
-    const R* soft = has_soft ? filled(vectors.soft, n, softs, R(0)) : nullptr;
+    R exponentials[width], few[3][lanes<R>];
+    const R* prior = vectors.prior ? filled(vectors.prior, n, few[0], R(0)) : ones<R>.values;
+    const R* weight = vectors.weight ? filled(vectors.weight, n, few[1], R(0)) : ones<R>.values;
+    const R* soft = has_soft ? filled(vectors.soft, n, few[2], R(0)) : nullptr;
+    const int64_t end = std::max(n, lanes<R>);
     const R max = s.max > -inf<R> ? s.max : R(0);
     R* e = kept && n == end ? kept : exponentials;
-    exp_of(x, n, max, e);
+    exp_of(x, end, max, e);
     if (kept && e != kept) copy(e, n, kept);
 
     Vector<R> exps{}, masses{}, all_weighted{}, dots{}, softs_weighted{}, soft_dots{}, hinges{}, slopes{}, models{};
-    const Vector<R> none{}, one = none + 1;
-    for (int64_t k = 0; k < end; k += lanes<R>) {
-        const Vector<R> at = vector_at(x + k), d = at - max, valid_d = at > -inf<R> ? d : none;
+    const Vector<R> none{}, one = none + 1, lowest = none - inf<R>;
+    for_each_vector<R>(end, [&](int64_t k, int64_t skipped) __attribute__((always_inline)) {
+        Vector<R> at = vector_at(x + k), exp = vector_at(e + k), t = none;
+        if (has_soft) t = vector_at(soft + k) * vector_at(weight + k);
+        if (skipped) {
+            at = before<R>(skipped) ? lowest : at;
+            exp = before<R>(skipped) ? none : exp;
+            t = before<R>(skipped) ? none : t;
+        }
+        const Vector<R> d = at - max, valid_d = at > -inf<R> ? d : none;
         const Vector<R> pi = at > -inf<R> ? (has_vectors ? vector_at(prior + k) : one) : none;
         const Vector<R> weighted = has_vectors ? pi * vector_at(weight + k) : pi;
-        exps += vector_at(e + k);
+        exps += exp;
         masses += pi;
         if (has_vectors) all_weighted += weighted;
         dots += weighted * valid_d;
         if constexpr (has_soft) {
-            const Vector<R> t = vector_at(soft + k) * vector_at(weight + k);
             softs_weighted += t;
             soft_dots += t == 0 ? none : t * d;
         }
         if constexpr (has_bend) {
             hinges += weighted * bend.at(valid_d);
             slopes += weighted * bend.slope(valid_d);
-            models += vector_at(e + k) * valid_d;
+            models += exp * valid_d;
         }
-    }
+    });
     const R dot = sum_of<R>(dots), hinge = sum_of<R>(hinges);
     // The sum of a block overflows with several logits of finfo.min, a common value for masks.
     double long_dot = dot, long_hinge = hinge;
@@ -250,16 +258,16 @@ INLINE Real<Z>* place_of(const Problem& p, void* out, int64_t first, int64_t row
 template <typename Z, typename R>
 INLINE Sums<R> sums_of(const Z* z, int64_t classes, const Vectors<R>& vectors, const Bend<R>& bend, int64_t excluded,
                        R* kept) {
-    R buffer[width];
+    R buffer[width], few[lanes<R>];
     const R* x = nullptr;
     const auto read = [&](int64_t begin, int64_t n) __attribute__((always_inline)) {
-        x = filled(load(z + begin, n, buffer), n, buffer, -inf<R>);
+        x = filled(load(z + begin, n, buffer), n, few, -inf<R>);
     };
     Sums<R> s{-inf<R>};
     for (int64_t begin = 0; begin < classes; begin += width) {
         const int64_t n = std::min(width, classes - begin);
         read(begin, n);
-        const R top = largest(x, in_vectors<R>(n));
+        const R top = largest(x, std::max(n, lanes<R>));
         s.max = top > s.max ? top : s.max;
     }
     const bool at_hand = classes <= width && excluded < 0;  // the first block, which was read last
@@ -333,12 +341,12 @@ struct Coefficients {
 template <bool has_soft, bool has_vectors, bool has_bend, typename Z, typename R>
 INLINE void write(Z* out, const Z* z, int64_t classes, const Vectors<R>& vectors, Coefficients<R> c, const Bend<R>& bend,
                   const R* kept) {
-    R buffer[width], exponentials[width], result[width];
+    R buffer[width], exponentials[width], result[width], few[lanes<R>];
     for (int64_t begin = 0; begin < classes; begin += width) {
         const int64_t n = std::min(width, classes - begin);
         const R* x = load(z + begin, n, buffer);
         const R* e = kept ? kept + begin : exponentials;
-        if (!kept) exp_of(filled(x, n, buffer, -inf<R>), n, c.max, exponentials);
+        if (!kept) exp_of(filled(x, n, few, -inf<R>), std::max(n, lanes<R>), c.max, exponentials);
         R* g;
         if constexpr (std::is_same_v<Z, R>)
             g = out + begin;

@@ -57,10 +57,21 @@ INLINE R sum_of(Vector<R> v) {
     return sum_in_pairs<lanes<R>>(x);
 }
 
-// The number of numbers in whole vectors that hold n.
+// Calls f(first number, number of lanes to skip) for vectors that cover n numbers, at least one vector. The last
+// overlaps the one before, where the same numbers are skipped: a part of a vector would be read one by one.
+template <typename R, typename F>
+INLINE void for_each_vector(int64_t n, F&& f) {
+    int64_t k = 0;
+    for (; k + lanes<R> <= n; k += lanes<R>) f(k, int64_t(0));
+    if (k < n) f(n - lanes<R>, k + lanes<R> - n);
+}
+
+// Where to skip lanes.
 template <typename R>
-INLINE int64_t in_vectors(int64_t n) {
-    return (n + lanes<R> - 1) & -lanes<R>;
+INLINE auto before(int64_t skipped) {
+    R index[lanes<R>];
+    for (int64_t l = 0; l < lanes<R>; ++l) index[l] = R(l);
+    return vector_at(index) < R(skipped);
 }
 
 template <typename R>
@@ -69,17 +80,11 @@ INLINE void copy(const R* from, int64_t n, R* to) {
     for (int64_t k = 0; k < n; ++k) to[k] = from[k];
 }
 
-// The n numbers at x, followed by others up to a whole number of vectors; copied to the buffer if need be.
+// The n numbers at x or, if they are fewer than a vector has, a vector of them and of others in the buffer.
 template <typename R>
 INLINE const R* filled(const R* x, int64_t n, R* buffer, R rest) {
-    const int64_t end = in_vectors<R>(n);
-    if (n == end) return x;
-    if (x == buffer) {
-        for (int64_t k = n; k < end; ++k) buffer[k] = rest;
-    } else {
-        for (int64_t k = end - lanes<R>; k < end; ++k) buffer[k] = rest;
-        copy(x, n, buffer);
-    }
+    if (n >= lanes<R>) return x;
+    for (int64_t k = 0; k < lanes<R>; ++k) buffer[k] = k < n ? x[k] : rest;
     return buffer;
 }
 
@@ -93,7 +98,7 @@ INLINE R largest_in_pairs(R* x) {
     return x[0];
 }
 
-// The largest number of whole vectors, ignoring NaN; -inf if there is none.
+// The largest of n numbers, at least one vector, ignoring NaN; -inf if there is none.
 template <typename R>
 INLINE R largest(const R* x, int64_t n) {
     constexpr int64_t together = 4;  // comparisons take longer than they keep the processor busy
@@ -106,10 +111,10 @@ INLINE R largest(const R* x, int64_t n) {
             tops[j] = at > tops[j] ? at : tops[j];
         }
     }
-    for (; k < n; k += lanes<R>) {
-        const Vector<R> at = vector_at(x + k);
+    for_each_vector<R>(n - k, [&](int64_t from, int64_t) __attribute__((always_inline)) {
+        const Vector<R> at = vector_at(x + k + from);
         tops[0] = at > tops[0] ? at : tops[0];
-    }
+    });
     R lane[together * lanes<R>];
     std::memcpy(lane, tops, sizeof lane);
     return largest_in_pairs<together * lanes<R>>(lane);

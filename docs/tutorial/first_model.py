@@ -112,7 +112,7 @@ print(f"noise floor of the ECE: {floor:.1%}")
 # %%
 # A temperature below 1 raises the confidence, one above 1 lowers it. The noise floor is
 # the ECE that a perfectly calibrated model would show by chance on so many rows;
-# differences below it mean nothing. Here both models are calibrated after scaling, and
+# a smaller difference may be chance. Here both models are calibrated after scaling, and
 # the smoothed one has the better NLL.
 
 assert before_smoothed[0] > before_hard[0]
@@ -176,7 +176,9 @@ results = study.run(
 print(results)
 
 # %%
-# Three seeds cannot tell: the interval of the gain in NLL includes 0.
+# Three seeds cannot tell: the interval of the gain in NLL includes 0. The advised
+# temperature is fitted on the validation rows, as it has to be, so the test rows can get
+# a little worse by it.
 #
 # For an answer you rely on use five seeds or more and several strengths: ``study.run(fit,
 # eps=[0.05, 0.1, 0.2], seeds=5)``.

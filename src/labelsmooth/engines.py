@@ -96,6 +96,7 @@ def explain(
     *,
     linear_weight: Tensor | None = None,
     dim: int | None = None,
+    return_nll: bool = False,
     **options: Unpack[HeadOptions],
 ) -> Explanation:
     """Explain which engine a call takes, and why it takes no faster one.
@@ -108,6 +109,7 @@ def explain(
         target: As in the call.
         linear_weight: W, ``(K, D)``, of the linear head.
         dim: The class dimension of the logits. None is torch's.
+        return_nll: As in the call; it changes nothing.
         **options: The other options of the call, as in :func:`labelsmooth.functional.cross_entropy`.
 
     Returns:

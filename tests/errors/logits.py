@@ -55,6 +55,7 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"ignore_index": "0"}, "ignore_index must be an integer, got '0'"),
     ({"ignore_index": [0]}, "ignore_index must be an integer, got [0]"),
+    ({"ignore_index": 1.5}, "ignore_index must be an integer, got 1.5"),
     ({"z_loss": torch.ones(2)}, "z_loss must be a number, got Tensor"),
     ({"denominator": torch.tensor(1j)}, "denominator must hold real numbers, got torch.complex64"),
     ({"weight": torch.tensor([1, 1j, 1])}, "weight must hold real numbers, got torch.complex64"),

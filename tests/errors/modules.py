@@ -279,6 +279,12 @@ CASES: list[tuple[Callable[[], Any], str]] = [
 # What is called by its name, the keyword that it does not have, and what is said of it.
 KEYWORDS: list[tuple[str, Callable[..., Any], str, str]] = [
     (
+        "CrossEntropyLoss",
+        CrossEntropyLoss,
+        "denominator",
+        "; denominator belongs to a batch and is given in the call",
+    ),
+    (
         "cross_entropy",
         lambda **k: cross_entropy(INPUT, TARGET, **k),
         "lable_smoothing",

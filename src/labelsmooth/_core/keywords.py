@@ -6,6 +6,8 @@ from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Any, ParamSpec, TypeVar
 
+BATCH = ("sample_weight", "denominator", "return_nll", "return_predictions")
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -63,4 +65,6 @@ def _with_options(own: Signature, options: Any, defaults: Mapping[str, object]) 
 def _hint(name: str, known: frozenset[str]) -> str:
     if near := difflib.get_close_matches(name, sorted(known), 1):
         return f"; did you mean {near[0]!r}?"
+    if name in BATCH:
+        return f"; {name} belongs to a batch and is given in the call"
     return "; the number of classes is that of input" if "class" in name else ""

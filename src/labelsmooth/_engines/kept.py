@@ -128,6 +128,8 @@ def most() -> int:
 def memory_reserved() -> int:
     """Return the bytes of memory that are kept on a CPU, whether a gradient occupies it at present or not.
 
+    The environment variable ``LABELSMOOTH_KEEP_MEMORY=0`` keeps none.
+
     Example:
         >>> empty_cache()
         >>> memory_reserved()
@@ -138,6 +140,8 @@ def memory_reserved() -> int:
 
 def empty_cache() -> None:
     """Free the memory that is kept on a CPU. What a gradient occupies is freed when the gradient dies.
+
+    The environment variable ``LABELSMOOTH_KEEP_MEMORY=0`` keeps none.
 
     Example:
         >>> empty_cache()

@@ -52,9 +52,8 @@ def as_targets(
     """
     check_tensor("target", target, typed=True)
     check_local(target=target, sample_weight=sample_weight)
-    if not isinstance(
-        ignore_index, (Integral, float, Tensor, torch.SymInt, NoneType)
-    ):  # 1.0 is 1, numpy's too
+    whole = isinstance(ignore_index, (Integral, Tensor, torch.SymInt, NoneType))
+    if not whole and not (isinstance(ignore_index, float) and ignore_index.is_integer()):
         raise ValueError(f"ignore_index must be an integer, got {ignore_index!r}")
     if isinstance(ignore_index, Tensor):
         check_tensor("ignore_index", ignore_index)
