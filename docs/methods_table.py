@@ -19,7 +19,7 @@ from torch import Tensor
 
 from labelsmooth import BCEWithLogitsLoss, formulas, functional, mixed, priors, schedules
 from labelsmooth._core.statistics import DIFFERENTIABLE, Measures, RowStatistics
-from labelsmooth._engines import dense, linear, operator, reference, route, sharded
+from labelsmooth._engines import linear, operator, reference, route, sharded, uniform
 from labelsmooth._modules import losses, online
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth.formulas import Formula
@@ -160,7 +160,7 @@ def observed(loss: Callable[[], object]) -> tuple[list[Measures], list[str]]:
     with (
         patch.object(reference, "row_statistics", record),
         patch.object(route, "_fastest", return_value=reference),
-        patch.object(dense, "uniform", return_value=None),
+        patch.object(uniform, "eager", return_value=None),
     ):
         loss()
     return given, [name for name in SHOWN if name in Recording.asked]

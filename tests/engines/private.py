@@ -122,7 +122,7 @@ def losses(z: Tensor, target: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
 
 
 def total(z: Tensor, target: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-    """The sum and its gradient: what ``uniform`` finds by itself."""
+    """The sum and its gradient: what ``uniform.eager`` finds by itself."""
     leaf = z.detach().clone().requires_grad_()
     loss = cross_entropy(leaf, target, reduction="sum", engine="dense", **options)
     return loss.detach(), torch.autograd.grad(loss, leaf)[0]

@@ -20,7 +20,7 @@ from labelsmooth._engines.native import Problem, Saved
 from labelsmooth._engines.operator import DTYPES, LIBRARY
 
 
-def uniform(
+def eager(
     z: Tensor,
     target: Tensor,
     eps: float,
@@ -266,7 +266,7 @@ torch.library.register_autograd("labelsmooth::uniform", _differentiate, setup_co
 def compiled(
     z: Tensor, target: Tensor, eps: float, ignore_index: int, divisor: float | None
 ) -> tuple[Tensor, Tensor]:
-    """:func:`uniform` for torch.compile: the loss, and its value without smoothing and without a gradient."""
+    """:func:`eager` for torch.compile: the loss, and its value without smoothing and without a gradient."""
     strength = torch.full((), eps, dtype=torch.float64)
     found = Found(*torch.ops.labelsmooth.uniform(z, target, strength, ignore_index, divisor))
     return found.loss, found.nll

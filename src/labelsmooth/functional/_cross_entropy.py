@@ -7,7 +7,7 @@ from torch import Tensor
 
 from labelsmooth._core.keywords import takes
 from labelsmooth._core.overrides import overridable
-from labelsmooth._engines.uniform import compiled, uniform
+from labelsmooth._engines import uniform
 from labelsmooth._targets.criterion import DEFAULTS
 from labelsmooth._targets.mixed import Mixed
 from labelsmooth._targets.options import LogitsOptions
@@ -121,9 +121,9 @@ def cross_entropy(
     plain = one_pass(input, target, weight, options, dim)
     if not isinstance(plain, str):
         if torch.compiler.is_compiling():
-            loss, nll = compiled(*plain)
+            loss, nll = uniform.compiled(*plain)
             return (loss, nll) if return_nll else loss
-        if found := uniform(*plain):
+        if found := uniform.eager(*plain):
             loss, hard = found
             return (loss, loss.new_tensor(hard)) if return_nll else loss
     loss, nll = logits_cross_entropy(input, target, weight, dim=dim, return_nll=return_nll, **options)

@@ -10,8 +10,8 @@ from labelsmooth._core.keywords import takes
 from labelsmooth._core.overrides import overridable
 from labelsmooth._core.reduction import reduce
 from labelsmooth._core.statistics import Measures
+from labelsmooth._engines import uniform
 from labelsmooth._engines.route import row_statistics
-from labelsmooth._engines.uniform import uniform
 from labelsmooth._targets.criterion import strength
 from labelsmooth._targets.rows import as_rows, as_targets
 from labelsmooth.formulas import nll, smoothed_nll
@@ -88,7 +88,7 @@ def label_smoothing_loss(
     options = {"label_smoothing": smoothing, "ignore_index": NO_INDEX, "reduction": "sum"}
     plain = one_pass(pred, target, None, options, dim)
     if not isinstance(plain, str) and not torch.compiler.is_compiling() and pred.size(0):
-        found = uniform(*plain._replace(divisor=float(pred.size(0))), divergence=True)
+        found = uniform.eager(*plain._replace(divisor=float(pred.size(0))), divergence=True)
         if found is not None:
             loss, hard = found
             return (loss, loss.new_tensor(hard)) if return_nll else loss

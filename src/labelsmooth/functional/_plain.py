@@ -19,7 +19,7 @@ from labelsmooth.schedules import Schedule
 
 
 class OnePass(NamedTuple):
-    """The arguments of :func:`labelsmooth._engines.uniform.uniform`."""
+    """The arguments of :func:`labelsmooth._engines.uniform.eager`."""
 
     z: Tensor  # the classes last
     target: Tensor
