@@ -20,6 +20,7 @@ def built(place: Path, switch: str) -> str:
     conf = (DOCS / "conf.py").read_text(encoding="utf-8")
     local, number = re.subn(r'"(\w+)": \("(https://[^"]+)", None\)', r'"\1": ("\2", "\1.inv")', conf)
     assert number == 5
+    local = local.replace('    "sphinx_gallery.gen_gallery",\n', "")  # whose scripts are not copied
     (place / "conf.py").write_text(local, encoding="utf-8")
     names = re.findall(r'"(\w+)\.inv"', local)
     head = (
