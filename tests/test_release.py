@@ -74,3 +74,9 @@ def test_only_the_job_that_publishes_may_write() -> None:
         assert workflow["permissions"] == {"contents": "read"}
         own = {job: steps["permissions"] for job, steps in workflow["jobs"].items() if "permissions" in steps}
         assert own == ({"publish": {"id-token": "write"}} if name == "release" else {})
+
+
+def test_the_readme_has_the_command_that_ci_runs() -> None:
+    (pattern,) = re.findall(r"^command=\$\(grep -x '(.*)' README\.md\)$", (ROOT / ".ci/run").read_text(), re.M)
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len([line for line in lines if re.fullmatch(pattern, line)]) == 1

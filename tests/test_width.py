@@ -12,7 +12,6 @@ from tests.test_site import built, needs_sphinx
 ROOT = Path(__file__).parent.parent
 COLUMNS = 88  # of code that fits the site on a screen of 1400 px
 WRITTEN = [
-    ROOT / "README.md",
     *(ROOT / "docs").glob("*.md"),
     *(
         page
