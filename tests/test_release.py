@@ -77,6 +77,8 @@ def test_only_the_job_that_publishes_may_write() -> None:
 
 
 def test_the_readme_has_the_command_that_ci_runs() -> None:
-    (pattern,) = re.findall(r"^command=\$\(grep -x '(.*)' README\.md\)$", (ROOT / ".ci/run").read_text(), re.M)
+    (pattern,) = re.findall(
+        r"^command=\$\(grep -x '(.*)' README\.md\)$", (ROOT / ".ci/run").read_text(), re.M
+    )
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len([line for line in lines if re.fullmatch(pattern, line)]) == 1
