@@ -267,6 +267,7 @@ def compiled(
     z: Tensor, target: Tensor, eps: float, ignore_index: int, divisor: float | None
 ) -> tuple[Tensor, Tensor]:
     """:func:`eager` for torch.compile: the loss, and its value without smoothing and without a gradient."""
-    strength = torch.full((), eps, dtype=torch.float64)
+    # A float that meets no tensor's arithmetic would be compiled in.
+    strength = torch.zeros((), dtype=torch.float64) + eps
     found = Found(*torch.ops.labelsmooth.uniform(z, target, strength, ignore_index, divisor))
     return found.loss, found.nll
